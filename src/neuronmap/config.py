@@ -1,0 +1,85 @@
+"""The base of every configuration: frozen, complete, and strict about unknown keys."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from neuronmap.errors import ConfigError
+from neuronmap.hashing import digest_json
+
+__all__ = ["FrozenConfig", "config_error"]
+
+
+class FrozenConfig(BaseModel):
+    """A frozen pydantic model whose mistakes are :class:`~neuronmap.errors.ConfigError`.
+
+    Each field's docstring (a string literal under the field) is its description: it feeds ``--help``, the
+    JSON schema, the form in the browser and the reference pages.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise config_error(error, type(self), values) from None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build from a plain dictionary (a TOML table, a JSON object) with the same checks."""
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, ``None`` included; ``from_dict`` reads it back to an equal object."""
+        return self.model_dump(mode="json")
+
+    def updated(self, **changes: Any) -> Self:
+        """A copy with some fields changed, checked again as a whole."""
+        return type(self)(**{**self.model_dump(exclude_unset=True), **changes})
+
+    def digest(self) -> str:
+        """SHA-256 over the canonical JSON of all fields, as ``sha256:<hex>``."""
+        return digest_json(self.to_dict())
+
+
+def config_error(error: ValidationError, owner: type[BaseModel], values: dict[str, Any]) -> ConfigError:
+    """Turn pydantic's report into sentences: field, value received, what is allowed.
+
+    Args:
+        error: what pydantic raised.
+        owner: the configuration class, for its field names.
+        values: what the user gave.
+
+    Returns:
+        One error that lists every fault; the hint suggests near names for unknown keys.
+    """
+    lines: list[str] = []
+    hints: list[str] = []
+    for fault in error.errors():
+        if fault["type"] == "value_error" and isinstance(fault.get("ctx", {}).get("error"), ConfigError):
+            inner = fault["ctx"]["error"]
+            lines.append(inner.message)
+            if inner.hint:
+                hints.append(inner.hint)
+            continue
+        name = ".".join(str(part) for part in fault["loc"]) or owner.__name__
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{owner.__name__} has no field '{name}'.")
+            near = difflib.get_close_matches(name, owner.model_fields, n=3, cutoff=0.5)
+            hints.append(f"Did you mean {' or '.join(near)}?" if near else f"Fields: {', '.join(owner.model_fields)}.")
+        elif fault["type"] == "missing":
+            lines.append(f"{owner.__name__} needs '{name}'.")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            lines.append(f"{owner.__name__}.{name} = {fault['input']!r}: {message[:1].lower()}{message[1:]}.")
+    return ConfigError(" ".join(lines), hint=" ".join(dict.fromkeys(hints)))

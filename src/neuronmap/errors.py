@@ -1,0 +1,217 @@
+"""Every error NeuronMap raises on purpose, as one tree.
+
+    NeuronMapError
+    ├── ConfigError              a setting is unknown, out of range or clashes with another   (also ValueError)
+    ├── InputError               what was given to work on cannot be used                     (also ValueError)
+    │   ├── CorpusNotFoundError      no such file, folder, sample or data set
+    │   ├── CorpusFormatError        the text source is there but cannot be read as asked
+    │   └── EmptyCorpusError         the source holds no usable text
+    ├── ModelError
+    │   ├── ModelNotFoundError       no such hub id, folder, file or sample
+    │   ├── ModelOfflineError        the hub is needed and cannot be reached
+    │   ├── ModelGatedError          the hub wants a licence accepted or a token
+    │   ├── ModelFormatError         the files are there but are not a model we can read
+    │   └── HookPointError           no such layer, component or module in this model
+    ├── ResourceError
+    │   ├── MemoryExhaustedError     the device ran out of memory
+    │   ├── DiskSpaceError           not enough room for what is about to be written
+    │   └── UnwritablePathError      the folder cannot be written
+    ├── DamagedError             a file or folder of ours fails its digest or is incomplete
+    ├── MismatchError            two things do not belong together (store and model, SAE and model)
+    ├── NotInLibraryError        no SAE of that name in this machine's library                (also KeyError)
+    ├── AlreadyExistsError       the target exists and would be overwritten
+    ├── TrainingDivergedError    loss or activations are no longer finite
+    ├── PluginError              a plug-in failed to load or broke its contract
+    ├── MissingDependencyError   an optional package is needed                                (also ImportError)
+    └── Interrupted              Ctrl-C or SIGTERM; what was done so far is saved
+
+A message says what happened, the value received, what is allowed; ``hint`` is the next step to type.
+``code`` is stable and documented in ``docs/reference/errors.md``. Exit codes live in ``neuronmap.cli``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AlreadyExistsError",
+    "ConfigError",
+    "CorpusFormatError",
+    "CorpusNotFoundError",
+    "DamagedError",
+    "DiskSpaceError",
+    "EmptyCorpusError",
+    "HookPointError",
+    "InputError",
+    "Interrupted",
+    "MemoryExhaustedError",
+    "MismatchError",
+    "MissingDependencyError",
+    "ModelError",
+    "ModelFormatError",
+    "ModelGatedError",
+    "ModelNotFoundError",
+    "ModelOfflineError",
+    "NeuronMapError",
+    "NotInLibraryError",
+    "PluginError",
+    "ResourceError",
+    "TrainingDivergedError",
+    "UnwritablePathError",
+]
+
+
+class NeuronMapError(Exception):
+    """Base of the tree.
+
+    Args:
+        message: what happened, the value received and what is allowed, as one or two sentences.
+        hint: the next step for the user, usually something to type. Empty when there is none.
+    """
+
+    code = "neuronmap_error"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class ConfigError(NeuronMapError, ValueError):
+    """A setting is unknown, out of range, or clashes with another one."""
+
+    code = "config"
+
+
+class InputError(NeuronMapError, ValueError):
+    """What was given to work on (text, activations, a path) cannot be used."""
+
+    code = "input"
+
+
+class CorpusNotFoundError(InputError):
+    """The text source does not exist."""
+
+    code = "corpus_not_found"
+
+
+class CorpusFormatError(InputError):
+    """The text source exists but cannot be read as asked (wrong column, broken file, unknown ending)."""
+
+    code = "corpus_format"
+
+
+class EmptyCorpusError(InputError):
+    """The text source holds no usable text, or too little for one step."""
+
+    code = "corpus_empty"
+
+
+class ModelError(NeuronMapError):
+    """A language model cannot be loaded or used."""
+
+    code = "model"
+
+
+class ModelNotFoundError(ModelError):
+    """No hub id, folder, GGUF file or sample of that name."""
+
+    code = "model_not_found"
+
+
+class ModelOfflineError(ModelError):
+    """The model is not on this machine and the hub cannot be reached."""
+
+    code = "model_offline"
+
+
+class ModelGatedError(ModelError):
+    """The hub asks for an accepted licence or an access token."""
+
+    code = "model_gated"
+
+
+class ModelFormatError(ModelError):
+    """The files are there but do not hold a model that can be read."""
+
+    code = "model_format"
+
+
+class HookPointError(ModelError):
+    """The model has no such layer, component or module."""
+
+    code = "hook_point"
+
+
+class ResourceError(NeuronMapError):
+    """Memory, disk or permission is missing."""
+
+    code = "resource"
+
+
+class MemoryExhaustedError(ResourceError):
+    """The device ran out of memory."""
+
+    code = "memory"
+
+
+class DiskSpaceError(ResourceError):
+    """There is not enough free disk space for what is about to be written."""
+
+    code = "disk_space"
+
+
+class UnwritablePathError(ResourceError):
+    """The folder cannot be created or written."""
+
+    code = "unwritable"
+
+
+class DamagedError(NeuronMapError):
+    """A stored file fails its digest, is incomplete, or has an unknown format version."""
+
+    code = "damaged"
+
+
+class MismatchError(NeuronMapError):
+    """Two things do not belong together; the message lists every difference."""
+
+    code = "mismatch"
+
+
+class NotInLibraryError(NeuronMapError, KeyError):
+    """This machine's library has no SAE of that name."""
+
+    code = "not_in_library"
+    __str__ = NeuronMapError.__str__  # KeyError would print the repr
+
+
+class AlreadyExistsError(NeuronMapError):
+    """The target exists already and is not overwritten unasked."""
+
+    code = "already_exists"
+
+
+class TrainingDivergedError(NeuronMapError):
+    """Loss, gradients or input activations stopped being finite."""
+
+    code = "diverged"
+
+
+class PluginError(NeuronMapError):
+    """A plug-in failed to load, or broke the contract of what it registers."""
+
+    code = "plugin"
+
+
+class MissingDependencyError(NeuronMapError, ImportError):
+    """An optional package is needed; the hint gives the install line."""
+
+    code = "missing_dependency"
+
+
+class Interrupted(NeuronMapError):
+    """Stopped by Ctrl-C or SIGTERM after saving; the hint says how to continue."""
+
+    code = "interrupted"

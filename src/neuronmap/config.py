@@ -32,7 +32,7 @@ class FrozenConfig(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise config_error(error, type(self), values) from None
+            raise config_error(error, type(self)) from None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -52,13 +52,12 @@ class FrozenConfig(BaseModel):
         return digest_json(self.to_dict())
 
 
-def config_error(error: ValidationError, owner: type[BaseModel], values: dict[str, Any]) -> ConfigError:
+def config_error(error: ValidationError, owner: type[BaseModel]) -> ConfigError:
     """Turn pydantic's report into sentences: field, value received, what is allowed.
 
     Args:
         error: what pydantic raised.
         owner: the configuration class, for its field names.
-        values: what the user gave.
 
     Returns:
         One error that lists every fault; the hint suggests near names for unknown keys.

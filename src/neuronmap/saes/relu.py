@@ -1,0 +1,127 @@
+"""The ReLU SAE with an L1 penalty (Bricken et al. 2023; decoder-norm weighting: Conerly et al. 2024).
+
+Shapes: B rows of a batch, D = d_in, F = d_sae.
+
+    f    = relu((x - b_dec) @ W_enc + b_enc)
+    loss = mean_b |x - xhat|^2  +  sparsity_penalty * mean_b sum_j f_j |W_dec_j|
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder, StepLoss, StepState
+from neuronmap.saes.kernels import dense
+from neuronmap.saes.workspace import Workspace
+
+__all__ = ["ReLUOptions", "ReLUSAE"]
+
+
+class ReLUOptions(ArchitectureOptions):
+    """Settings of :class:`ReLUSAE`."""
+
+    sparsity_penalty: float = Field(default=0.02, gt=0)
+    """Weight of the L1 term; inputs have unit energy, so 0.01 to 0.06 is the usual range."""
+
+
+class ReLUSAE(SparseAutoencoder):
+    """ReLU encoder trained with an L1 penalty weighted by decoder norms. SAELens calls it ``standard``.
+
+    The weighting keeps the penalty blind to a rescaling f -> a f, W_dec -> W_dec / a. With unit rows it is 1, and
+    its gradient along the row is what the decoder projection takes away.
+
+    Args:
+        d_in: width of the activation, D.
+        d_sae: number of features, F.
+        options: :class:`ReLUOptions`; None for the defaults.
+        device: where the parameters live.
+        dtype: float32 for training; float64 is for tests.
+    """
+
+    architecture: ClassVar[str] = "relu"
+    Options: ClassVar[type[ArchitectureOptions]] = ReLUOptions
+    revival: ClassVar[Revival] = "resample"
+
+    b_enc: nn.Parameter
+    """[F]"""
+
+    def __init__(
+        self,
+        d_in: int,
+        d_sae: int,
+        options: ArchitectureOptions | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(d_in, d_sae, options, device=device, dtype=dtype)
+        self.b_enc = nn.Parameter(torch.zeros(d_sae, device=device, dtype=dtype))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """relu of the pre-activations."""
+        return torch.relu(self.pre_activations(x))
+
+    def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:
+        """The loss at the top of this file, by autograd."""
+        f_BF = self.encode(x_BD)
+        mse = (x_BD - self.decode(f_BF)).square().sum(dim=1).mean()
+        sparsity = (f_BF * torch.linalg.vector_norm(self.W_dec, dim=1)).sum(dim=1).mean()
+        total = mse + state.sparsity_scale * self._penalty * sparsity
+        return StepLoss(total, {"mse": mse, "sparsity": sparsity}, (f_BF > 0).sum(dim=0))
+
+    @torch.no_grad()
+    def loss_and_gradients(self, x_BD: Tensor, state: StepState, workspace: Workspace) -> StepLoss:
+        """The same by hand: five matrix products, two B x F buffers."""
+        rows, dtype = len(x_BD), x_BD.dtype
+        c_BD = workspace.get("c", (rows, self.d_in), dtype)
+        error_BD = workspace.get("error", (rows, self.d_in), dtype)
+        f_BF = workspace.get("f", (rows, self.d_sae), dtype)
+        g_BF = workspace.get("g", (rows, self.d_sae), dtype)
+        norm_F = torch.linalg.vector_norm(self.W_dec, dim=1)
+        weight = state.sparsity_scale * self._penalty / rows
+
+        torch.sub(x_BD, self.b_dec, out=c_BD)
+        torch.addmm(self.b_enc, c_BD, self.W_enc, out=f_BF).relu_()
+        fired_F = dense.count_active(torch.gt(f_BF, 0, out=g_BF))
+        sum_F = f_BF.sum(dim=0)
+        mse = dense.decode_error(f_BF, x_BD, self.W_dec, self.b_dec, error_BD)
+        sparsity = torch.dot(sum_F, norm_F) / rows
+
+        error_BD.mul_(2.0 / rows)
+        dense.decoder_gradients(f_BF, error_BD, self.W_dec, self.b_dec, g_BF)
+        dense.add_norm_gradient(self.W_dec, norm_F, sum_F.mul_(weight))
+        g_BF.add_(norm_F, alpha=weight)
+        dense.keep_where_positive(g_BF, f_BF)
+        g_sum_F = torch.sum(g_BF, dim=0, out=dense.gradient_of(self.b_enc))
+        dense.encoder_gradients(c_BD, g_BF, g_sum_F, self.W_enc, self.b_dec)
+        total = mse + state.sparsity_scale * self._penalty * sparsity
+        return StepLoss(total, {"mse": mse, "sparsity": sparsity}, fired_F)
+
+    @property
+    def _penalty(self) -> float:
+        return cast(ReLUOptions, self.options).sparsity_penalty
+
+    def scaled_tensors(self) -> list[Tensor]:
+        """Both biases."""
+        return [self.b_dec, self.b_enc]
+
+    def saelens_config(self) -> dict[str, Any]:
+        """SAELens' name for it."""
+        return {"architecture": "standard"}
+
+    def saelens_tensors(self) -> dict[str, Tensor]:
+        """W_enc, b_enc, W_dec and b_dec; the names are the same on both sides."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    @classmethod
+    def from_saelens(cls, config: dict[str, Any], tensors: dict[str, Tensor], options: ArchitectureOptions) -> Self:
+        """Build from SAELens' tensors."""
+        del config
+        d_in, d_sae = tensors["W_enc"].shape
+        sae = cls(d_in, d_sae, options, device=tensors["W_enc"].device, dtype=tensors["W_enc"].dtype)
+        sae.load_state_dict(tensors)
+        return sae

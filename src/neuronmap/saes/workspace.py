@@ -1,0 +1,43 @@
+"""Named buffers that live as long as the run.
+
+On a CPU, writing a freshly allocated 4096 x 4096 float32 tensor costs about ten times an in-place pass over an
+old one (the system hands out zeroed pages one fault at a time), so a training step asks for its scratch space
+by name and gets the same memory each time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["Workspace"]
+
+
+class Workspace:
+    """A dictionary of scratch tensors; a buffer grows when asked for more and is otherwise reused.
+
+    The content of a buffer is whatever its last user left: write before reading.
+
+    Args:
+        device: where the buffers live.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self._flat: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def get(self, name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        """A contiguous tensor of ``shape``; the same memory for the same name and dtype, content undefined."""
+        count = 1
+        for length in shape:
+            count *= length
+        flat = self._flat.get((name, dtype))
+        if flat is None or flat.numel() < count:
+            flat = torch.empty(count, dtype=dtype, device=self.device)
+            self._flat[name, dtype] = flat
+        return flat[:count].view(shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by all buffers together."""
+        return sum(flat.numel() * flat.element_size() for flat in self._flat.values())

@@ -1,0 +1,224 @@
+"""``SAEConfig``: everything that decides what a training run does. Defaults follow the field's best practice
+where sources agree (see docs/explanation/training.md for each one's origin).
+
+This module does not import torch: ``neuronmap sae train --help`` is made from it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from neuronmap.config import FrozenConfig
+from neuronmap.errors import ConfigError
+
+__all__ = ["OPTION_FIELDS", "SAEConfig"]
+
+OPTION_FIELDS = (
+    "k",
+    "sparsity_penalty",
+    "target_l0",
+    "sparsity_form",
+    "bandwidth",
+    "group_fractions",
+    "aux_coefficient",
+    "aux_k",
+)
+"""Fields that are handed to the architecture's own options when given."""
+
+
+class SAEConfig(FrozenConfig):
+    """Configuration of one SAE training run.
+
+    Raises:
+        ConfigError: for unknown keys, values out of range and combinations that cannot work; each message names
+            the field, the value and what is allowed.
+    """
+
+    # --- what is looked at ---
+    model_name: str | None = None
+    """Language model: hub id, local folder, GGUF file, or a sample name such as smollm2-135m. Not needed for training
+    on stored activations."""
+    revision: str | None = None
+    """Revision (branch, tag or commit) of a hub model."""
+    layer: int | None = Field(default=None, ge=0)
+    """Block whose activations are used, counted from 0. Leave out when component is an explicit module path."""
+    component: str = "residual"
+    """mlp, attention, residual (block output), residual_pre, mlp_hidden, attention_heads, or a module path with :in or :out."""
+    input_dim: int | None = Field(default=None, ge=1)
+    """Width of the activation; found from the model when left out, checked against it when given."""
+
+    # --- the SAE ---
+    hidden_dim: int | None = Field(default=None, ge=1)
+    """Number of features; 8 times the input width when left out."""
+    architecture: str = "auto"
+    """relu, gated, topk, batchtopk, jumprelu, matryoshka, or a plug-in's name. auto: relu when sparsity_penalty is
+    given, else batchtopk."""
+    k: int | None = Field(default=None, ge=1)
+    """Active features per activation, for topk, batchtopk and matryoshka."""
+    sparsity_penalty: float | None = Field(default=None, gt=0)
+    """Weight of the sparsity term, for relu, gated and jumprelu. With unit-energy inputs 0.01 to 0.06 is the usual range for relu."""
+    target_l0: float | None = Field(default=None, gt=0)
+    """Active features per activation that jumprelu steers to."""
+    sparsity_form: Literal["step", "tanh"] | None = None
+    """jumprelu: penalise the number of active features (step) or a smooth saturating version (tanh)."""
+    bandwidth: float | None = Field(default=None, gt=0)
+    """jumprelu: width of the window around the threshold in which the straight-through gradient acts."""
+    group_fractions: tuple[float, ...] | None = None
+    """matryoshka: shares of the features in each nested level, adding up to 1."""
+    aux_coefficient: float | None = Field(default=None, ge=0)
+    """topk family: weight of the auxiliary loss that revives dead features."""
+    aux_k: int | None = Field(default=None, ge=1)
+    """topk family: dead features used per activation in the auxiliary loss; half the input width when left out."""
+    architecture_options: dict[str, Any] = Field(default_factory=dict)
+    """Further options of the architecture (of a plug-in, say), by name."""
+
+    # --- text and activations ---
+    corpus: str | None = None
+    """Text source used when train() is given none: a sample name, a file, a folder, or a data set id."""
+    corpus_split: str | None = None
+    """Split of a Hugging Face data set."""
+    text_column: str | None = None
+    """Column that holds the text, in tables."""
+    context_length: int = Field(default=128, ge=2)
+    """Tokens per context."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of text to use for training; all when left out."""
+    heldout_fraction: float = Field(default=0.05, gt=0, lt=1)
+    """Share of the documents kept apart, chosen by the hash of their text, for every reported metric."""
+    heldout_tokens: int = Field(default=16_384, ge=1)
+    """Most tokens of held-out text to use during training and for calibration."""
+    skip_special: bool = True
+    """Leave out special tokens."""
+    skip_first_positions: int = Field(default=1, ge=0)
+    """Leave out that many first positions of each context; position 0 has an outsize norm in most models."""
+    outlier_factor: float | None = Field(default=10.0, gt=1)
+    """Leave out activations whose norm exceeds this many times the median; null keeps them."""
+    stream: bool = False
+    """Harvest while training instead of storing activations first."""
+    store_dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    """Number format of stored activations."""
+    model_dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    """Number format the language model runs in."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, or auto."""
+
+    # --- optimisation ---
+    batch_size: int = Field(default=32, ge=1)
+    """Contexts per step: a step sees batch_size x context_length activations."""
+    num_epochs: float = Field(default=1.0, gt=0)
+    """Passes over the training activations."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Stop after that many steps, whatever num_epochs says."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Peak learning rate; 2e-4 / sqrt(hidden_dim / 16384) when left out, raised for runs under 2,000 steps (see docs)."""
+    warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises from 0 (1,000 steps at most)."""
+    decay_fraction: float = Field(default=0.2, ge=0, le=1)
+    """Share of the steps, at the end, over which the learning rate falls to 0."""
+    sparsity_warmup_fraction: float = Field(default=0.1, ge=0, le=1)
+    """Share of the steps over which the sparsity term rises from 0."""
+    k_anneal_fraction: float = Field(default=0.1, ge=0, le=1)
+    """Share of the steps over which k falls from k_anneal_factor times its value; 0 turns it off."""
+    k_anneal_factor: float = Field(default=4.0, ge=1)
+    """How many times k is at the first step."""
+    adam_epsilon: float = Field(default=1e-10, gt=0)
+    """Adam's epsilon; gradients are small on unit-energy inputs."""
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    """Largest norm of the whole gradient; null turns clipping off."""
+    dead_after_tokens: int | None = Field(default=None, ge=1)
+    """A feature is dead after that many activations without firing; min(10 million, a tenth of the run) when left out."""
+    seed: int = Field(default=0, ge=0)
+    """One seed for initialisation, data order and resampling."""
+
+    # --- bookkeeping ---
+    name: str | None = None
+    """Name of the run and of the SAE; made from model, hook and architecture when left out."""
+    tags: tuple[str, ...] = ()
+    """Free words to find the SAE by."""
+    eval_every_steps: int | None = Field(default=None, ge=1)
+    """Steps between held-out evaluations; 20 evenly spread when left out."""
+    history_every_steps: int | None = Field(default=None, ge=1)
+    """Steps between rows of the training history; about 400 rows when left out."""
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)
+    """Steps between checkpoints; 10 evenly spread when left out."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """How many checkpoints to keep."""
+    loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where to send curves besides the run's own files."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        """Refuse combinations that cannot work before any model is loaded."""
+        if self.warmup_fraction + self.decay_fraction > 1:
+            raise ConfigError(
+                f"SAEConfig.warmup_fraction = {self.warmup_fraction} and decay_fraction = {self.decay_fraction} "
+                "add up to more than the whole run (1.0)."
+            )
+        if self.layer is not None and ":" in self.component:
+            raise ConfigError(
+                f"SAEConfig.component = {self.component!r} is an explicit module path, which already names its layer; "
+                f"layer = {self.layer} must be left out."
+            )
+        if self.skip_first_positions >= self.context_length:
+            raise ConfigError(
+                f"SAEConfig.skip_first_positions = {self.skip_first_positions} leaves nothing of a context of "
+                f"context_length = {self.context_length} tokens; it must be smaller."
+            )
+        if self.input_dim is not None:
+            self.sae_options(self.input_dim)
+        else:
+            self.options_given()
+        return self
+
+    @property
+    def resolved_architecture(self) -> str:
+        """The architecture after the rule for ``auto``."""
+        if self.architecture != "auto":
+            return self.architecture
+        return "relu" if self.sparsity_penalty is not None else "batchtopk"
+
+    @property
+    def batch_rows(self) -> int:
+        """Activations per step, B."""
+        return self.batch_size * self.context_length
+
+    def width(self, input_dim: int) -> int:
+        """Number of features F for an activation of that width."""
+        return self.hidden_dim if self.hidden_dim is not None else 8 * input_dim
+
+    def options_given(self) -> dict[str, Any]:
+        """Options of the architecture that were set, checked to be ones it takes.
+
+        Raises:
+            ConfigError: names the field and the architectures that have it.
+        """
+        from neuronmap.saes.registry import get_architecture, list_architectures
+
+        owner = get_architecture(self.resolved_architecture)
+        given = {name: getattr(self, name) for name in OPTION_FIELDS if getattr(self, name) is not None}
+        for name in self.architecture_options:
+            if name in OPTION_FIELDS:
+                raise ConfigError(
+                    f"SAEConfig.architecture_options['{name}'] has a field of its own: set {name} instead."
+                )
+        given.update(self.architecture_options)
+        for name, value in given.items():
+            if name not in owner.Options.model_fields:
+                takers = [a for a in list_architectures() if name in get_architecture(a).Options.model_fields]
+                allowed = f"it belongs to {', '.join(takers)}" if takers else "no architecture has it"
+                raise ConfigError(
+                    f"SAEConfig.{name} = {value!r} does not apply to architecture '{self.resolved_architecture}': "
+                    f"{allowed}.",
+                    hint=f"Options of {self.resolved_architecture}: {', '.join(owner.Options.model_fields) or 'none'}.",
+                )
+        return given
+
+    def sae_options(self, input_dim: int) -> Any:
+        """The architecture's options object, checked against the widths."""
+        from neuronmap.saes.registry import get_architecture
+
+        options = get_architecture(self.resolved_architecture).Options(**self.options_given())
+        options.check_width(input_dim, self.width(input_dim))
+        return options

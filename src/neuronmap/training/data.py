@@ -1,0 +1,284 @@
+"""From whatever the user has to shuffled training rows and a held-out set.
+
+    text -> corpus -> tokens (train, held out) -> activations (stored or streamed) -> TrainingData
+    stored activations, arrays ---------------------------------------------------> TrainingData
+
+Shapes: N rows, D = width of the activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuronmap.activations import (
+    ActivationStore,
+    ActivationStream,
+    ArrayRows,
+    MaskConfig,
+    RowSource,
+    RowStatistics,
+    harvest,
+)
+from neuronmap.corpora import TokenSet, open_corpus, tokenize
+from neuronmap.errors import ConfigError, EmptyCorpusError, MismatchError
+from neuronmap.models import HookPoint, LanguageModel, load_model, resolve_hook, wrap_model
+from neuronmap.progress import Progress
+from neuronmap.training.config import SAEConfig
+
+__all__ = ["RowRange", "TrainingData", "prepare"]
+
+_EVALUATION_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class RowRange:
+    """Rows ``start`` to ``stop`` of another source, as a source of its own."""
+
+    source: RowSource
+    start: int
+    stop: int
+
+    @property
+    def width(self) -> int:
+        return self.source.width
+
+    @property
+    def num_rows(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.source.dtype
+
+    @property
+    def digest(self) -> str:
+        return f"{self.source.digest}[{self.start}:{self.stop}]"
+
+    @property
+    def statistics(self) -> RowStatistics:
+        """Those of the whole source: the share left out is small and drawn from the same text."""
+        return self.source.statistics
+
+    def read(self, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        return self.source.read(self.start + start, self.start + stop, out)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Everything the loop needs to know about its data.
+
+    Attributes:
+        rows: training rows: a source that can be read anywhere, or a stream.
+        heldout: rows that are never trained on.
+        heldout_is_training: True when there was too little text to keep any apart; every held-out figure is then in-sample.
+        model: identity of the language model, when known.
+        hook: the hook point, when known.
+        corpus: where the text came from, for the record.
+        language_model: the loaded model, when one was needed.
+    """
+
+    rows: RowSource | ActivationStream
+    heldout: RowSource
+    heldout_is_training: bool = False
+    model: dict[str, Any] | None = None
+    hook: dict[str, Any] | None = None
+    corpus: dict[str, Any] = field(default_factory=dict)
+    mask: dict[str, Any] = field(default_factory=dict)
+    language_model: LanguageModel | None = None
+
+    @property
+    def width(self) -> int:
+        return self.rows.width
+
+    def heldout_batches(self, scale: float, device: torch.device) -> Iterator[Tensor]:
+        """Held-out rows times ``scale``, in float32 pieces [up to 4096, D], always in the same order."""
+        for start in range(0, self.heldout.num_rows, _EVALUATION_ROWS):
+            x_BD = self.heldout.read(start, min(start + _EVALUATION_ROWS, self.heldout.num_rows))
+            yield x_BD.to(device=device, dtype=torch.float32).mul_(scale)
+
+
+def prepare(
+    config: SAEConfig,
+    source: Any,
+    *,
+    heldout: Any = None,
+    model: LanguageModel | Any | None = None,
+    progress: Progress,
+) -> TrainingData:
+    """Open, tokenise, harvest (or reuse) and split.
+
+    Args:
+        config: the run's configuration.
+        source: texts, a path, a corpus name, a data set; or an activation store, an array [N, D], any RowSource.
+            None takes ``config.corpus``.
+        heldout: rows kept apart, for sources that are rows already; the last part of the rows when left out.
+        model: a loaded LanguageModel or Hugging Face model to use instead of ``config.model_name``.
+        progress: where notes and bars go.
+
+    Raises:
+        ConfigError, CorpusNotFoundError, EmptyCorpusError, ModelError, MismatchError: each says which input is at fault.
+    """
+    if source is None:
+        if config.corpus is None:
+            raise ConfigError("There is nothing to train on: no texts were given and SAEConfig.corpus is not set.")
+        source = config.corpus
+    if isinstance(source, (torch.Tensor, np.ndarray)):
+        source = ArrayRows(source)
+    if hasattr(source, "read") and hasattr(source, "statistics"):
+        return _from_rows(config, source, heldout, progress)
+    if heldout is not None:
+        raise ConfigError("heldout= goes with rows of activations; for text, set heldout_fraction.")
+    return _from_text(config, source, model, progress)
+
+
+def _from_rows(config: SAEConfig, source: RowSource, heldout: Any, progress: Progress) -> TrainingData:
+    if isinstance(heldout, (torch.Tensor, np.ndarray)):
+        heldout = ArrayRows(heldout)
+    rows: RowSource = source
+    if heldout is None:
+        kept = source.num_rows - min(max(1, round(source.num_rows * config.heldout_fraction)), config.heldout_tokens)
+        if kept < 1:
+            raise EmptyCorpusError(
+                f"{source.num_rows} rows of activations are too few to train on and to hold some out."
+            )
+        rows, heldout = RowRange(source, 0, kept), RowRange(source, kept, source.num_rows)
+        progress.note(f"Held out: the last {heldout.num_rows:,} of {source.num_rows:,} rows.")
+    if heldout.width != source.width:
+        raise MismatchError(f"Held-out rows have width {heldout.width}, training rows {source.width}.")
+    _check_width(config, source.width, "the activations")
+    known: dict[str, Any] = {}
+    if isinstance(source, ActivationStore):
+        known = {"model": source.model, "hook": source.hook, "corpus": dict(source.manifest.get("tokens", {}))}
+    return TrainingData(rows=rows, heldout=heldout, **known)
+
+
+def _from_text(config: SAEConfig, source: Any, model: Any, progress: Progress) -> TrainingData:
+    language_model = _language_model(config, model, progress)
+    hook = resolve_hook(language_model, config.layer, config.component)
+    _check_width(config, hook.width, f"{hook.name} of {language_model.identity.name}")
+    train, heldout, in_sample = _tokens(config, source, language_model, progress)
+    mask = MaskConfig(
+        skip_special=config.skip_special,
+        skip_first_positions=config.skip_first_positions,
+        outlier_factor=config.outlier_factor,
+    )
+    rows: RowSource | ActivationStream
+    if config.stream:
+        rows = ActivationStream(language_model, train, hook, mask=mask)
+    else:
+        rows = harvest(language_model, train, [hook], dtype=config.store_dtype, mask=mask, progress=progress)[hook.name]
+    kept: RowSource
+    if in_sample and isinstance(rows, ActivationStore):
+        kept = rows
+    else:
+        kept = harvest(language_model, heldout, [hook], dtype=config.store_dtype, mask=mask, progress=progress)[
+            hook.name
+        ]
+    return TrainingData(
+        rows=rows,
+        heldout=kept,
+        heldout_is_training=in_sample,
+        model=language_model.identity.to_dict(),
+        hook=hook_record(hook),
+        corpus={
+            "name": _corpus_name(source),
+            "train": train.digest,
+            "heldout": heldout.digest,
+            "tokens": train.num_tokens,
+        },
+        mask=mask.to_dict(),
+        language_model=language_model,
+    )
+
+
+def hook_record(hook: HookPoint) -> dict[str, Any]:
+    """The hook point as it is written into manifests and bundles."""
+    return {
+        "name": hook.name,
+        "layer": hook.layer,
+        "component": hook.component,
+        "module_path": hook.module_path,
+        "side": hook.side,
+        "width": hook.width,
+    }
+
+
+def _language_model(config: SAEConfig, model: Any, progress: Progress) -> LanguageModel:
+    if isinstance(model, LanguageModel):
+        return model
+    if model is not None:
+        return wrap_model(model)
+    if config.model_name is None:
+        raise ConfigError(
+            "SAEConfig.model_name is not set: training on text needs a language model.",
+            hint="Give model_name (a hub id, a folder, a GGUF file or smollm2-135m), or train on stored activations.",
+        )
+    return load_model(
+        config.model_name, revision=config.revision, dtype=config.model_dtype, device=config.device, progress=progress
+    )
+
+
+def _tokens(
+    config: SAEConfig, source: Any, language_model: LanguageModel, progress: Progress
+) -> tuple[TokenSet, TokenSet, bool]:
+    """Training and held-out tokens; by document if possible, else by context, else the same (then True)."""
+    if language_model.tokenizer is None:
+        raise ConfigError(f"{language_model.identity.name} was given without a tokenizer, which text needs.")
+    if language_model.max_length is not None and config.context_length > language_model.max_length:
+        raise ConfigError(
+            f"SAEConfig.context_length = {config.context_length} is longer than {language_model.identity.name} can read "
+            f"({language_model.max_length} tokens)."
+        )
+    corpus = open_corpus(source, split=config.corpus_split, text_column=config.text_column, revision=None)
+
+    def part(name: str, most: int | None) -> TokenSet:
+        tokens = tokenize(
+            corpus,
+            language_model.tokenizer,
+            context_length=config.context_length,
+            part=name,
+            heldout_fraction=config.heldout_fraction,
+            max_tokens=most,
+            tokenizer_digest=language_model.identity.tokenizer_digest,
+            progress=progress,
+        )
+        progress.note(tokens.summary())
+        return tokens
+
+    try:
+        heldout = part("heldout", config.heldout_tokens)
+        return part("train", config.max_tokens), heldout, False
+    except EmptyCorpusError:
+        # Too few documents for one to fall into the held-out part: take whole contexts from the end instead.
+        tokens = part("all", config.max_tokens)
+        if tokens.num_contexts < 2:
+            progress.note("Only one context of text: nothing can be held out, so every held-out figure is in-sample.")
+            return tokens, tokens, True
+        most = max(1, config.heldout_tokens // config.context_length)
+        kept = min(max(1, round(tokens.num_contexts * config.heldout_fraction)), most)
+        progress.note(
+            f"Too few documents to hold some out: the last {kept} of {tokens.num_contexts} contexts are held out."
+        )
+        return (
+            tokens.subset(0, tokens.num_contexts - kept),
+            tokens.subset(tokens.num_contexts - kept, tokens.num_contexts),
+            False,
+        )
+
+
+def _check_width(config: SAEConfig, width: int, where: str) -> None:
+    if config.input_dim is not None and config.input_dim != width:
+        raise ConfigError(
+            f"SAEConfig.input_dim = {config.input_dim}, but {where} is {width} wide.",
+            hint=f"Set input_dim = {width}, or leave it out.",
+        )
+
+
+def _corpus_name(source: Any) -> str:
+    return str(source) if isinstance(source, str) or hasattr(source, "__fspath__") else type(source).__name__

@@ -1,0 +1,95 @@
+"""Dead features: counted in tokens, and brought back by re-initialisation where no auxiliary loss does it.
+
+Shapes: B rows of a batch, D = d_in, F = d_sae.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from neuronmap.saes import SparseAutoencoder, StepLoss
+
+__all__ = ["DeadFeatures", "resample"]
+
+_ENCODER_SHARE = 0.2
+"""Norm of a resampled encoder column against the mean of the living ones (Bricken et al. 2023, Towards Monosemanticity)."""
+
+
+class DeadFeatures:
+    """How many activations ago each feature last fired.
+
+    Args:
+        d_sae: number of features.
+        window: activations without firing after which a feature counts as dead.
+        device: where the counter lives.
+    """
+
+    def __init__(self, d_sae: int, window: int, device: torch.device | str = "cpu") -> None:
+        self.window = window
+        self.since_fired_F = torch.zeros(d_sae, dtype=torch.int64, device=device)
+
+    def update(self, loss: StepLoss, rows: int) -> None:
+        """Count a batch of ``rows`` activations."""
+        self.since_fired_F += rows
+        self.since_fired_F[loss.fired_F > 0] = 0
+
+    def mask(self) -> Tensor | None:
+        """bool [F], or None when every feature is alive."""
+        dead_F = self.since_fired_F >= self.window
+        return dead_F if bool(dead_F.any()) else None
+
+    def count(self) -> int:
+        """How many features are dead."""
+        return int((self.since_fired_F >= self.window).sum())
+
+
+@torch.no_grad()
+def resample(
+    sae: SparseAutoencoder,
+    optimiser: torch.optim.Optimizer,
+    x_BD: Tensor,
+    dead: DeadFeatures,
+    generator: torch.Generator,
+) -> int:
+    """Point dead features at what the SAE reconstructs worst (Bricken et al. 2023, appendix).
+
+    Rows are drawn with probability proportional to the square of their loss; the feature's decoder row becomes the
+    unit residual direction of its row, its encoder column the same at a fifth of the living columns' norm, its
+    biases zero, and its Adam moments zero.
+
+    Returns:
+        How many features were re-initialised.
+    """
+    dead_F = dead.mask()
+    if dead_F is None:
+        return 0
+    chosen = dead_F.nonzero().squeeze(1)
+    residual_BD = x_BD - sae(x_BD)
+    weight_B = residual_BD.square().sum(dim=1).square().double().cpu()
+    if float(weight_B.sum()) <= 0:
+        return 0
+    drawn = torch.multinomial(weight_B, len(chosen), replacement=len(chosen) > len(weight_B), generator=generator)
+    direction_ND = residual_BD[drawn.to(residual_BD.device)]
+    direction_ND = direction_ND / direction_ND.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    living_F = ~dead_F
+    norm = sae.W_enc[:, living_F].norm(dim=0).mean() if bool(living_F.any()) else torch.ones((), device=sae.device)
+    sae.W_dec[chosen] = direction_ND
+    sae.W_enc[:, chosen] = direction_ND.T * (norm * _ENCODER_SHARE)
+    for parameter in sae.parameters():
+        feature_axes = [axis for axis, size in enumerate(parameter.shape) if size == sae.d_sae]
+        if parameter is sae.W_enc:
+            feature_axes = [1]
+        elif parameter is sae.W_dec:
+            feature_axes = [0]
+        elif parameter is sae.b_dec:
+            continue
+        elif parameter.ndim == 1 and feature_axes:
+            parameter[chosen] = 0.0
+        if not feature_axes:
+            continue
+        for moment in ("exp_avg", "exp_avg_sq"):
+            if moment in optimiser.state.get(parameter, {}):
+                optimiser.state[parameter][moment].index_fill_(feature_axes[0], chosen, 0.0)
+    dead.since_fired_F[chosen] = 0
+    return len(chosen)

@@ -1,0 +1,141 @@
+"""What a run will do, worked out before it starts: steps, memory, arithmetic, time."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from neuronmap.errors import EmptyCorpusError, MemoryExhaustedError
+from neuronmap.paths import human_bytes
+from neuronmap.training.config import SAEConfig
+
+__all__ = ["Plan", "make_plan", "seconds_per_gemm"]
+
+_GEMMS = {"topk": 2.0, "batchtopk": 2.0, "matryoshka": 2.5, "relu": 6.0, "jumprelu": 7.0, "gated": 7.0}
+"""Time of a whole step over the time of its encoder GEMM at F = 4096, k = 32, measured on 2 cores; for the estimate only."""
+
+_LONG_RUN_STEPS = 2000
+_MOST_SHORT_RUN_FACTOR = 4.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Derived numbers of a run.
+
+    Attributes:
+        rows: training activations.
+        steps: optimiser steps.
+        batch_rows: activations a step, B.
+        d_in, d_sae: widths D and F.
+        peak_rate: learning rate between warm-up and decay.
+        dead_window: activations without firing after which a feature is dead.
+        parameter_bytes, optimiser_bytes, step_bytes, shuffle_bytes: memory by purpose.
+        step_flops: arithmetic of one step's encoder GEMM, 2 B D F.
+        seconds: expected time of the training part on this machine.
+    """
+
+    rows: int
+    steps: int
+    batch_rows: int
+    d_in: int
+    d_sae: int
+    peak_rate: float
+    dead_window: int
+    parameter_bytes: int
+    optimiser_bytes: int
+    step_bytes: int
+    shuffle_bytes: int
+    step_flops: float
+    seconds: float
+
+    @property
+    def total_bytes(self) -> int:
+        return self.parameter_bytes + self.optimiser_bytes + self.step_bytes + self.shuffle_bytes
+
+    def lines(self, config: SAEConfig) -> list[str]:
+        """The plan as a person reads it."""
+        seen = self.steps * self.batch_rows
+        minutes = f"{self.seconds / 60:.0f} min" if self.seconds >= 90 else f"{self.seconds:.0f} s"
+        return [
+            f"Plan: {config.resolved_architecture}, {self.d_in} -> {self.d_sae:,} features; {self.rows:,} activations, "
+            f"{seen / self.rows:.1f} passes = {seen:,} in {self.steps:,} steps of {self.batch_rows:,} "
+            f"({config.batch_size} contexts x {config.context_length} tokens).",
+            f"      learning rate {self.peak_rate:.2g}; a feature is dead after {self.dead_window:,} activations without firing.",
+            f"      memory {human_bytes(self.total_bytes)}: weights {human_bytes(self.parameter_bytes)}, gradient and Adam "
+            f"{human_bytes(self.optimiser_bytes)}, step {human_bytes(self.step_bytes)}, shuffling {human_bytes(self.shuffle_bytes)}.",
+            f"      {self.step_flops * self.steps / 1e12:,.2f} TFLOP in the encoder's forward pass; about {minutes} of training here.",
+        ]
+
+
+def seconds_per_gemm(rows: int, d_in: int, d_sae: int, device: torch.device) -> float:
+    """Time of one encoder GEMM [rows, D] x [D, F], measured on a slice of at most 512 rows and scaled up."""
+    part = min(rows, 512)
+    x_BD, w_DF = torch.ones(part, d_in, device=device), torch.ones(d_in, d_sae, device=device)
+    out_BF = torch.empty(part, d_sae, device=device)
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        torch.mm(x_BD, w_DF, out=out_BF)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return min(times) * rows / part
+
+
+def default_learning_rate(d_sae: int, steps: int) -> float:
+    """2e-4 / sqrt(F / 16384) (the rule of dictionary_learning and sparsify), raised for short runs.
+
+    Runs under 2,000 steps end before that rate has moved the weights far enough; the rate grows with
+    sqrt(2000 / steps), at most fourfold (measured in docs/experiments.md).
+    """
+    short = min(math.sqrt(max(_LONG_RUN_STEPS / steps, 1.0)), _MOST_SHORT_RUN_FACTOR)
+    return 2e-4 / math.sqrt(d_sae / 16_384) * short
+
+
+def make_plan(config: SAEConfig, rows: int, d_in: int, device: torch.device, shuffle_bytes: int) -> Plan:
+    """Work the numbers out, and refuse what cannot run.
+
+    Raises:
+        EmptyCorpusError: when all passes together do not fill one step.
+        MemoryExhaustedError: when the run would need more memory than the machine has free.
+    """
+    B, F = config.batch_rows, config.width(d_in)
+    steps = int(rows * config.num_epochs // B)
+    if config.max_steps is not None:
+        steps = min(steps, config.max_steps)
+    if steps < 1:
+        raise EmptyCorpusError(
+            f"{rows:,} activations x {config.num_epochs:g} epochs do not fill one step of {B:,} "
+            f"(batch_size = {config.batch_size} contexts x context_length = {config.context_length} tokens).",
+            hint="Give more text, lower batch_size, or raise num_epochs.",
+        )
+    weights = 4 * (2 * d_in * F + 2 * F + d_in)
+    dense = config.resolved_architecture in ("relu", "gated", "jumprelu")
+    step_bytes = 4 * B * (F * (3 if dense else 1) + 4 * d_in)
+    seen = steps * B
+    plan = Plan(
+        rows=rows,
+        steps=steps,
+        batch_rows=B,
+        d_in=d_in,
+        d_sae=F,
+        peak_rate=config.learning_rate or default_learning_rate(F, steps),
+        dead_window=config.dead_after_tokens or max(B, min(10_000_000, seen // 10)),
+        parameter_bytes=weights,
+        optimiser_bytes=3 * weights,
+        step_bytes=step_bytes,
+        shuffle_bytes=shuffle_bytes,
+        step_flops=2.0 * B * d_in * F,
+        seconds=0.0,
+    )
+    if device.type == "cpu" and plan.total_bytes > (free := psutil.virtual_memory().available):
+        raise MemoryExhaustedError(
+            f"Training needs about {human_bytes(plan.total_bytes)} of memory, but {human_bytes(free)} are free.",
+            hint="Lower hidden_dim or batch_size.",
+        )
+    factor = _GEMMS.get(config.resolved_architecture, 8.0)
+    return Plan(**{**plan.__dict__, "seconds": steps * factor * seconds_per_gemm(B, d_in, F, device)})

@@ -1,0 +1,235 @@
+"""The state of a run between two steps, and the step itself.
+
+Shapes: B rows of a batch, D = d_in, F = d_sae.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuronmap.activations import ShuffledBatches
+from neuronmap.errors import MismatchError, TrainingDivergedError
+from neuronmap.saes import ReconstructionMeter, ReconstructionMetrics, SparseAutoencoder, StepLoss, StepState, Workspace
+from neuronmap.training.checkpoint import save_checkpoint
+from neuronmap.training.config import SAEConfig
+from neuronmap.training.data import TrainingData
+from neuronmap.training.dead import DeadFeatures, resample
+from neuronmap.training.plan import Plan
+from neuronmap.training.schedules import Schedule
+
+__all__ = ["Session", "measure_heldout"]
+
+_EXPLODED = 1e3
+"""A reconstruction error of a thousand times the input's energy (which is 1) is divergence, not learning."""
+
+
+class Session:
+    """One run in progress: the SAE, its optimiser, and every counter that a checkpoint has to hold.
+
+    Args:
+        config, plan, data: the run's configuration, derived numbers and rows.
+        sae: the SAE, initialised, on scaled inputs.
+        batches: the shuffled batches, already scaled.
+        scale: the scalar inputs are multiplied by.
+        checkpoints: folder for checkpoints.
+    """
+
+    def __init__(
+        self,
+        config: SAEConfig,
+        plan: Plan,
+        data: TrainingData,
+        sae: SparseAutoencoder,
+        batches: ShuffledBatches,
+        scale: float,
+        checkpoints: Path,
+    ) -> None:
+        self.config, self.plan, self.data, self.sae, self.batches, self.scale = config, plan, data, sae, batches, scale
+        self.checkpoints = checkpoints
+        self.schedule = Schedule(config, plan.steps, plan.peak_rate, getattr(sae.options, "k", None), sae.d_sae)
+        self.optimiser = torch.optim.Adam(
+            sae.parameters(),
+            lr=plan.peak_rate,
+            betas=sae.adam_betas,
+            eps=config.adam_epsilon,
+            fused=sae.device.type in ("cpu", "cuda"),
+        )
+        self.dead = DeadFeatures(sae.d_sae, plan.dead_window, sae.device)
+        self.workspace = Workspace(sae.device)
+        self.step = 0
+        self.seconds = 0.0
+        self.variance = float(data.rows.statistics.variance_D.sum()) * scale**2
+        self.gradient_norm = 0.0
+        self._x_BD: Tensor | None = None
+
+    # --- one step ------------------------------------------------------------------------------------------------
+
+    def train_step(self) -> StepLoss:
+        """Take a batch, compute the gradients, clip, project, step, renormalise, count.
+
+        Raises:
+            TrainingDivergedError: before the weights are touched, when input, loss or gradient is not finite.
+        """
+        started = time.perf_counter()
+        x_BD = self._x_BD = next(self.batches).to(self.sae.device)
+        state = StepState(
+            step=self.step,
+            sparsity_scale=self.schedule.sparsity_scale(self.step),
+            k=self.schedule.active_k(self.step),
+            dead_F=self.dead.mask(),
+        )
+        loss = self.sae.loss_and_gradients(x_BD, state, self.workspace)
+        self._check_finite(x_BD, loss)
+        self.sae.project_decoder_gradient()
+        if self.config.clip_norm is not None:
+            norm = torch.nn.utils.clip_grad_norm_(self.sae.parameters(), self.config.clip_norm)
+            self.gradient_norm = float(norm)
+            if not math.isfinite(self.gradient_norm):
+                raise self._diverged(f"the gradient's norm is {self.gradient_norm}")
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.schedule.learning_rate(self.step)
+        self.optimiser.step()
+        self.sae.after_step(loss, state)
+        self.dead.update(loss, len(x_BD))
+        self.step += 1
+        self.seconds += time.perf_counter() - started
+        return loss
+
+    def resample_if_due(self) -> int:
+        """Re-initialise dead features, once per dead window and never during the learning rate's decay.
+
+        Returns:
+            How many features were re-initialised.
+        """
+        every = max(1, self.plan.dead_window // self.plan.batch_rows)
+        due = self.step % every == 0 and self.step < self.schedule.decay_start - every
+        if self.sae.revival != "resample" or not due or self._x_BD is None:
+            return 0
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+        return resample(self.sae, self.optimiser, self._x_BD, self.dead, generator)
+
+    def _check_finite(self, x_BD: Tensor, loss: StepLoss) -> None:
+        total = float(loss.total)
+        if math.isfinite(total) and float(loss.parts["mse"]) < _EXPLODED:
+            return
+        bad = int((~torch.isfinite(x_BD)).any(dim=1).sum())
+        if bad:
+            raise TrainingDivergedError(
+                f"{bad} of {len(x_BD)} activations in the batch of step {self.step} hold NaN or infinity.",
+                hint="Harvest again with model_dtype = 'float32'; a model that overflows cannot be trained on.",
+            )
+        raise self._diverged(
+            f"the loss is {total:g} (reconstruction error {float(loss.parts['mse']):g} of the input's energy)"
+        )
+
+    def _diverged(self, what: str) -> TrainingDivergedError:
+        rate = self.schedule.learning_rate(self.step)
+        return TrainingDivergedError(
+            f"Training diverged at step {self.step} of {self.plan.steps}: {what}, at learning rate {rate:.3g}.",
+            hint=f"The weights before this step are saved. Lower learning_rate (try {rate / 4:.1g}) or set clip_norm.",
+        )
+
+    # --- figures -------------------------------------------------------------------------------------------------
+
+    def figures(self, loss: StepLoss) -> dict[str, float]:
+        """One row of the history: the batch's loss and what the schedules say."""
+        rows = self.plan.batch_rows
+        mse = float(loss.parts["mse"])
+        row = {
+            "step": self.step,
+            "tokens": self.step * rows,
+            "loss": float(loss.total),
+            **{name: float(part) for name, part in loss.parts.items()},
+            "l0": float(loss.fired_F.sum()) / rows,
+            "dead": self.dead.count(),
+            "learning_rate": self.schedule.learning_rate(self.step - 1),
+            "sparsity_scale": self.schedule.sparsity_scale(self.step - 1),
+            "seconds": self.seconds,
+            "tokens_per_second": self.step * rows / max(self.seconds, 1e-9),
+        }
+        if self.config.clip_norm is not None:
+            row["gradient_norm"] = self.gradient_norm
+        if self.variance > 0:
+            row["explained_variance"] = 1.0 - mse / self.variance
+        if (k := self.schedule.active_k(self.step - 1)) is not None:
+            row["k"] = k
+        return row
+
+    # --- saving and restoring ------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment."""
+        tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
+        for index, moments in self.optimiser.state_dict()["state"].items():
+            tensors.update({f"adam.{index}.{name}": value for name, value in moments.items()})
+        tensors["dead.since_fired"] = self.dead.since_fired_F
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self.sae.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.sae.device)
+        state = {
+            "seconds": self.seconds,
+            "scale": self.scale,
+            "batches": self.batches.state(),
+            "rows_digest": self.data.rows.digest,
+            "steps": self.plan.steps,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "device": self.sae.device.type,
+        }
+        save_checkpoint(self.checkpoints, self.step, tensors, state, self.config.keep_checkpoints)
+
+    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> list[str]:
+        """Take up a checkpoint.
+
+        Returns:
+            Notes on what differs from the machine that wrote it; empty when the run goes on bit for bit.
+
+        Raises:
+            MismatchError: when the activations are not those the checkpoint was made with.
+        """
+        if state["rows_digest"] != self.data.rows.digest or state["steps"] != self.plan.steps:
+            raise MismatchError(
+                f"The checkpoint belongs to other data: rows {state['rows_digest']}, {state['steps']} steps; "
+                f"now rows {self.data.rows.digest}, {self.plan.steps} steps.",
+                hint="Give the text and settings the run was started with, or start a new run with --init-from.",
+            )
+        self.sae.load_state_dict(
+            {name.removeprefix("sae."): t for name, t in tensors.items() if name.startswith("sae.")}
+        )
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("adam."):
+                _, index, moment = name.split(".", 2)
+                moments.setdefault(int(index), {})[moment] = tensor
+        self.optimiser.load_state_dict({"state": moments, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        self.dead.since_fired_F.copy_(tensors["dead.since_fired"])
+        torch.set_rng_state(tensors["rng.cpu"].cpu())
+        if "rng.cuda" in tensors and self.sae.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng.cuda"].cpu(), self.sae.device)
+        self.batches.restore(state["batches"])
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        now = {"threads": torch.get_num_threads(), "torch": torch.__version__, "device": self.sae.device.type}
+        return [f"{name} was {state[name]}, is {value}" for name, value in now.items() if state[name] != value]
+
+
+def measure_heldout(sae: SparseAutoencoder, data: TrainingData, scale: float) -> ReconstructionMetrics:
+    """Reconstruction and sparsity of an SAE on the held-out rows, by its inference rule.
+
+    Args:
+        sae: the SAE.
+        data: the run's data.
+        scale: what rows are multiplied by first: the input scale while training, 1 for a folded SAE.
+    """
+    meter = ReconstructionMeter(sae.d_in, sae.d_sae)
+    norms_F = torch.linalg.vector_norm(sae.W_dec.detach(), dim=1)
+    with torch.inference_mode():
+        for x_BD in data.heldout_batches(scale, sae.device):
+            f_BF = sae.encode(x_BD)
+            meter.update(x_BD, sae.decode(f_BF), f_BF, norms_F)
+    return meter.result()

@@ -1,0 +1,105 @@
+"""Fixtures shared by all tests: a home of their own and two small language models with random weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# huggingface_hub reads this once, at import: no test talks to the hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from neuronmap.models import LanguageModel
+
+TINY_SENTENCES = [
+    "The quick brown fox jumps over the lazy dog.",
+    "A sparse autoencoder finds directions in the residual stream.",
+    "My fellow citizens, the state of our union is strong.",
+    "In the winter the river froze, and the children walked across it to school.",
+    "Numbers such as 12, 345 and 6789 are written with digits.",
+]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder of this test's own; no test touches the user's."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("NEURONMAP_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of 300 entries with ``<s>``, ``</s>`` and ``<pad>``; it adds no BOS by itself."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<s>", "</s>", "<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(TINY_SENTENCES, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=64
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tiny_tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
+    """A Llama of 4 blocks, hidden size 32, MLP 96, 4 heads, context 64, float32, fixed random weights."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from neuronmap.models import wrap_model
+
+    config = LlamaConfig(
+        vocab_size=len(tiny_tokenizer),
+        hidden_size=32,
+        intermediate_size=96,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+        tie_word_embeddings=False,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return wrap_model(LlamaForCausalLM(config), tiny_tokenizer, name="tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tiny_tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
+    """A GPT-2 of 4 blocks, hidden size 32, MLP 128, 4 heads, context 64, float32, fixed random weights."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from neuronmap.models import wrap_model
+
+    config = GPT2Config(
+        vocab_size=len(tiny_tokenizer),
+        n_embd=32,
+        n_layer=4,
+        n_head=4,
+        n_positions=64,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return wrap_model(GPT2LMHeadModel(config), tiny_tokenizer, name="tiny-gpt2")

@@ -1,0 +1,58 @@
+"""Starting is cheap: the front door, ``--help`` and everything that only reads stored data load no heavy library."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "datasets", "pandas", "pyarrow", "scipy", "sklearn", "tokenizers", "safetensors")
+LISTING = f"import sys; sys.stderr.write(' '.join(sorted(set(sys.modules) & set({HEAVY!r}))))"
+
+
+def heavy_after(statements: str) -> list[str]:
+    """The heavy libraries that are loaded once ``statements`` have run in a fresh interpreter."""
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{statements}\n{LISTING}"], capture_output=True, text=True, timeout=120, check=True
+    )
+    return ran.stderr.split()
+
+
+def test_import_neuronmap_loads_nothing_heavy() -> None:
+    assert heavy_after("import neuronmap") == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["sae", "--help"], ["sae", "train", "--help"], ["corpora", "--help"]]
+)
+def test_help_loads_no_torch(arguments: list[str]) -> None:
+    loaded = heavy_after(
+        "import contextlib\n"
+        "from neuronmap.cli import main\n"
+        f"sys_argv = ['neuronmap', *{arguments!r}]\n"
+        "import sys; sys.argv = sys_argv\n"
+        "with contextlib.suppress(SystemExit): main()"
+    )
+    assert not {"torch", "transformers", "datasets"} & set(loaded)
+
+
+def test_text_sources_need_no_torch() -> None:
+    assert "torch" not in heavy_after("import neuronmap.corpora")
+
+
+def test_import_neuronmap_takes_under_150_ms() -> None:
+    """The median of five fresh interpreters, as ``-X importtime`` measures it (milliseconds here are 10 to 30)."""
+    took_ms = []
+    for _ in range(5):
+        ran = subprocess.run(
+            [sys.executable, "-X", "importtime", "-c", "import neuronmap"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        line = next(line for line in ran.stderr.splitlines() if line.endswith("| neuronmap"))
+        took_ms.append(int(line.split("|")[1]) / 1000)
+    assert statistics.median(took_ms) < 150, took_ms

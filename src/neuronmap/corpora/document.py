@@ -63,7 +63,9 @@ class CorpusReport:
 
     def bad_line(self) -> str:
         """``3 invalid JSON (a.jsonl:1, a.jsonl:5, a.jsonl:9), 1 empty text (a.jsonl:2)``; empty when all is good."""
-        return ", ".join(f"{count:,} {reason} ({', '.join(self.examples[reason])})" for reason, count in self.bad.items())
+        return ", ".join(
+            f"{count:,} {reason} ({', '.join(self.examples[reason])})" for reason, count in self.bad.items()
+        )
 
 
 @runtime_checkable
@@ -98,7 +100,7 @@ class CheckedCorpus(ABC):
         return f"<{type(self).__name__} {self.name}: {self.description}>"
 
     @abstractmethod
-    def rows(self, report: CorpusReport) -> Iterator[tuple[str, Any]]:
+    def rows(self, report: CorpusReport, /) -> Iterator[tuple[str, Any]]:
         """Pairs (place, value). Rows that cannot even be parsed are rejected in ``report`` by the reader itself."""
 
     def documents(self, report: CorpusReport | None = None) -> Iterator[Document]:

@@ -78,7 +78,7 @@ class FileCorpus(CheckedCorpus):
             if plain_suffix(path) not in TEXT_ENDINGS:
                 try:
                     self._column(name, path)
-                except READ_ERRORS + (ValueError,) as error:
+                except (*READ_ERRORS, ValueError) as error:
                     if isinstance(error, CorpusFormatError):
                         raise
                     continue  # broken file: counted when it is read
@@ -108,7 +108,7 @@ class FileCorpus(CheckedCorpus):
                 return self.text_column  # a csv cell is a string whatever it looks like
         return choose_column(kinds, self.text_column, name)
 
-    def rows(self, report: CorpusReport) -> Iterator[tuple[str, Any]]:
+    def rows(self, report: CorpusReport, /) -> Iterator[tuple[str, Any]]:
         for name in self._strangers:
             report.reject("file of an unknown kind", name)
         for name, path in self._files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ class HubCorpus(CheckedCorpus):
         description = f"hub data set {dataset_id}, split {self.split}, commit {self.commit[:12]}, {how}"
         super().__init__(name or dataset_id.rsplit("/", 1)[-1], description)
 
-    def rows(self, report: CorpusReport) -> Iterator[tuple[str, Any]]:
+    def rows(self, report: CorpusReport, /) -> Iterator[tuple[str, Any]]:
         import datasets
 
         corpus: CheckedCorpus
@@ -164,7 +165,8 @@ def _builder(dataset_id: str, subset: str | None, revision: str | None) -> tuple
 def _ask_hub(dataset_id: str, revision: str | None) -> tuple[str | None, str]:
     """The commit of a revision, or None and why the hub did not answer."""
     import huggingface_hub
-    from huggingface_hub import errors
+
+    errors = import_module("huggingface_hub.errors")  # its HTTPError is httpx's or httpx2's, by version
 
     try:
         found = huggingface_hub.HfApi().dataset_info(dataset_id, revision=revision, timeout=HUB_TIMEOUT_S)

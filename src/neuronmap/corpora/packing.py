@@ -9,6 +9,7 @@ Shapes: n tokens of a document, M tokens of a block (whole contexts, flattened).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,15 +69,11 @@ class Packer:
         context, offset = divmod(self._stream, self._body)
         start = context * self.context_length + offset + (self._bos_id is not None)
         count = len(ids_n)
-        self._append(
-            ids_n, np.full(count, self.num_documents, dtype=np.int32), np.arange(count, dtype=np.int32)
-        )
+        self._append(ids_n, np.full(count, self.num_documents, dtype=np.int32), np.arange(count, dtype=np.int32))
         self.num_documents += 1
         return start
 
-    def _append(
-        self, ids_n: NDArray[np.int64], document_n: NDArray[np.int32], position_n: NDArray[np.int32]
-    ) -> None:
+    def _append(self, ids_n: NDArray[np.int64], document_n: NDArray[np.int32], position_n: NDArray[np.int32]) -> None:
         self._pieces.append((ids_n, document_n, position_n))
         self._stream += len(ids_n)
 
@@ -104,7 +101,7 @@ class Packer:
             self._with_bos(position[:tokens], None if self._bos_id is None else NOT_IN_DOCUMENT),
         )
 
-    def _with_bos[T: np.generic](self, stream: NDArray[T], first: int | None) -> NDArray[T]:
+    def _with_bos(self, stream: NDArray[Any], first: int | None) -> NDArray[Any]:
         if first is None:
             return stream
         contexts = len(stream) // self._body

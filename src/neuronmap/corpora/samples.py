@@ -48,7 +48,7 @@ class NamedCorpus:
 class _StemCorpus(FileCorpus):
     """A folder of text files whose document ids are the file names without their ending."""
 
-    def rows(self, report: CorpusReport) -> Iterator[tuple[str, Any]]:
+    def rows(self, report: CorpusReport, /) -> Iterator[tuple[str, Any]]:
         for where, value in super().rows(report):
             yield Path(where).stem, value
 
@@ -60,7 +60,7 @@ class _StemCorpus(FileCorpus):
 class _PydocCorpus(CheckedCorpus):
     """The help topics that come with CPython; their text differs a little between Python versions."""
 
-    def rows(self, report: CorpusReport) -> Iterator[tuple[str, Any]]:
+    def rows(self, _report: CorpusReport, /) -> Iterator[tuple[str, Any]]:
         from pydoc_data.topics import topics
 
         for name in sorted(topics):

@@ -36,7 +36,7 @@ class SequenceCorpus(CheckedCorpus):
         count = f"{len(items):,}" if isinstance(items, Sized) else "some"
         super().__init__(label, f"{count} texts given in Python")
 
-    def rows(self, report: CorpusReport) -> Iterator[tuple[str, Any]]:
+    def rows(self, _report: CorpusReport, /) -> Iterator[tuple[str, Any]]:
         for index, item in enumerate(self._items):
             yield str(index), _value(item, self._column)
 
@@ -60,7 +60,7 @@ class IteratorCorpus(CheckedCorpus):
         self._end = 0
         self._closer = weakref.finalize(self, self._spool.close)
 
-    def rows(self, report: CorpusReport) -> Iterator[tuple[str, Any]]:
+    def rows(self, report: CorpusReport, /) -> Iterator[tuple[str, Any]]:
         at = 0
         while True:
             if at == self._end and not self._pull():

@@ -54,7 +54,7 @@ class DatasetCorpus(CheckedCorpus):
         super().__init__(label, f"data set of {len(dataset):,} rows, column {self.column}")
         self._digest: str | None = None
 
-    def rows(self, report: CorpusReport) -> Iterator[tuple[str, Any]]:
+    def rows(self, _report: CorpusReport, /) -> Iterator[tuple[str, Any]]:
         row = 0
         for table in self._dataset.iter(batch_size=BATCH_ROWS):
             for chunk in table.column(self.column).chunks:
@@ -84,6 +84,6 @@ class IterableDatasetCorpus(CheckedCorpus):
         self._dataset = dataset
         super().__init__(label, f"streamed data set, column {self.column}")
 
-    def rows(self, report: CorpusReport) -> Iterator[tuple[str, Any]]:
+    def rows(self, _report: CorpusReport, /) -> Iterator[tuple[str, Any]]:
         for row, values in enumerate(self._dataset):
             yield str(row), values.get(self.column)

@@ -64,7 +64,7 @@ def vocabulary_of(
     separator_id = None if separator_token is None else _token_id(tokenizer, separator_token)
     bos_id = _bos(tokenizer, prepend_bos)
     pad_id = next(
-        (index for index in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if index is not None and index < size)
+        index for index in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if index is not None and index < size
     )
     return Vocabulary(
         name=_name(tokenizer),

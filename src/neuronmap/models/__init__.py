@@ -11,6 +11,7 @@ from neuronmap.models.hooks import (
 )
 from neuronmap.models.identity import ModelIdentity, tokenizer_digest
 from neuronmap.models.language_model import LanguageModel, wrap_model
+from neuronmap.models.loading import load_model, load_tokenizer
 from neuronmap.models.samples import SampleModel, list_samples
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "capture",
     "list_hooks",
     "list_samples",
+    "load_model",
+    "load_tokenizer",
     "replaced",
     "resolve_hook",
     "resolve_hooks",

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +68,10 @@ class Blocks:
     records: dict[str, ModuleRecord]
 
 
+class _BlockReached(Exception):
+    """Leaves a probe run at the block whose arguments were wanted; never seen outside this module."""
+
+
 @dataclass(frozen=True)
 class Roles:
     """Components of one kind of block: component name -> (path inside the block, side, width)."""
@@ -75,7 +79,7 @@ class Roles:
     found: dict[str, tuple[str, str, int]]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Call:
     """One module call inside a block: the input and output activations as [T, W], at the time it returned."""
 
@@ -158,8 +162,7 @@ def find_blocks(module: nn.Module, backbone: nn.Module) -> Blocks:
         return hook
 
     handles = [
-        child.register_forward_hook(recorder(records[name]), with_kwargs=True)
-        for name, child in module.named_modules()
+        child.register_forward_hook(recorder(records[name]), with_kwargs=True) for name, child in module.named_modules()
     ]
     with _hooked(handles):
         _run_backbone(module, backbone)
@@ -205,8 +208,9 @@ def find_roles(module: nn.Module, backbone: nn.Module, block: nn.Module) -> Role
 
     def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments.append((args, kwargs))
+        raise _BlockReached
 
-    with _hooked([block.register_forward_pre_hook(keep, with_kwargs=True)]):
+    with _hooked([block.register_forward_pre_hook(keep, with_kwargs=True)]), suppress(_BlockReached):
         _run_backbone(module, backbone)
     args, kwargs = arguments[0]
     given = activation_of_call(args, kwargs)
@@ -237,9 +241,7 @@ def _run_block(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
         return hook
 
-    handles = [
-        child.register_forward_hook(recorder(name), with_kwargs=True) for name, child in block.named_modules()
-    ]
+    handles = [child.register_forward_hook(recorder(name), with_kwargs=True) for name, child in block.named_modules()]
     with _hooked(handles), torch.inference_mode():
         block(*args, **kwargs)
     return calls

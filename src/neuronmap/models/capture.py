@@ -142,12 +142,13 @@ def replaced(model: LanguageModel, hook: HookPoint, fn: Callable[[Tensor], Tenso
 
 def _module_of(model: LanguageModel, hook: HookPoint) -> nn.Module:
     try:
-        return model.module.get_submodule(hook.module_path)
+        module: nn.Module = model.module.get_submodule(hook.module_path)
     except AttributeError as error:
         raise HookPointError(
             f"{model.identity.name} ({model.identity.architecture}) has no module '{hook.module_path}'.",
             hint="Resolve hook points on the model they are used with.",
         ) from error
+    return module
 
 
 def _batch_shape(ids_BT: Tensor) -> tuple[int, int]:
@@ -185,9 +186,7 @@ def _read_at(
     return module.register_forward_hook(after)
 
 
-def _swap_at(
-    module: nn.Module, hook: HookPoint, swap: Callable[[Tensor], Tensor]
-) -> torch.utils.hooks.RemovableHandle:
+def _swap_at(module: nn.Module, hook: HookPoint, swap: Callable[[Tensor], Tensor]) -> torch.utils.hooks.RemovableHandle:
     if hook.side == "in":
 
         def before(

@@ -73,7 +73,8 @@ class LanguageModel:
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
-        return next(p.dtype for p in self.module.parameters() if p.is_floating_point())
+        dtype: torch.dtype = next(p.dtype for p in self.module.parameters() if p.is_floating_point())
+        return dtype
 
     @property
     def device(self) -> torch.device:

@@ -12,7 +12,7 @@ __all__ = ["quiet_libraries"]
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """No bars, log lines or Python warnings from transformers and huggingface_hub within the block."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -232,13 +232,21 @@ class SparseAutoencoder(nn.Module):
         raise NotImplementedError
 
     def saelens_tensors(self) -> dict[str, Tensor]:
-        """Tensors of ``sae_weights.safetensors`` under SAELens 6's names, for the inference form."""
-        raise NotImplementedError
+        """Tensors of ``sae_weights.safetensors`` under SAELens 6's names, for the inference form.
+
+        Here the parameters as they are; architectures whose names or inference form differ override both this and
+        :meth:`from_saelens`.
+        """
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
 
     @classmethod
     def from_saelens(cls, config: dict[str, Any], tensors: dict[str, Tensor], options: ArchitectureOptions) -> Self:
         """The inverse of the two above (their checks on shapes and keys are done by ``neuronmap.saes.bundle``)."""
-        raise NotImplementedError
+        del config
+        W_enc_DF = tensors["W_enc"]
+        sae = cls(*W_enc_DF.shape, options, device=W_enc_DF.device, dtype=W_enc_DF.dtype)
+        sae.load_state_dict(tensors)
+        return sae
 
     def save(self, folder: str | Path, metadata: Any) -> Path:
         """Write a bundle (``cfg.json`` + ``sae_weights.safetensors``); see :func:`neuronmap.saes.bundle.save_bundle`."""

@@ -21,7 +21,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from neuronmap import paths
-from neuronmap.errors import AlreadyExistsError, ConfigError, DamagedError, InputError, MismatchError
+from neuronmap.errors import (
+    AlreadyExistsError,
+    ConfigError,
+    DamagedError,
+    DiskSpaceError,
+    InputError,
+    MismatchError,
+    UnwritablePathError,
+)
 from neuronmap.hashing import digest_file
 from neuronmap.saes.base import ArchitectureOptions, SparseAutoencoder
 from neuronmap.saes.metadata import (
@@ -77,8 +85,10 @@ def save_bundle(
     _refuse_existing(folder, overwrite)
     tensors = _storable(sae)
     paths.check_disk_space(folder, sum(tensor.nbytes for tensor in tensors.values()), "The SAE's weights", 1 << 20)
+    # An overwriting writer finishes the new folder first, so that the old one is away for two renames only.
+    target = folder.parent / f".staging-{uuid.uuid4().hex}" if overwrite and folder.exists() else folder
     try:
-        with paths.staging_folder(folder) as staging:
+        with paths.staging_folder(target) as staging:
             save_file(tensors, staging / WEIGHTS_FILE, metadata={"format": "pt"})
             metadata = metadata.updated(weights_digest=digest_file(staging / WEIGHTS_FILE))
             config = _saelens_config(sae, metadata)
@@ -89,11 +99,13 @@ def save_bundle(
                 _write(staging, METRICS_FILE, metrics)
             for name, content in (extra_files or {}).items():
                 _write(staging, name, content)
-            replaced = _move_aside(folder) if overwrite else None
+        if target != folder:
+            _swap(target, folder)
     except (SafetensorError, OSError) as error:
         raise _write_error(folder, error) from error
-    if replaced is not None:
-        shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        if target != folder:
+            shutil.rmtree(target, ignore_errors=True)
     return folder
 
 
@@ -244,12 +256,16 @@ def _refuse_existing(folder: Path, overwrite: bool) -> None:
         raise InputError(f"{folder} is not an SAE bundle, so it is not overwritten.")
 
 
-def _move_aside(folder: Path) -> Path | None:
-    if not folder.exists():
-        return None
+def _swap(new: Path, folder: Path) -> None:
+    """Put ``new`` in the place of ``folder``; a failure puts the old one back."""
     aside = folder.parent / f".replaced-{uuid.uuid4().hex}"
     os.rename(folder, aside)
-    return aside
+    try:
+        os.rename(new, folder)
+    except OSError:
+        os.rename(aside, folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_error(folder: Path, error: Exception) -> Exception:
@@ -257,8 +273,8 @@ def _write_error(folder: Path, error: Exception) -> Exception:
     if number in (errno.EEXIST, errno.ENOTEMPTY):
         return AlreadyExistsError(f"{folder} was made by another program just now.")
     if number == errno.ENOSPC or "No space left" in str(error):
-        return paths.DiskSpaceError(f"No space left while writing {folder}.", hint="Free some disk space.")
-    return paths.UnwritablePathError(f"Cannot write {folder}: {error}.")
+        return DiskSpaceError(f"No space left while writing {folder}.", hint="Free some disk space.")
+    return UnwritablePathError(f"Cannot write {folder}: {error}.")
 
 
 def _write(folder: Path, name: str, content: Content) -> Path:
@@ -303,8 +319,10 @@ def _build_own(
     try:
         options = cls.Options.from_dict(metadata.options)
         sae = cls.from_saelens(info.config, tensors, options)
-    except (ConfigError, KeyError) as error:
-        raise DamagedError(f"{info.folder / CONFIG_FILE} does not describe a {info.architecture} SAE: {error}") from error
+    except (ConfigError, KeyError, RuntimeError) as error:  # RuntimeError: load_state_dict names what is missing
+        raise DamagedError(
+            f"{info.folder / CONFIG_FILE} does not describe a {info.architecture} SAE: {error}"
+        ) from error
     if (sae.d_in, sae.d_sae) != (info.d_in, info.d_sae):
         raise DamagedError(
             f"{info.folder / CONFIG_FILE} says d_in={info.d_in} and d_sae={info.d_sae}, but the weights make an SAE "
@@ -320,5 +338,5 @@ def _build_foreign(info: BundleInfo, tensors: dict[str, Tensor]) -> SparseAutoen
         raise MismatchError(f"{info.folder} has a fine-tuning scaling_factor, which NeuronMap does not apply.")
     check_tensors(info.folder, plain.architecture, info.d_in, info.d_sae, tensors)
     cls = get_architecture(plain.our_name)
-    options: ArchitectureOptions = cls.Options() if plain.k is None else cls.Options(k=plain.k)
+    options: ArchitectureOptions = cls.Options() if plain.k is None else cls.Options.from_dict({"k": plain.k})
     return cls.from_saelens(info.config, fold_foreign(plain, tensors), options)

@@ -15,7 +15,7 @@ one, as in the paper, so that it is not pulled towards the shrunken activations 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -154,16 +154,3 @@ class GatedSAE(SparseAutoencoder):
     def saelens_config(self) -> dict[str, Any]:
         """SAELens' name for it."""
         return {"architecture": "gated"}
-
-    def saelens_tensors(self) -> dict[str, Tensor]:
-        """W_enc, W_dec, b_dec, b_gate, b_mag and r_mag; the names are the same on both sides."""
-        return {name: parameter.detach() for name, parameter in self.named_parameters()}
-
-    @classmethod
-    def from_saelens(cls, config: dict[str, Any], tensors: dict[str, Tensor], options: ArchitectureOptions) -> Self:
-        """Build from SAELens' tensors."""
-        del config
-        d_in, d_sae = tensors["W_enc"].shape
-        sae = cls(d_in, d_sae, options, device=tensors["W_enc"].device, dtype=tensors["W_enc"].dtype)
-        sae.load_state_dict(tensors)
-        return sae

@@ -1,11 +1,11 @@
 """What a bundle says about itself, readable without torch: the metadata block, the folder's files, the weights' header.
 
-    <bundle>/cfg.json                    SAELens 6 configuration; ours lies under metadata.neuronmap
-    <bundle>/sae_weights.safetensors     float32 tensors under SAELens' names
-    <bundle>/README.md                   model card
-    <bundle>/metrics.json                final evaluation (optional)
-    <bundle>/history.parquet             training curves (optional)
-    <bundle>/analyses/                   what was attached later (optional)
+<bundle>/cfg.json                    SAELens 6 configuration; ours lies under metadata.neuronmap
+<bundle>/sae_weights.safetensors     float32 tensors under SAELens' names
+<bundle>/README.md                   model card
+<bundle>/metrics.json                final evaluation (optional)
+<bundle>/history.parquet             training curves (optional)
+<bundle>/analyses/                   what was attached later (optional)
 """
 
 from __future__ import annotations
@@ -195,7 +195,9 @@ def read_weights_header(file: Path) -> dict[str, TensorHeader]:
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise DamagedError(f"{file} has no valid safetensors header: {error!r}.") from error
     if size != 8 + length + end:
-        raise DamagedError(f"{file} has {size} bytes, but its header says {8 + length + end}: it was cut off or changed.")
+        raise DamagedError(
+            f"{file} has {size} bytes, but its header says {8 + length + end}: it was cut off or changed."
+        )
     return tensors
 
 

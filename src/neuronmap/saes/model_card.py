@@ -14,7 +14,9 @@ _BEGIN, _END = "<!-- metrics: written by NeuronMap from metrics.json -->", "<!--
 _SECTION = re.compile(re.escape(_BEGIN) + ".*?" + re.escape(_END), re.DOTALL)
 
 
-def model_card(d_in: int, d_sae: int, saelens_architecture: str, metadata: BundleMetadata, metrics: dict[str, Any] | None) -> str:
+def model_card(
+    d_in: int, d_sae: int, saelens_architecture: str, metadata: BundleMetadata, metrics: dict[str, Any] | None
+) -> str:
     """The whole card.
 
     Args:

@@ -109,7 +109,9 @@ def plain_config(info: BundleInfo) -> PlainConfig:
         raise ConfigError(
             f"{where}: SAELens architecture {architecture!r} cannot be read. Supported: {', '.join(_OUR_NAMES)} "
             "(batchtopk and matryoshka_batchtopk are saved by SAELens as jumprelu).",
-            hint="For a training checkpoint, call save_inference_model in SAELens first." if "topk" in str(architecture) else "",
+            hint="For a training checkpoint, call save_inference_model in SAELens first."
+            if "topk" in str(architecture)
+            else "",
         )
     normalisation = config.get("normalize_activations")
     if normalisation not in ("none", None, False):

@@ -188,6 +188,10 @@ class SAEConfig(FrozenConfig):
         """Number of features F for an activation of that width."""
         return self.hidden_dim if self.hidden_dim is not None else 8 * input_dim
 
+    def mask_fields(self) -> dict[str, Any]:
+        """The fields that decide which positions are left out, as ``MaskConfig`` takes them."""
+        return {name: getattr(self, name) for name in ("skip_special", "skip_first_positions", "outlier_factor")}
+
     def options_given(self) -> dict[str, Any]:
         """Options of the architecture that were set, checked to be ones it takes.
 

@@ -78,9 +78,12 @@ class TrainingData:
         heldout: rows that are never trained on.
         heldout_is_training: True when there was too little text to keep any apart; every held-out figure is then in-sample.
         model: identity of the language model, when known.
-        hook: the hook point, when known.
+        hook: the hook point as it is written into bundles, when known.
         corpus: where the text came from, for the record.
+        mask: which positions were left out, when the activations were harvested here.
         language_model: the loaded model, when one was needed.
+        heldout_tokens: the text of the held-out rows, when they were harvested here.
+        hook_point: the hook in ``language_model``.
     """
 
     rows: RowSource | ActivationStream
@@ -89,8 +92,10 @@ class TrainingData:
     model: dict[str, Any] | None = None
     hook: dict[str, Any] | None = None
     corpus: dict[str, Any] = field(default_factory=dict)
-    mask: dict[str, Any] = field(default_factory=dict)
+    mask: MaskConfig | None = None
     language_model: LanguageModel | None = None
+    heldout_tokens: TokenSet | None = None
+    hook_point: HookPoint | None = None
 
     @property
     def width(self) -> int:
@@ -163,11 +168,7 @@ def _from_text(config: SAEConfig, source: Any, model: Any, progress: Progress) -
     hook = resolve_hook(language_model, config.layer, config.component)
     _check_width(config, hook.width, f"{hook.name} of {language_model.identity.name}")
     train, heldout, in_sample = _tokens(config, source, language_model, progress)
-    mask = MaskConfig(
-        skip_special=config.skip_special,
-        skip_first_positions=config.skip_first_positions,
-        outlier_factor=config.outlier_factor,
-    )
+    mask = MaskConfig(**config.mask_fields())
     rows: RowSource | ActivationStream
     if config.stream:
         rows = ActivationStream(language_model, train, hook, mask=mask)
@@ -192,8 +193,10 @@ def _from_text(config: SAEConfig, source: Any, model: Any, progress: Progress) -
             "heldout": heldout.digest,
             "tokens": train.num_tokens,
         },
-        mask=mask.to_dict(),
+        mask=mask,
         language_model=language_model,
+        heldout_tokens=heldout,
+        hook_point=hook,
     )
 
 

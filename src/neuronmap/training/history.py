@@ -54,8 +54,8 @@ class History:
         aside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         os.replace(aside, self.path)
 
-    def write_parquet(self, path: Path) -> None:
-        """Write all rows as one Parquet table; absent figures become nulls."""
+    def to_parquet(self) -> bytes:
+        """All rows as one Parquet table; absent figures are nulls."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -63,4 +63,7 @@ class History:
         for row in self.rows:
             names.update(dict.fromkeys(row))
         columns: dict[str, Any] = {name: [row.get(name) for row in self.rows] for name in names}
-        pq.write_table(pa.table(columns), path)
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), sink)
+        content: bytes = sink.getvalue().to_pybytes()
+        return content

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuronmap.paths import write_json
 from neuronmap.saes import BundleMetadata, SparseAutoencoder, save_bundle
 from neuronmap.training.config import SAEConfig
+from neuronmap.training.data import TrainingData
 from neuronmap.training.history import History
 from neuronmap.training.run import TrainingRun
 
@@ -23,9 +22,10 @@ class TrainingResult:
     Attributes:
         sae: the SAE for raw activations: input scale and thresholds are folded in.
         config: what was asked.
-        metrics: figures on held-out activations (see docs/explanation/metrics.md).
+        metrics: figures on held-out activations under ``summary`` (see docs/explanation/metrics.md).
         metadata: what the bundle says about itself.
         run: the folder with history and checkpoints.
+        data: the rows, tokens and language model it was trained with.
     """
 
     sae: SparseAutoencoder
@@ -33,6 +33,7 @@ class TrainingResult:
     metrics: dict[str, Any]
     metadata: BundleMetadata
     run: TrainingRun
+    data: TrainingData
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -50,21 +51,5 @@ class TrainingResult:
         Raises:
             AlreadyExistsError: when the folder exists.
         """
-        return write_result_bundle(self.sae, self.metadata, self.metrics, History(self.run.history_path), Path(folder))
-
-
-def write_result_bundle(
-    sae: SparseAutoencoder, metadata: BundleMetadata, metrics: dict[str, Any], history: History, folder: Path
-) -> Path:
-    """Write a bundle with its metrics and history beside the weights, all or nothing."""
-    aside = folder.parent / f".parts-{folder.name}"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        write_json(aside / "metrics.json", metrics)
-        history.write_parquet(aside / "history.parquet")
-        return save_bundle(
-            sae, folder, metadata, extra_files={path.name: path for path in sorted(aside.iterdir())}, metrics=metrics
-        )
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        files = {"history.parquet": History(self.run.history_path).to_parquet()}
+        return save_bundle(self.sae, folder, self.metadata, metrics=self.metrics, extra_files=files)

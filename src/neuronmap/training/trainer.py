@@ -33,7 +33,7 @@ from neuronmap.training.history import History
 from neuronmap.training.interrupts import StopSignals
 from neuronmap.training.loggers import Logger, make_loggers
 from neuronmap.training.plan import make_plan
-from neuronmap.training.result import TrainingResult, write_result_bundle
+from neuronmap.training.result import TrainingResult
 from neuronmap.training.run import TrainingRun
 from neuronmap.training.session import Session, measure_heldout
 
@@ -69,7 +69,7 @@ class SAETrainer:
     Example:
         >>> config = SAEConfig(model_name="smollm2-135m", layer=15, k=32, hidden_dim=4096)
         >>> result = SAETrainer(config).train("sotu")                                   # doctest: +SKIP
-        >>> result.metrics["explained_variance"]                                         # doctest: +SKIP
+        >>> result.metrics["summary"]["explained_variance"]                                         # doctest: +SKIP
     """
 
     def __init__(
@@ -294,7 +294,7 @@ class SAETrainer:
         metadata = BundleMetadata(
             model=data.model,
             hook=data.hook,
-            corpus={**data.corpus, "context_length": self.config.context_length, "mask": data.mask},
+            corpus={**data.corpus, "context_length": self.config.context_length, "mask": data.mask.to_dict() if data.mask else None},
             training=self.config.to_dict(),
             seed=self.config.seed,
             tokens_seen=session.step * session.plan.batch_rows,
@@ -303,10 +303,11 @@ class SAETrainer:
             calibration=calibration,
             tags=self.config.tags,
         )
+        result = TrainingResult(sae=sae, config=self.config, metrics=metrics, metadata=metadata, run=run, data=data)
         if not run.bundle.exists():
-            write_result_bundle(sae, metadata, metrics, history, run.bundle)
+            result.save(run.bundle)
         run.set("finished", step=session.step, bundle=str(run.bundle))
-        return TrainingResult(sae=sae, config=self.config, metrics=metrics, metadata=metadata, run=run)
+        return result
 
 
 def _device(config: SAEConfig, data: TrainingData) -> torch.device:

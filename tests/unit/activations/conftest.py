@@ -1,18 +1,20 @@
-"""Token sets in memory with every kind of position, and a silent progress that remembers its notes."""
+"""What the tests of this room share; ``token_sets`` is importable here and in processes that tests start."""
 
 from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
-sys.path.insert(0, os.fspath(Path(__file__).parent))  # importlib mode: token_sets.py is shared with child processes
+sys.path.insert(0, os.fspath(Path(__file__).parent))
 
-from token_sets import Notes, PlainTokens
+from token_sets import Notes, PlainTokens, tiny_model
+
+if TYPE_CHECKING:
+    from neuronmap.models import LanguageModel
 
 
 @pytest.fixture
@@ -23,3 +25,8 @@ def tokens() -> PlainTokens:
 @pytest.fixture
 def notes() -> Notes:
     return Notes()
+
+
+@pytest.fixture(scope="session")
+def model() -> LanguageModel:
+    return tiny_model()

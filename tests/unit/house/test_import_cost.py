@@ -24,22 +24,22 @@ def test_import_neuronmap_loads_nothing_heavy() -> None:
     assert heavy_after("import neuronmap") == []
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["sae", "--help"], ["sae", "train", "--help"], ["corpora", "--help"]]
-)
-def test_help_loads_no_torch(arguments: list[str]) -> None:
+@pytest.mark.parametrize("command", ["--help", "sae --help", "sae train --help", "corpora --help", "models --help"])
+def test_help_loads_no_torch(command: str) -> None:
     loaded = heavy_after(
-        "import contextlib\n"
+        "import contextlib, sys\n"
         "from neuronmap.cli import main\n"
-        f"sys_argv = ['neuronmap', *{arguments!r}]\n"
-        "import sys; sys.argv = sys_argv\n"
+        f"sys.argv = ['neuronmap', *{command.split()!r}]\n"
         "with contextlib.suppress(SystemExit): main()"
     )
     assert not {"torch", "transformers", "datasets"} & set(loaded)
 
 
-def test_text_sources_need_no_torch() -> None:
-    assert "torch" not in heavy_after("import neuronmap.corpora")
+@pytest.mark.parametrize(
+    "module", ["corpora", "hub", "evaluation", "saes.metadata", "training.config", "models.samples", "cli"]
+)
+def test_what_reads_stored_data_needs_no_torch(module: str) -> None:
+    assert "torch" not in heavy_after(f"import neuronmap.{module}")
 
 
 def test_import_neuronmap_takes_under_150_ms() -> None:

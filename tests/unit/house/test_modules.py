@@ -4,37 +4,58 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-import pytest
-
 SOURCE = Path(__file__).resolve().parents[3] / "src" / "neuronmap"
-SOURCES = sorted(SOURCE.rglob("*.py"))
 
 MODULE_LINES = {"soft": 300, "hard": 600}
 FUNCTION_LINES = {"soft": 60, "hard": 90}
 FORBIDDEN_NAMES = re.compile(r"^(utils?|helpers?|common|misc|new_.*|.*_(v\d+|new|old))$")
-UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|not (yet )?implemented", re.IGNORECASE)
+UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|\b[Nn]ot (yet )?implemented")
+UNSAFE = re.compile(
+    r"^((c?pickle|dill|cloudpickle|joblib|shelve|marshal)(\.|$)|torch\.(load|save)$|yaml\.(unsafe_)?load$"
+    r"|allow_pickle=|trust_remote_code=)"
+)
 
 
-def name_of(path: Path) -> str:
-    return str(path.relative_to(SOURCE.parent))
+@cache
+def sources() -> list[tuple[str, str, ast.Module]]:
+    """Name, text and syntax tree of every module."""
+    found = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        text = path.read_text()
+        found.append((str(path.relative_to(SOURCE.parent)), text, ast.parse(text)))
+    return found
 
 
 def lengths() -> list[tuple[int, int, str]]:
     """``(lines, hard limit, where)`` of every module and function over its soft limit, longest first."""
     rows = []
-    for path in SOURCES:
-        text = path.read_text()
+    for name, text, tree in sources():
         lines = text.count("\n")
         if lines > MODULE_LINES["soft"]:
-            rows.append((lines, MODULE_LINES["hard"], name_of(path)))
-        for node in ast.walk(ast.parse(text)):
+            rows.append((lines, MODULE_LINES["hard"], name))
+        for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 if lines > FUNCTION_LINES["soft"]:
-                    rows.append((lines, FUNCTION_LINES["hard"], f"{name_of(path)}:{node.lineno} {node.name}()"))
+                    rows.append((lines, FUNCTION_LINES["hard"], f"{name}:{node.lineno} {node.name}()"))
     return sorted(rows, reverse=True)
+
+
+def names_used(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and name of everything imported, every ``module.attribute``, and risky keyword arguments."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield node.lineno, f"{node.value.id}.{node.attr}"
+        elif isinstance(node, ast.keyword) and not (isinstance(node.value, ast.Constant) and node.value.value is False):
+            yield node.value.lineno, f"{node.arg}="
 
 
 def test_modules_and_functions_read_in_one_sitting() -> None:
@@ -44,48 +65,37 @@ def test_modules_and_functions_read_in_one_sitting() -> None:
     assert not over, f"Too long, so it has two subjects; split it. All that are over the soft limits:\n{table}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_a_home_is_named_for_what_lives_there(path: Path) -> None:
-    names = [part.removesuffix(".py") for part in path.relative_to(SOURCE).parts]
-    assert not [name for name in names if FORBIDDEN_NAMES.match(name)]
+def test_a_home_is_named_for_what_lives_there() -> None:
+    parts = {name: Path(name).with_suffix("").parts for name, _, _ in sources()}
+    assert not [name for name, path in parts.items() if any(FORBIDDEN_NAMES.match(part) for part in path)]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_every_module_says_what_it_is_for(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text())), f"{name_of(path)} has no docstring"
+def test_every_module_says_what_it_is_for() -> None:
+    assert not [name for name, _, tree in sources() if not ast.get_docstring(tree)]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_nothing_runs_code_from_a_file(path: Path) -> None:
-    """No pickle in or out: the modules that unpickle are not imported, ``torch.load`` and ``torch.save`` not called."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            found.append(f"{node.value.id}.{node.attr}")
-        elif (
-            isinstance(node, ast.keyword)
-            and node.arg in {"allow_pickle", "trust_remote_code"}
-            and not (isinstance(node.value, ast.Constant) and node.value.value is False)
-        ):
-            found.append(f"{node.arg}=")
-    unsafe = re.compile(
-        r"^((c?pickle|dill|cloudpickle|joblib|shelve|marshal)(\.|$)|torch\.(load|save)$|yaml\.(unsafe_)?load$"
-        r"|allow_pickle=|trust_remote_code=)"
-    )
-    assert not [name for name in found if unsafe.match(name)]
+def test_nothing_runs_code_from_a_file() -> None:
+    """No pickle in or out: what unpickles is not imported, ``torch.load`` and ``torch.save`` are not called."""
+    found = [
+        f"{name}:{line} {used}" for name, _, tree in sources() for line, used in names_used(tree) if UNSAFE.match(used)
+    ]
+    assert not found
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_nothing_is_left_unfinished(path: Path) -> None:
-    lines = enumerate(path.read_text().splitlines(), 1)
-    assert not [f"{name_of(path)}:{number}: {line.strip()}" for number, line in lines if UNFINISHED.search(line)]
+def test_nothing_is_left_unfinished() -> None:
+    assert not [
+        f"{name}:{number}: {line.strip()}"
+        for name, text, _ in sources()
+        for number, line in enumerate(text.splitlines(), 1)
+        if UNFINISHED.search(line)
+    ]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_user_input_is_never_checked_by_assert(path: Path) -> None:
-    asserts = [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)]
-    assert not asserts, f"{name_of(path)}: raise an error of neuronmap.errors instead, at lines {asserts}"
+def test_user_input_is_never_checked_by_assert() -> None:
+    asserts = [
+        f"{name}:{node.lineno}"
+        for name, _, tree in sources()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assert)
+    ]
+    assert not asserts, "raise an error of neuronmap.errors instead"

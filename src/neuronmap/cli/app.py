@@ -1,0 +1,50 @@
+"""The command tree."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from neuronmap.cli import corpora, demo, doctor, models, sae
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="neuronmap",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Train, evaluate, explore and share sparse autoencoders (SAEs) on any Hugging Face transformer.
+
+Start with `neuronmap demo` (about five minutes), then `neuronmap sae train --help`.
+Everything is kept under one folder: NEURONMAP_HOME, or the platform's user data folder.""",
+)
+app.add_typer(sae.app, name="sae", help="Train, list, show, evaluate and delete SAEs.")
+app.add_typer(models.app, name="models", help="Look into language models.")
+app.add_typer(corpora.app, name="corpora", help="Text to train on.")
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"neuronmap {version('neuronmap')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """NeuronMap."""
+    del show_version
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

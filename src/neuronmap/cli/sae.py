@@ -1,0 +1,235 @@
+"""``neuronmap sae``: train, list, show, evaluate and delete SAEs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output, table
+from neuronmap.cli.report import config_help, entry_rows, metric_table, show_entry, stored_document
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True)
+
+NameArgument = Annotated[str, typer.Argument(help="Name in the library; a unique beginning is enough.")]
+
+
+@app.command("train", epilog=config_help())
+@command_output
+def train(
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML recipe with any of the settings below.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", "-s", help="One setting as name=value; repeat for more.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", "-t", help="Corpus name, file, folder or hf:owner/name (setting: corpus).")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Hub id, folder, GGUF file or smollm2-135m (model_name).")
+    ] = None,
+    layer: Annotated[int | None, typer.Option("--layer", "-l", help="Block, counted from 0.")] = None,
+    component: Annotated[str | None, typer.Option(help="residual, mlp, attention, ... or path:out.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option("--architecture", "-a", help="relu, gated, topk, batchtopk, jumprelu, matryoshka.")
+    ] = None,
+    features: Annotated[int | None, typer.Option("--features", "-f", help="Number of features (hidden_dim).")] = None,
+    k: Annotated[int | None, typer.Option("-k", help="Active features per activation.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Tokens of text to train on (max_tokens).")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the activations (num_epochs).")] = None,
+    name: Annotated[str | None, typer.Option(help="Name in the library.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Continue an interrupted run: its folder or name under <home>/runs.")
+    ] = None,
+    init_from: Annotated[
+        str | None, typer.Option(help="Start from an SAE: name in the library, or folder (fine-tuning).")
+    ] = None,
+    evaluate: Annotated[bool, typer.Option(help="Evaluate in the model afterwards.")] = True,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train an SAE, evaluate it on held-out text, and put it into the library.
+
+    Activations are harvested once and reused by later runs. Ctrl-C saves a checkpoint.
+
+    **--resume** continues an interrupted run bit for bit: same weights, optimiser, schedules, random numbers and place
+    in the data, as if it had never stopped. **--init-from** begins a new run from another SAE's weights, with a fresh
+    optimiser and schedule: that is fine-tuning.
+
+    Examples:
+
+        neuronmap sae train --model smollm2-135m --layer 15 --text sotu --features 4096 -k 32
+
+        neuronmap sae train --config run.toml --set k=64 --set num_epochs=2
+
+        neuronmap sae train --resume 20260101-120000-batchtopk-1a2b3c
+    """
+    from neuronmap.errors import ConfigError
+    from neuronmap.hub import SAEModelHub
+    from neuronmap.hub.pipeline import train_into_library
+    from neuronmap.training import load_recipe
+
+    output = Output(as_json, quiet)
+    fields = {
+        "corpus": text,
+        "model_name": model,
+        "layer": layer,
+        "component": component,
+        "architecture": architecture,
+        "hidden_dim": features,
+        "k": k,
+        "max_tokens": tokens,
+        "num_epochs": epochs,
+        "name": name,
+    }
+    if resume is not None:
+        given = [f"--{n}" for n, v in {"config": config, "set": settings, "init-from": init_from, **fields}.items() if v]
+        if given:
+            raise ConfigError(
+                f"--resume goes on with the run's own settings; {', '.join(given)} cannot be given with it.",
+                hint="To start a new run from that SAE with other settings, use --init-from.",
+            )
+    recipe = None if resume is not None else load_recipe(config, settings or (), **fields)
+    hub = SAEModelHub()
+    start = None
+    if init_from is not None:
+        start = init_from if Path(init_from).is_dir() else hub.get(init_from).path
+    stored = train_into_library(
+        recipe, hub=hub, resume=resume, init_from=start, evaluate=evaluate, progress=output.progress()
+    )
+    if stored.metrics is not None:
+        output.show(*metric_table(stored.metrics))
+    output.show(*show_entry(stored.entry))
+    output.document(stored_document("neuronmap/sae.train/1", stored.entry, run=str(stored.result.run.folder)))
+
+
+@app.command("list-models")
+@command_output
+def list_models(
+    model: Annotated[str | None, typer.Option(help="Only SAEs of this language model.")] = None,
+    layer: Annotated[int | None, typer.Option(help="Only this layer.")] = None,
+    component: Annotated[str | None, typer.Option(help="Only this component.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Only this architecture.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only SAEs with this tag.")] = None,
+    where: Annotated[
+        list[str] | None, typer.Option("--where", "-w", help="Only where a metric fits, e.g. 'explained_variance>=0.7'.")
+    ] = None,
+    sort: Annotated[str | None, typer.Option(help="Metric or field to sort by; - in front turns it round.")] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """List the SAEs in this machine's library.
+
+    Examples:
+
+        neuronmap sae list-models --model smollm2-135m --layer 15
+
+        neuronmap sae list-models --where 'l0<=40' --sort=-explained_variance
+    """
+    from neuronmap.hub import SAEModelHub
+
+    output = Output(as_json, quiet)
+    hub = SAEModelHub()
+    found = hub.search(
+        model=model, layer=layer, component=component, architecture=architecture, tag=tag, where=where or (), sort=sort
+    )
+    columns = ["name", "architecture", "features", "L0", "expl. var.", "CE score", "size", "created"]
+    output.show(
+        table("", columns, entry_rows(found), right=["features", "L0", "expl. var.", "CE score", "size"])
+        if found
+        else f"No SAE in {hub.root} fits." if hub.list() else f"The library {hub.root} is empty. Try: neuronmap demo"
+    )
+    output.document(
+        {"schema": "neuronmap/sae.list-models/1", "library": str(hub.root), "saes": [entry.to_dict() for entry in found]}
+    )
+
+
+@app.command("show")
+@command_output
+def show(
+    name: NameArgument,
+    verify: Annotated[bool, typer.Option("--verify", help="Also compare every file with its digest.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Show one SAE: where it comes from, its metrics, and how to load it."""
+    from neuronmap.evaluation import CoreMetrics
+    from neuronmap.hub import SAEModelHub
+    from neuronmap.paths import read_json
+
+    output = Output(as_json, quiet)
+    hub = SAEModelHub()
+    entry = hub.get(name)
+    if verify:
+        hub.verify(entry.id)
+    file = entry.path / "metrics.json"
+    record = read_json(file).get("core") if file.exists() else None
+    if record is not None:
+        output.show(*metric_table(CoreMetrics.from_dict(record)))
+    output.show(*show_entry(entry, verified=verify))
+    output.document(stored_document("neuronmap/sae.show/1", entry, core=record))
+
+
+@app.command("evaluate")
+@command_output
+def evaluate(
+    name: NameArgument,
+    text: Annotated[
+        str | None, typer.Option("--text", "-t", help="Text to evaluate on; the held-out part of the training text if left out.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Language model, if not the one it was trained on.")] = None,
+    tokens: Annotated[int, typer.Option(help="Tokens for reconstruction and sparsity.")] = 16_384,
+    ce_tokens: Annotated[int, typer.Option(help="Tokens run through the whole model for loss and KL.")] = 8_192,
+    force: Annotated[bool, typer.Option("--force", help="Go on although model, revision or tokenizer differ.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure an SAE: reconstruction, sparsity, and what the language model does with the reconstruction in place.
+
+    Every figure comes with its standard error (whole contexts resampled). See the page "Metrics" in the docs for exact
+    definitions. The result is kept with the SAE.
+
+    Examples:
+
+        neuronmap sae evaluate demo
+
+        neuronmap sae evaluate demo --text my-notes.txt --tokens 50000
+    """
+    from neuronmap.hub import SAEModelHub
+    from neuronmap.hub.pipeline import evaluate_entry
+
+    output = Output(as_json, quiet)
+    hub = SAEModelHub()
+    entry = hub.get(name)
+    metrics = evaluate_entry(
+        hub, entry, text=text, model=model, tokens=tokens, ce_tokens=ce_tokens, force=force, progress=output.progress()
+    )
+    output.show(*metric_table(metrics))
+    output.document(stored_document("neuronmap/sae.evaluate/1", hub.get(entry.id), core=metrics.to_dict()))
+
+
+@app.command("delete")
+@command_output
+def delete(
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Delete an SAE from the library (asks first). Its training run, if it is still there, stays."""
+    from neuronmap.errors import ConfigError
+    from neuronmap.hub import SAEModelHub
+
+    output = Output(as_json, quiet)
+    hub = SAEModelHub()
+    entry = hub.get(name)
+    if not yes:
+        if as_json or quiet:
+            raise ConfigError("delete asks before it deletes, which --json and --quiet do not allow.", hint="Add --yes.")
+        if not typer.confirm(f"Delete {entry.id} ({entry.path})?"):
+            raise typer.Exit(0)
+    hub.delete(entry.id)
+    output.show(f"Deleted {entry.id}.")
+    output.document({"schema": "neuronmap/sae.delete/1", "deleted": entry.id})

@@ -1,0 +1,92 @@
+"""A stream gives the rows of a store without one."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from token_sets import Notes, PlainTokens
+
+from neuronmap.activations import ActivationStream, MaskConfig, ShuffledBatches, harvest
+from neuronmap.errors import EmptyCorpusError, InputError, MismatchError
+from neuronmap.models import LanguageModel, resolve_hook
+
+MASK = MaskConfig(outlier_factor=1.2)
+
+
+def rows_of(batch_BW: torch.Tensor) -> list[bytes]:
+    return [row.numpy().tobytes() for row in batch_BW]
+
+
+@pytest.mark.parametrize("bucket", ["auto", 64])
+def test_an_epoch_holds_exactly_the_rows_of_the_store(model: LanguageModel, tokens: PlainTokens, bucket: Any) -> None:
+    hook = resolve_hook(model, 0, "mlp")
+    store = harvest(model, tokens, [hook], dtype="float32", mask=MASK, batch_tokens=32)[hook.name]
+    assert store.manifest["dropped"]["outliers"] > 0
+    expected = Counter(rows_of(store.read(0, store.num_rows)))
+    stream = ActivationStream(model, tokens, hook, mask=MASK, batch_tokens=32)
+    with ShuffledBatches(stream, store.num_rows, seed=0, bucket_rows=bucket) as batches:
+        epochs = [rows_of(next(batches)) for _ in range(3)]
+    assert [Counter(epoch) for epoch in epochs] == [expected] * 3
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("stop", [0, 3, 10, 25])
+def test_restoring_runs_the_model_for_one_bucket_only(
+    model: LanguageModel, tokens: PlainTokens, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = resolve_hook(model, 1)
+
+    def fresh() -> ShuffledBatches:
+        stream = ActivationStream(model, tokens, hook, mask=MASK, batch_tokens=32)
+        return ShuffledBatches(stream, 20, seed=4, bucket_rows=64)
+
+    first = fresh()
+    for _ in range(stop):
+        next(first)
+    state = json.loads(json.dumps(first.state()))
+    expected = [rows_of(next(first)) for _ in range(20)]
+    second = fresh()
+    second.restore(state)
+    assert [rows_of(next(second)) for _ in range(20)] == expected
+
+
+def test_statistics_agree_with_the_store_of_the_same_rows(model: LanguageModel, tokens: PlainTokens) -> None:
+    hook = resolve_hook(model, 1)
+    store = harvest(model, tokens, [hook], dtype="float32")[hook.name]
+    stream = ActivationStream(model, tokens, hook)
+    assert stream.statistics.rows == store.num_rows <= stream.num_rows
+    torch.testing.assert_close(stream.statistics.mean_D, store.statistics.mean_D, rtol=1e-5, atol=1e-6)
+    assert stream.statistics.mean_square_norm == pytest.approx(store.statistics.mean_square_norm, rel=1e-5)
+    assert stream.calibration.outlier_threshold == store.manifest["outlier_threshold"]
+
+
+def test_the_model_runs_in_the_callers_thread(model: LanguageModel, tokens: PlainTokens) -> None:
+    import threading
+
+    seen = set()
+    handle = model.module.get_submodule("model.layers.0").register_forward_hook(
+        lambda *_: seen.add(threading.current_thread().name)
+    )
+    with ShuffledBatches(ActivationStream(model, tokens, resolve_hook(model, 1)), 8, seed=0, bucket_rows=64) as batches:
+        for _ in range(30):
+            next(batches)
+    handle.remove()
+    assert seen == {threading.current_thread().name}
+
+
+def test_state_of_another_hook_is_refused(model: LanguageModel, tokens: PlainTokens) -> None:
+    one, two = (ShuffledBatches(ActivationStream(model, tokens, resolve_hook(model, n)), 8, seed=0) for n in (0, 1))
+    with pytest.raises(MismatchError, match="source"):
+        two.restore(one.state())
+
+
+def test_unusable_inputs_are_refused_at_once(model: LanguageModel, tokens: PlainTokens, notes: Notes) -> None:
+    hook = resolve_hook(model, 0)
+    with pytest.raises(EmptyCorpusError, match="drops every position"):
+        ActivationStream(model, tokens, hook, mask=MaskConfig(skip_first_positions=20), progress=notes)
+    with pytest.raises(InputError, match="takes at most 64"):
+        ActivationStream(model, PlainTokens(2, 100), hook)

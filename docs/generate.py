@@ -104,7 +104,7 @@ def limit_text(limit: Any) -> str:
 
 def cell(text: str) -> str:
     """Text that may stand in a table."""
-    return " ".join(text.replace("|", "\\|").split())
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
 
 
 # --- command line --------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def command_section(command: Any, path: str) -> list[str]:
         parts += [f"| `{(param.metavar or param.name).upper()}` | {help_cell(param)} |\n" for param in arguments]
     if options:
         parts.append("\n| option | what it does |\n| --- | --- |\n")
-        parts += [f"| {option_names(param)} | {help_cell(param)} |\n" for param in options]
+        parts += [f"| {option_names(param, command)} | {help_cell(param)} |\n" for param in options]
     for name, child in children.items():
         if not child.hidden:
             parts += command_section(child, f"{path} {name}")
@@ -147,19 +147,30 @@ def hidden(param: Any) -> bool:
     return bool(getattr(param, "hidden", False)) or param.name in {"install_completion", "show_completion", "help"}
 
 
-def option_names(param: Any) -> str:
+def option_names(param: Any, command: Any) -> str:
     """``--k``, with the short form, the negative form and the kind of value."""
     names = ", ".join(f"`{name}`" for name in [*param.opts, *param.secondary_opts])
     flag = getattr(param, "is_flag", False) or getattr(param, "count", False)
-    return names if flag else f"{names} {cell(param.metavar or param.type.name).upper()}"
+    return names if flag else f"{names} {value_name(param, command)}"
+
+
+def value_name(param: Any, command: Any) -> str:
+    """What stands for an option's value in ``--help``, such as ``INT``."""
+    from typer import Context
+
+    name = cell(param.metavar or param.display_type(Context(command)).strip("<>")).upper()
+    return f"{name.removeprefix('LIST[').removesuffix(']')} ..." if param.multiple else name
 
 
 def help_cell(param: Any) -> str:
-    text = help_text(getattr(param, "help", None))
-    default = param.default
-    if default not in (None, False, (), [], "") and not callable(default) and getattr(param, "show_default", True):
-        text += f" Default: `{getattr(default, 'value', default)}`."
-    if param.required:
+    """Help of one parameter, with its default."""
+    text = help_text(param.help)
+    default = getattr(param.default, "value", param.default)
+    if isinstance(default, bool):
+        text += " On by default." if default and param.secondary_opts else ""
+    elif default not in (None, (), [], "") and not callable(default):
+        text += f" Default: `{default}`."
+    if param.required and param.param_type_name == "option":
         text += " Required."
     return cell(text)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from neuronmap.activations.mask import DROP_REASONS, MaskConfig, candidates, nothing_left
-from neuronmap.errors import InputError, MemoryExhaustedError
+from neuronmap.errors import InputError, MemoryExhaustedError, MismatchError
 from neuronmap.models import capture
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class RowExtractor:
 
         Raises:
             InputError: if an activation that would be kept is NaN or infinite.
+            MismatchError: if a token id is not in the model's vocabulary.
             MemoryExhaustedError: if the model's device has no room for the batch.
         """
         contexts = self._tokens.contexts(start, stop)
@@ -135,6 +136,13 @@ class RowExtractor:
         attention_BT = None  # an all-ones mask changes nothing but may cost the fast attention path
         if not contexts.attention.all():
             attention_BT = torch.from_numpy(np.array(contexts.attention, dtype=np.int64)).to(model.device)
+        vocabulary, largest = model.module.get_input_embeddings().weight.shape[0], int(contexts.input_ids.max())
+        if largest >= vocabulary:
+            raise MismatchError(
+                f"Token id {largest:,} is outside the vocabulary of {model.identity.name} ({vocabulary:,} entries):"
+                " the text was tokenised for another model.",
+                hint="Tokenise with this model's own tokenizer.",
+            )
         out = {hook.name: self._captured_BTW[hook.name][:B] for hook in hooks}
         try:
             return capture(model, ids_BT, list(hooks), attention_mask_BT=attention_BT, out=out)

@@ -250,7 +250,8 @@ class _Pass:
                 "context_length": tokens.context_length,
                 "num_contexts": tokens.num_contexts,
                 "num_tokens": tokens.num_tokens,
-                "description": tokens.summary(),
+                # whether they came from the cache says nothing about the rows
+                "report": {name: value for name, value in tokens.report.to_dict().items() if name != "reused"},
             },
             "hook": job.hook.to_dict(),
             "mask": self._mask.to_dict(),

@@ -46,7 +46,7 @@ class RowStatistics:
         return cls(0, zero_D, zero_D.clone())
 
     @property
-    def variance_D(self) -> Tensor:
+    def variance_D(self) -> Tensor:  # noqa: N802 (shape suffix)
         """float64 [D]: population variance of each dimension (0 when there are no rows)."""
         return self.m2_D / max(self.rows, 1)
 

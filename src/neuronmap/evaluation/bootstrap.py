@@ -69,7 +69,13 @@ class Resampler:
         return exact, drawn
 
     def estimate(
-        self, totals: tuple[Totals, Totals], figure: Callable[[Totals], Tensor], count: int, *, undefined: str
+        self,
+        totals: tuple[Totals, Totals],
+        figure: Callable[[Totals], Tensor],
+        count: int,
+        *,
+        undefined: str,
+        value: float | None = None,
     ) -> Estimate:
         """One figure with its standard error and percentile interval.
 
@@ -78,11 +84,12 @@ class Resampler:
             figure: totals [R, ...] -> [R]; NaN where it is not defined.
             count: tokens it is taken over.
             undefined: the reason to give when the figure itself is not defined.
+            value: the figure, where another part (the meter) has it already.
 
         Returns:
             The estimate; value or error null, with the reason, where they are not defined.
         """
-        value = float(figure(totals[0])[0])
+        value = float(figure(totals[0])[0]) if value is None else value
         if not np.isfinite(value):
             return Estimate(value=None, count=count, reason=undefined)
         if self.weights_RC.shape[0] < 2:

@@ -176,8 +176,8 @@ class Protocol(FrozenConfig):
     """Digest of those rows or tokens."""
     tokens: int = Field(ge=0)
     """Scored tokens (rows) for reconstruction and sparsity."""
-    contexts: int = Field(ge=0)
-    """Contexts they come from."""
+    contexts: int = Field(default=0, ge=0)
+    """Contexts they come from; 0 for rows that do not know theirs."""
     behaviour_tokens: int = Field(default=0, ge=0)
     """Positions over which loss and KL are taken."""
     behaviour_contexts: int = Field(default=0, ge=0)
@@ -195,7 +195,9 @@ class Protocol(FrozenConfig):
     model: str | None = None
     """Language model."""
     model_dtype: str | None = None
-    """Number format the language model ran in, or the rows were stored in."""
+    """Number format the language model ran in."""
+    rows_dtype: str | None = None
+    """Number format of the rows, when they were given."""
     hook: str | None = None
     """Hook point."""
     resamples: int = Field(ge=0)

@@ -54,6 +54,14 @@ class SplicedSums:
     ce: dict[str, Tensor]
     kl: dict[str, Tensor]
 
+    def only(self, chosen_C: Tensor) -> SplicedSums:
+        """The sums of some contexts (bool [C])."""
+        return SplicedSums(
+            self.tokens_C[chosen_C],
+            {name: value[chosen_C] for name, value in self.ce.items()},
+            {name: value[chosen_C] for name, value in self.kl.items()},
+        )
+
     def as_sums(self) -> dict[str, Tensor]:
         """All sums under one set of names, for the bootstrap."""
         named = {f"ce_{name}": value for name, value in self.ce.items()}

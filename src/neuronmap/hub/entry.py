@@ -45,8 +45,9 @@ class LibraryEntry:
         tags: free words.
         created: ISO 8601, UTC.
         size_bytes: of all files together.
-        metrics: numbers of ``metrics.json`` by dotted name.
-        digest: SHA-256 of the weights, as stored in the bundle.
+        metrics: numbers of ``metrics.json`` by name: those under its ``summary``, or all by dotted name.
+        weights_digest: SHA-256 of the weights, as stored in the bundle.
+        training: the training configuration, for SAEs that were trained here.
         problem: why the bundle cannot be used; empty for sound ones. Other fields are then empty.
     """
 
@@ -65,7 +66,8 @@ class LibraryEntry:
     created: str | None = None
     size_bytes: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
-    digest: str | None = None
+    weights_digest: str | None = None
+    training: dict[str, Any] | None = None
     problem: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -205,5 +207,6 @@ def _entry_of(identifier: str, info: BundleInfo, size_bytes: int) -> LibraryEntr
         created=metadata.created,
         size_bytes=size_bytes,
         metrics=info.metrics,
-        digest=metadata.weights_digest,
+        weights_digest=metadata.weights_digest,
+        training=metadata.training,
     )

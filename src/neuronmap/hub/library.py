@@ -12,31 +12,30 @@ from __future__ import annotations
 
 import difflib
 import os
-import shutil
-import time
-import uuid
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
-import filelock
-
 from neuronmap import paths
 from neuronmap import progress as progress_room
-from neuronmap.errors import AlreadyExistsError, ConfigError, DamagedError, InputError, NotInLibraryError, ResourceError
+from neuronmap.errors import (
+    AlreadyExistsError,
+    ConfigError,
+    DamagedError,
+    InputError,
+    NotInLibraryError,
+    UnwritablePathError,
+)
+from neuronmap.hub.contents import clean_tags, convert_saelens, copy_visible, require_digest, write_metadata
 from neuronmap.hub.entry import LibraryEntry, parse_metric_filter, read_entry, sort_entries
 from neuronmap.hub.fit import Difference, differences, require_fit
+from neuronmap.hub.folder import Fingerprint, LibraryFolder, fingerprint
 from neuronmap.hub.names import check_id, derived_id
 from neuronmap.progress import Progress
 from neuronmap.saes.metadata import (
     ANALYSES_FOLDER,
-    CARD_FILE,
-    CONFIG_FILE,
-    METRICS_FILE,
-    WEIGHTS_FILE,
     BundleMetadata,
     is_bundle,
     read_bundle_info,
@@ -48,9 +47,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SAEModelHub"]
 
-_LOCK_SECONDS = 60.0
-_LEFTOVER_SECONDS = 24 * 3600.0
 _LOADED_AT_MOST = 4
+
+Entries = list[LibraryEntry]
+Differences = list[Difference]
 
 
 @runtime_checkable
@@ -65,7 +65,7 @@ class Savable(Protocol):
 class _Listed:
     """An entry read before, and what its files looked like then."""
 
-    fingerprint: tuple[tuple[int, int], ...]
+    files: Fingerprint
     entry: LibraryEntry
 
 
@@ -77,20 +77,21 @@ class SAEModelHub:
 
     Example:
         >>> hub = SAEModelHub()
-        >>> best = hub.search(model="smollm2-135m", metrics=["explained_variance>=0.7"], sort="-explained_variance")
+        >>> best = hub.search(model="smollm2-135m", where="explained_variance>=0.7", sort="-explained_variance")
         >>> sae = hub.load(best[0].id)
     """
 
     def __init__(self, root: str | Path | None = None) -> None:
         self.root = Path(root).expanduser() if root is not None else paths.library_folder()
+        self._folder = LibraryFolder(self.root)
         self._listed: dict[str, _Listed] = {}
         self._loaded: OrderedDict[tuple[str, str], SparseAutoencoder] = OrderedDict()
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
-    def list(self) -> list[LibraryEntry]:
+    def list(self) -> Entries:
         """All entries by id. Damaged bundles are in it, with ``problem`` set; half-written ones are not."""
-        seen = {identifier: folder for identifier, folder in self._bundles()}
+        seen = dict(self._folder.bundles())
         entries = [self._entry(identifier, folder) for identifier, folder in sorted(seen.items())]
         self._listed = {identifier: listed for identifier, listed in self._listed.items() if identifier in seen}
         return [entry for entry in entries if entry is not None]
@@ -103,11 +104,11 @@ class SAEModelHub:
         component: str | None = None,
         architecture: str | None = None,
         tag: str | Iterable[str] = (),
-        metrics: str | Iterable[str] = (),
+        where: str | Iterable[str] = (),
         sort: str = "id",
         limit: int | None = None,
-    ) -> list[LibraryEntry]:
-        """Sound entries that meet every condition.
+    ) -> Entries:
+        """Entries that meet every condition; damaged ones meet none, and are listed only when there is none.
 
         Args:
             model: model name, or its last part, any case; ``*`` and ``?`` as in file names.
@@ -115,7 +116,7 @@ class SAEModelHub:
             component: component, or exact hook (``model.layers.8.mlp:out``); wildcards as above.
             architecture: relu, gated, topk, batchtopk, jumprelu, matryoshka, ...; wildcards as above.
             tag: a tag, or several that must all be there.
-            metrics: conditions such as ``explained_variance>=0.7``, by dotted name or its last part.
+            where: conditions such as ``explained_variance>=0.7``, by dotted name or its last part.
             sort: a field or metric; ``-created`` puts the newest first.
             limit: how many at most.
 
@@ -123,12 +124,11 @@ class SAEModelHub:
             ConfigError: for a condition that cannot be read or an unknown sort field.
         """
         tags = [tag] if isinstance(tag, str) else [*tag]
-        conditions = [parse_metric_filter(text) for text in ([metrics] if isinstance(metrics, str) else metrics)]
+        conditions = [parse_metric_filter(text) for text in ([where] if isinstance(where, str) else where)]
         found = [
             entry
             for entry in self.list()
-            if not entry.problem
-            and entry.matches(model, layer, component, architecture, tags)
+            if entry.matches(model, layer, component, architecture, tags)
             and all(condition(entry) for condition in conditions)
         ]
         return sort_entries(found, sort)[:limit]
@@ -196,15 +196,15 @@ class SAEModelHub:
         if name is not None:
             check_id(name)
         paths.require_writable(self.root)
-        self._remove_leftovers()
-        with self._staging() as staging:
+        self._folder.remove_leftovers()
+        with self._folder.staging() as staging:
             bundle = staging / "bundle"
             self._fill(source, bundle)
             info = read_bundle_info(bundle)
             metadata = cast(BundleMetadata, info.metadata)
             extra = tuple(tag for tag in dict.fromkeys(tags) if tag not in metadata.tags)
             if extra:
-                _write_metadata(bundle, metadata.updated(tags=metadata.tags + _clean_tags(extra)))
+                write_metadata(bundle, metadata.updated(tags=metadata.tags + clean_tags(extra)))
             identifier = check_id(name if name is not None else derived_id(info))
             return self._place(bundle, identifier, metadata.weights_digest)
 
@@ -227,10 +227,10 @@ class SAEModelHub:
         if not source.exists():
             raise InputError(f"{source} does not exist.")
         target = entry.path / ANALYSES_FOLDER / analysis
-        with self._staging() as staging:
+        with self._folder.staging() as staging:
             copied = staging / "analysis"
-            _copy(source, copied)
-            with self._lock():
+            copy_visible(source, copied)
+            with self._folder.lock():
                 if target.exists():
                     if not overwrite:
                         raise AlreadyExistsError(f"'{entry.id}' has an analysis '{analysis}' already: {target}.")
@@ -248,7 +248,7 @@ class SAEModelHub:
 
     def add_tags(self, name: str, *tags: str) -> LibraryEntry:
         """Add tags (words without commas or line breaks); weights and digest stay as they are."""
-        return self._edit_tags(name, lambda old: old + tuple(tag for tag in _clean_tags(tags) if tag not in old))
+        return self._edit_tags(name, lambda old: old + tuple(tag for tag in clean_tags(tags) if tag not in old))
 
     def remove_tags(self, name: str, *tags: str) -> LibraryEntry:
         """Take tags away; those that are not there are passed over."""
@@ -287,7 +287,7 @@ class SAEModelHub:
             shown = progress if progress is not None else progress_room.default()
             for note in notes:
                 shown.note(note)
-        key = (entry.digest or entry.id, str(device))
+        key = (entry.weights_digest or entry.id, str(device))
         if key not in self._loaded:
             from neuronmap.saes.bundle import load_sae
 
@@ -302,7 +302,7 @@ class SAEModelHub:
         entry: LibraryEntry | str,
         model: LanguageModel | ModelIdentity | dict[str, Any],
         hook: HookPoint | dict[str, Any] | None = None,
-    ) -> list[Difference]:
+    ) -> Differences:
         """Every difference between an SAE's model and a given one, the worst first; empty if it fits.
 
         Args:
@@ -312,7 +312,10 @@ class SAEModelHub:
         """
         entry = self._sound(entry.id if isinstance(entry, LibraryEntry) else entry)
         metadata = self._metadata(entry)
-        identity = model if isinstance(model, dict) else getattr(model, "identity", model).to_dict()
+        if isinstance(model, dict):
+            identity = model
+        else:
+            identity = cast("ModelIdentity", getattr(model, "identity", model)).to_dict()
         if hook is None and not isinstance(model, dict) and hasattr(model, "module"):
             found = _look_up_hook(cast("LanguageModel", model), metadata)
         else:
@@ -346,18 +349,18 @@ class SAEModelHub:
         if not is_bundle(folder):
             if missing_ok:
                 return False
-            near = difflib.get_close_matches(identifier, [found for found, _ in self._bundles()], n=3)
+            near = difflib.get_close_matches(identifier, [found for found, _ in self._folder.bundles()], n=3)
             raise NotInLibraryError(
                 f"The library {self.root} has no SAE '{identifier}'.",
                 hint=f"Did you mean {' or '.join(near)}?" if near else "Deleting needs the whole id.",
             )
-        with self._staging() as staging, self._lock():
+        with self._folder.staging() as staging, self._folder.lock():
             try:
                 os.rename(folder, staging / "deleted")
             except FileNotFoundError:
                 return False  # another process was first
             except OSError as error:
-                raise paths.UnwritablePathError(f"Cannot delete {folder}: {error.strerror or error}.") from error
+                raise UnwritablePathError(f"Cannot delete {folder}: {error.strerror or error}.") from error
             for parent in folder.parents:
                 if parent == self.root or any(parent.iterdir()):
                     break
@@ -366,37 +369,18 @@ class SAEModelHub:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _bundles(self) -> Iterator[tuple[str, Path]]:
-        """Every bundle folder under the root; hidden folders are writers' business."""
-        waiting: list[tuple[str, str]] = [("", str(self.root))]
-        while waiting:
-            prefix, folder = waiting.pop()
-            try:
-                with os.scandir(folder) as scan:
-                    items = [item for item in scan if not item.name.startswith(".")]
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # deleted while we looked, or no library yet
-            if prefix and any(item.name in (CONFIG_FILE, WEIGHTS_FILE) for item in items):
-                yield prefix, Path(folder)
-                continue
-            waiting += [
-                (f"{prefix}/{item.name}" if prefix else item.name, item.path)
-                for item in items
-                if item.is_dir(follow_symlinks=False)
-            ]
-
     def _entry(self, identifier: str, folder: Path) -> LibraryEntry | None:
         """The entry of a bundle, read again only when its files look different; None if it is gone."""
         try:
-            fingerprint, size_bytes = _fingerprint(folder)
+            files, size_bytes = fingerprint(folder)
         except FileNotFoundError:
             return None
         known = self._listed.get(identifier)
-        if known is None or known.fingerprint != fingerprint or known.entry.size_bytes != size_bytes:
+        if known is None or known.files != files or known.entry.size_bytes != size_bytes:
             entry = read_entry(identifier, folder, size_bytes)
             if entry.problem and not folder.exists():
                 return None
-            known = self._listed[identifier] = _Listed(fingerprint, entry)
+            known = self._listed[identifier] = _Listed(files, entry)
         return known.entry
 
     def _sound(self, name: str) -> LibraryEntry:
@@ -417,16 +401,16 @@ class SAEModelHub:
             folder = Path(source).expanduser()
             info = read_bundle_info(folder)
             if info.metadata is None:
-                _convert(folder, bundle)
+                convert_saelens(folder, bundle)
             else:
-                _copy(folder, bundle)
-                _check_copy(bundle, info.metadata)
+                copy_visible(folder, bundle)
+                require_digest(bundle, info.metadata)
         elif isinstance(source, tuple):
             from neuronmap.saes.bundle import save_bundle
 
             sae, metadata = source
             save_bundle(sae, bundle, metadata)
-        elif isinstance(source, Savable):
+        elif isinstance(source, Savable) and not hasattr(source, "encode"):  # an SAE alone has no metadata
             source.save(bundle)
             if read_bundle_info(bundle).metadata is None:
                 raise InputError(f"{type(source).__name__}.save did not write a NeuronMap bundle.")
@@ -435,7 +419,7 @@ class SAEModelHub:
 
     def _place(self, bundle: Path, identifier: str, digest: str | None) -> LibraryEntry:
         target = self.root.joinpath(*identifier.split("/"))
-        with self._lock():
+        with self._folder.lock():
             around = [parent for parent in target.parents if parent.is_relative_to(self.root) and parent != self.root]
             outer = next((parent for parent in around if is_bundle(parent)), None)
             if outer is not None:
@@ -444,9 +428,9 @@ class SAEModelHub:
                 existing = self._entry(identifier, target) if is_bundle(target) else None
                 if existing is None:
                     raise AlreadyExistsError(f"'{identifier}' is a folder of other SAEs: {target}.")
-                if existing.problem or existing.digest != digest:
+                if existing.problem or existing.weights_digest != digest:
                     raise AlreadyExistsError(
-                        f"The library has another SAE '{identifier}' already: {existing.problem or existing.digest}.",
+                        f"The library has another SAE '{identifier}' already: {existing.problem or existing.weights_digest}.",
                         hint="Give another name, or delete that one first.",
                     )
                 return existing
@@ -454,157 +438,31 @@ class SAEModelHub:
             try:
                 os.rename(bundle, target)
             except OSError as error:
-                raise paths.UnwritablePathError(f"Cannot write {target}: {error.strerror or error}.") from error
+                raise UnwritablePathError(f"Cannot write {target}: {error.strerror or error}.") from error
         entry = self._entry(identifier, target)
         if entry is None:
             raise NotInLibraryError(f"'{identifier}' was deleted by another program just after it was registered.")
         return entry
 
-    def _edit_tags(self, name: str, edit: Any) -> LibraryEntry:
+    def _edit_tags(self, name: str, edit: Callable[[tuple[str, ...]], tuple[str, ...]]) -> LibraryEntry:
         entry = self._sound(name)
-        with self._lock():
+        with self._folder.lock():
             metadata = self._metadata(entry)
-            tags: tuple[str, ...] = edit(metadata.tags)
+            tags = edit(metadata.tags)
             if tags != metadata.tags:
-                _write_metadata(entry.path, metadata.updated(tags=tags))
+                write_metadata(entry.path, metadata.updated(tags=tags))
         self._listed.pop(entry.id, None)
         return self.get(entry.id)
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        paths.new_folder(self.root)
-        lock = filelock.FileLock(self.root / ".lock")
-        try:
-            lock.acquire(timeout=_LOCK_SECONDS)
-        except filelock.Timeout as error:
-            raise ResourceError(
-                f"The library {self.root} has been locked by another program for {_LOCK_SECONDS:.0f} seconds.",
-                hint="End that program; a killed one frees the lock by itself.",
-            ) from error
-        except OSError as error:
-            raise paths.UnwritablePathError(f"Cannot lock {self.root}: {error.strerror or error}.") from error
-        try:
-            yield
-        finally:
-            lock.release()
-
-    @contextmanager
-    def _staging(self) -> Iterator[Path]:
-        """A hidden folder on the library's own disk; whatever is left in it goes."""
-        folder = paths.new_folder(self.root / f".staging-{uuid.uuid4().hex}")
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _remove_leftovers(self) -> None:
-        """Clear away what writers killed more than a day ago left behind."""
-        oldest = time.time() - _LEFTOVER_SECONDS
-        for folder in self.root.glob(".staging-*"):
-            try:
-                if folder.stat().st_mtime < oldest:
-                    shutil.rmtree(folder, ignore_errors=True)
-            except FileNotFoundError:
-                continue
-
 
 def _begins(entry: LibraryEntry, name: str) -> bool:
-    digest = (entry.digest or "").removeprefix("sha256:")
+    digest = (entry.weights_digest or "").removeprefix("sha256:")
     hexadecimal = name.removeprefix("sha256:")
     return (
         entry.id.startswith(name)
         or entry.id.rsplit("/", 1)[-1].startswith(name)
         or (len(hexadecimal) >= 6 and digest.startswith(hexadecimal))
     )
-
-
-def _fingerprint(folder: Path) -> tuple[tuple[tuple[int, int], ...], int]:
-    """(time and size of the files an entry is read from, bytes of all files)."""
-    marks = []
-    for name in (CONFIG_FILE, WEIGHTS_FILE, METRICS_FILE):
-        try:
-            found = os.stat(folder / name)
-            marks.append((found.st_mtime_ns, found.st_size))
-        except FileNotFoundError:
-            marks.append((0, -1))
-    total, waiting = 0, [str(folder)]
-    while waiting:
-        with os.scandir(waiting.pop()) as scan:
-            for item in scan:
-                if item.is_dir(follow_symlinks=False):
-                    waiting.append(item.path)
-                else:
-                    total += item.stat(follow_symlinks=False).st_size
-    return tuple(marks), total
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file or a folder's visible files, flushed to disk; links are refused, since they can lead anywhere."""
-    files = [source] if source.is_file() else [path for path in sorted(source.rglob("*")) if not path.is_dir()]
-    visible = [file for file in files if not any(part.startswith(".") for part in file.relative_to(source).parts)]
-    links = [file for file in visible if file.is_symlink() and file != source]
-    if links:
-        raise InputError(f"{links[0]} is a link; copy the file itself to its place first.")
-    paths.check_disk_space(target, sum(file.stat().st_size for file in visible), str(source), 1 << 20)
-    try:
-        for file in visible:
-            copy = target / file.relative_to(source) if source.is_dir() else target
-            paths.new_folder(copy.parent)
-            with open(file, "rb") as reading, open(copy, "wb") as writing:
-                shutil.copyfileobj(reading, writing, 1 << 20)
-                writing.flush()
-                os.fsync(writing.fileno())
-    except OSError as error:
-        if error.errno == 28:
-            raise paths.DiskSpaceError(
-                f"No space left while copying {source}.", hint="Free some disk space."
-            ) from error
-        raise paths.UnwritablePathError(f"Cannot copy {source} to {target}: {error.strerror or error}.") from error
-
-
-def _check_copy(bundle: Path, metadata: BundleMetadata) -> None:
-    from neuronmap.hashing import digest_file
-
-    found = digest_file(bundle / WEIGHTS_FILE)
-    if metadata.weights_digest != found:
-        raise DamagedError(
-            f"{WEIGHTS_FILE} has the digest {found}, but its bundle says {metadata.weights_digest}: it was changed or damaged.",
-            hint="It is not registered. Restore the file from where it came from.",
-        )
-
-
-def _convert(folder: Path, bundle: Path) -> None:
-    """Read a plain SAELens folder and write it as a NeuronMap bundle that remembers where it came from."""
-    from neuronmap.hashing import digest_file
-    from neuronmap.saes.bundle import load_sae, save_bundle
-    from neuronmap.saes.saelens_format import foreign_identity, plain_config
-
-    info = read_bundle_info(folder)
-    plain = plain_config(info)
-    sae = load_sae(folder)
-    model, hook = foreign_identity(plain.metadata, sae.d_in)
-    origin = {
-        "format": "saelens",
-        "version": plain.metadata.get("sae_lens_version"),
-        "architecture": plain.architecture,
-        "weights_digest": digest_file(folder / WEIGHTS_FILE),
-        "metadata": plain.metadata,
-    }
-    save_bundle(sae, bundle, BundleMetadata(model=model, hook=hook, origin=origin))
-
-
-def _write_metadata(bundle: Path, metadata: BundleMetadata) -> None:
-    config = paths.read_json(bundle / CONFIG_FILE)
-    config["metadata"]["neuronmap"] = metadata.to_dict()
-    paths.write_json(bundle / CONFIG_FILE, config)
-
-
-def _clean_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    cleaned = tuple(dict.fromkeys(tag.strip() for tag in tags))
-    for tag in cleaned:
-        if not tag or len(tag) > 60 or any(character in tag for character in ",\n\r\t"):
-            raise ConfigError(f"{tag!r} cannot be a tag: 1 to 60 characters, no commas or line breaks.")
-    return cleaned
 
 
 def _hook_record(hook: HookPoint | dict[str, Any] | None) -> dict[str, Any] | None:

@@ -76,9 +76,10 @@ def _transport_errors() -> tuple[type[Exception], ...]:
 
 
 def _offline(repo: str, error: Exception) -> ModelOfflineError:
+    first = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
     return ModelOfflineError(
         f"Model '{repo}' is not on this machine and the Hugging Face hub cannot be reached "
-        f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}).",
+        f"({type(error).__name__}: {first or 'no details'}).",
         hint="Connect to the internet (and unset HF_HUB_OFFLINE), or give a local folder or GGUF file. "
         + near_samples(repo),
     )

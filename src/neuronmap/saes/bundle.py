@@ -216,8 +216,8 @@ def _storable(sae: SparseAutoencoder) -> dict[str, Tensor]:
 def _saelens_config(sae: SparseAutoencoder, metadata: BundleMetadata) -> dict[str, Any]:
     model, hook, corpus = metadata.model or {}, metadata.hook or {}, metadata.corpus or {}
     foreign = (metadata.origin or {}).get("metadata") or {}
-    # An ':in' hook has no SAELens name: it gets the module path, and the exact hook is in our block.
-    hook_name = hook.get("module_path") or hook.get("name")
+    # SAELens reads a module's output. An ':in' hook keeps our name, which no module has: an error there, not other numbers.
+    hook_name = hook.get("module_path") if hook.get("side") == "out" else hook.get("name")
     return {
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,

@@ -55,9 +55,12 @@ class _Case:
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                 parameter.add_((0.05 * noise).to(dtype))
             sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True))
-            if sae.calibrated:
-                rows_ND = self.rows(4 * _ROWS, dtype, offset=5)
-                sae.calibrate(lambda: iter([rows_ND]))
+        # after_step brings the other parameters back to where training keeps them (thresholds not below zero).
+        x_BD = self.rows(dtype=dtype, offset=5)
+        sae.after_step(sae.loss_and_gradients(x_BD, StepState(), Workspace()), StepState())
+        sae.zero_grad(set_to_none=True)
+        if sae.calibrated:
+            sae.calibrate(lambda: iter([x_BD]))
         return sae
 
     def rows(self, count: int = _ROWS, dtype: torch.dtype = torch.float64, offset: int = 2) -> Tensor:
@@ -89,7 +92,7 @@ class _Case:
 def check_sae(
     cls: type[SparseAutoencoder],
     d_in: int = 12,
-    d_sae: int = 40,
+    d_sae: int = 48,
     seed: int = 0,
     *,
     options: ArchitectureOptions | None = None,
@@ -133,6 +136,7 @@ def _require(condition: bool, message: str) -> None:
 def _require_close(found: Tensor, expected: Tensor, what: str, tolerance: float = 1e-9) -> None:
     """Largest difference relative to the largest expected value."""
     _require(found.shape == expected.shape, f"{what} has shape {list(found.shape)}, expected {list(expected.shape)}")
+    found, expected = found.detach(), expected.detach()
     scale = max(float(expected.abs().max()), 1e-3) if expected.numel() else 1.0
     difference = float((found.double() - expected.double()).abs().max()) / scale if expected.numel() else 0.0
     _require(difference <= tolerance, f"{what} differs by {difference:.2e} (relative; at most {tolerance:.0e})")

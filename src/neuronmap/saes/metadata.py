@@ -36,6 +36,7 @@ __all__ = [
     "is_bundle",
     "read_bundle_info",
     "read_weights_header",
+    "summary_numbers",
 ]
 
 FORMAT_VERSION = 1
@@ -116,7 +117,7 @@ class BundleInfo:
         config: ``cfg.json`` as it is.
         metadata: our block, or None.
         tensors: type and shape of each stored tensor.
-        metrics: ``metrics.json`` flattened to numbers by dotted name; empty if there is none.
+        metrics: the figures of ``metrics.json`` (:func:`summary_numbers`); empty if there is none.
     """
 
     folder: Path
@@ -201,12 +202,18 @@ def read_weights_header(file: Path) -> dict[str, TensorHeader]:
     return tensors
 
 
-def flat_numbers(value: Any, prefix: str = "") -> dict[str, float]:
+def summary_numbers(metrics: Any) -> dict[str, float]:
+    """The figures to show of a ``metrics.json``: those under ``summary``, or all of them where there is none."""
+    summary = metrics.get("summary") if isinstance(metrics, dict) else None
+    return _flat_numbers(summary if isinstance(summary, dict) else metrics)
+
+
+def _flat_numbers(value: Any, prefix: str = "") -> dict[str, float]:
     """Finite numbers of nested dictionaries by dotted name; everything else is left out."""
     found: dict[str, float] = {}
     if isinstance(value, dict):
         for name, inner in value.items():
-            found.update(flat_numbers(inner, f"{prefix}.{name}" if prefix else str(name)))
+            found.update(_flat_numbers(inner, f"{prefix}.{name}" if prefix else str(name)))
     elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         found[prefix] = value
     return found
@@ -269,4 +276,4 @@ def _plain_k(config: dict[str, Any]) -> Any:
 
 
 def _read_metrics(file: Path) -> dict[str, float]:
-    return flat_numbers(paths.read_json(file)) if file.is_file() else {}
+    return summary_numbers(paths.read_json(file)) if file.is_file() else {}

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from neuronmap.saes.metadata import BundleMetadata, flat_numbers
+from neuronmap.saes.metadata import BundleMetadata, summary_numbers
 
 __all__ = ["model_card", "with_metrics"]
 
@@ -80,7 +80,7 @@ sae = SAE.load_from_disk("path/to/this/folder")
 
 
 def _metrics_section(metrics: dict[str, Any] | None) -> str:
-    numbers = flat_numbers(metrics or {})
+    numbers = summary_numbers(metrics or {})
     if not numbers:
         return f"{_BEGIN}\n{_END}"
     lines = "\n".join(f"| {name} | {value:,.6g} |" for name, value in numbers.items())

@@ -11,8 +11,16 @@ import pytest
 import torch
 from token_sets import Notes, PlainTokens
 
-from neuronmap.activations import ActivationStore, MaskConfig, harvest, store_key
-from neuronmap.errors import ConfigError, DiskSpaceError, EmptyCorpusError, InputError, UnwritablePathError
+from neuronmap.activations import ActivationStore, ActivationStream, MaskConfig, harvest, store_key
+from neuronmap.corpora import tokenize
+from neuronmap.errors import (
+    ConfigError,
+    DiskSpaceError,
+    EmptyCorpusError,
+    InputError,
+    MismatchError,
+    UnwritablePathError,
+)
 from neuronmap.models import HookPoint, LanguageModel, resolve_hook
 
 KEEP_ALL = MaskConfig(skip_special=False, skip_first_positions=0, outlier_factor=None)
@@ -243,9 +251,7 @@ def test_key_follows_every_input_that_changes_rows(model: LanguageModel, tokens:
     assert store_key(model, tokens, hook, mask=MaskConfig()) in keys
 
 
-def test_need_and_free_space_are_said_before_starting(
-    model: LanguageModel, tokens: PlainTokens, notes: Notes
-) -> None:
+def test_need_and_free_space_are_said_before_starting(model: LanguageModel, tokens: PlainTokens, notes: Notes) -> None:
     hook = resolve_hook(model, 0)
     harvest(model, tokens, [hook], dtype="float16", progress=notes)
     assert "Harvesting up to 345 rows of 1 hook point(s): 16.2 KiB" in notes.text  # 23 * 15 rows of 32 + 16 bytes
@@ -287,6 +293,27 @@ def test_impossible_settings_are_refused(model: LanguageModel, tokens: PlainToke
         harvest(model, tokens, [hook], shard_rows=0)
     with pytest.raises(ConfigError, match="outlier_factor"):
         MaskConfig(outlier_factor=0.5)
+
+
+def test_tokens_of_another_vocabulary_are_refused(model: LanguageModel) -> None:
+    with pytest.raises(MismatchError, match=r"outside the vocabulary of tiny \(300 entries\)"):
+        harvest(model, PlainTokens(4, 16, vocabulary=5000), [resolve_hook(model, 0)])  # type: ignore[arg-type]
+
+
+def test_real_text_is_traced_from_row_to_document(tiny_llama: LanguageModel) -> None:
+    texts = [f"Speech number {n}: my fellow citizens, the state of our union is strong." for n in range(40)]
+    tokens = tokenize(texts, tiny_llama.tokenizer, context_length=32, part="all", progress=Notes())
+    hook = resolve_hook(tiny_llama, 2)
+    store = harvest(tiny_llama, tokens, [hook], progress=Notes())[hook.name]
+    origin = store.provenance(0, store.num_rows)
+    assert (origin.document >= 0).all()
+    assert store.num_rows + sum(store.manifest["dropped"].values()) == tokens.num_contexts * 32
+    for row in (0, 17, store.num_rows - 1):
+        own = tokens.tokens_of_document(int(origin.document[row]))
+        assert own[origin.position[row]] == origin.token_id[row]
+    assert store.manifest["tokens"]["report"]["documents"] == tokens.num_documents
+    stream = ActivationStream(tiny_llama, tokens, hook, progress=Notes())
+    assert stream.num_rows == store.num_rows + store.manifest["dropped"]["outliers"]
 
 
 def test_the_manifest_says_what_the_rows_are(model: LanguageModel, tokens: PlainTokens) -> None:

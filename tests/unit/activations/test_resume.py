@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
-import random
-import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +38,20 @@ def expected(model: LanguageModel, tokens: PlainTokens, tmp_path: Path) -> dict[
     return all_bytes(run(model, tokens, tmp_path / "whole"))
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, calls: int, error: BaseException) -> None:
-    """Let the model run ``calls`` more times, then raise."""
+@contextmanager
+def ctrl_c_after(calls: int) -> Iterator[None]:
+    """Let the model run ``calls`` more times, then press Ctrl-C; it must come out at the caller."""
     left = [calls]
 
     def limited(*args: Any, **rest: Any) -> Any:
         if left[0] == 0:
-            raise error
+            raise KeyboardInterrupt
         left[0] -= 1
         return capture(*args, **rest)
 
-    monkeypatch.setattr("neuronmap.activations.extract.capture", limited)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012 (the caller's body)
+        patch.setattr("neuronmap.activations.extract.capture", limited)
+        yield
 
 
 @pytest.mark.parametrize("calls", [0, 1, 2, 5, 9, 12])
@@ -58,15 +60,11 @@ def test_ctrl_c_anywhere_then_again_gives_the_same_bytes(
     tokens: PlainTokens,
     tmp_path: Path,
     expected: dict[str, dict[str, str]],
-    monkeypatch: pytest.MonkeyPatch,
     calls: int,
 ) -> None:
     root = tmp_path / "stopped"
-    stop_after(monkeypatch, calls, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
+    with ctrl_c_after(calls):
         run(model, tokens, root)
-    monkeypatch.undo()
-    os.environ["NEURONMAP_HOME"] = str(tmp_path)
     notes = Notes()
     assert all_bytes(run(model, tokens, root, notes)) == expected
     # one call calibrates (23 contexts in one batch), each of the others does 2 contexts
@@ -122,8 +120,8 @@ def test_no_room_even_for_the_journal_is_the_same_error(
     assert all_bytes(run(model, tokens, tmp_path / "full")) == expected
 
 
-CHILD = """
-import sys
+HARVEST_AND_KILL = """
+import os, random, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
@@ -133,50 +131,36 @@ from neuronmap.activations import harvest, writer
 from neuronmap.models import resolve_hook
 from neuronmap.progress import SilentProgress
 writer.JOURNAL_SECONDS = 0.01
-model = tiny_model()
+model, tokens = tiny_model(), PlainTokens(400, 16)
 hooks = [resolve_hook(model, 0, "mlp"), resolve_hook(model, 1)]
-print("ready", flush=True)
-harvest(model, PlainTokens(400, 16), hooks, root=Path(sys.argv[2]), batch_tokens=32, shard_rows=41,
-        progress=SilentProgress())
-print("done", flush=True)
+
+def work(root):
+    harvest(model, tokens, hooks, root=root, batch_tokens=32, shard_rows=41, progress=SilentProgress())
+
+whole, killed = Path(sys.argv[2], "whole"), Path(sys.argv[2], "killed")
+begun = time.monotonic()
+work(whole)
+seconds = time.monotonic() - begun
+chance, kills = random.Random(3), 0
+for _ in range(20):
+    pid = os.fork()
+    if pid == 0:
+        work(killed)
+        os._exit(0)
+    time.sleep(chance.uniform(0.02, 0.4) * seconds)
+    os.kill(pid, signal.SIGKILL)
+    kills += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+work(killed)
+print(kills)
 """
 
 
-def child(root: Path) -> subprocess.Popen[str]:
-    here = str(Path(__file__).parent)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-c", CHILD, here, str(root)]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment)
-
-
 def test_sigkill_at_random_moments_then_again_gives_the_same_bytes(tmp_path: Path) -> None:
-    whole = child(tmp_path / "whole")
-    assert whole.stdout is not None
-    assert whole.stdout.readline() == "ready\n"
-    begun = time.monotonic()
-    assert whole.communicate()[0] == "done\n"
-    seconds = time.monotonic() - begun
-    chance, kills = random.Random(3), 0
-    for _ in range(12):
-        process = child(tmp_path / "killed")
-        assert process.stdout is not None
-        process.stdout.readline()
-        try:
-            process.wait(chance.uniform(0.05, 0.6) * seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        said = process.communicate()[0]
-        if said == "done\n":
-            break
-    else:
-        last = child(tmp_path / "killed")
-        assert last.communicate()[0] == "ready\ndone\n"
-    assert kills >= 1
-    for kind in ("whole", "killed"):
-        assert all(entry.store is not None for entry in list_stores(tmp_path / kind))
+    arguments = [sys.executable, "-c", HARVEST_AND_KILL, str(Path(__file__).parent), str(tmp_path)]
+    child = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=True)
+    assert int(child.stdout) >= 3
     one, two = (
-        {entry.path.name: folder_bytes(entry.path) for entry in list_stores(tmp_path / kind)}
+        {entry.path.name: folder_bytes(entry.path) for entry in list_stores(tmp_path / kind) if entry.store}
         for kind in ("whole", "killed")
     )
     assert one == two
@@ -184,13 +168,11 @@ def test_sigkill_at_random_moments_then_again_gives_the_same_bytes(tmp_path: Pat
 
 
 def test_a_partial_store_whose_data_is_gone_is_harvested_again(
-    model: LanguageModel, tokens: PlainTokens, tmp_path: Path, expected: Any, monkeypatch: pytest.MonkeyPatch
+    model: LanguageModel, tokens: PlainTokens, tmp_path: Path, expected: Any
 ) -> None:
     root = tmp_path / "stopped"
-    stop_after(monkeypatch, 8, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
+    with ctrl_c_after(8):
         run(model, tokens, root)
-    monkeypatch.undo()
     with pytest.raises(DamagedError, match="interrupted"):
         ActivationStore.open(next(path for path in root.iterdir() if path.is_dir()))
     for path in root.iterdir():
@@ -203,14 +185,12 @@ def test_a_partial_store_whose_data_is_gone_is_harvested_again(
 
 
 def test_stores_interrupted_at_different_places_are_finished_together(
-    model: LanguageModel, tokens: PlainTokens, tmp_path: Path, expected: Any, monkeypatch: pytest.MonkeyPatch
+    model: LanguageModel, tokens: PlainTokens, tmp_path: Path, expected: Any
 ) -> None:
     root = tmp_path / "stopped"
     for layer, component, calls in ((0, "mlp", 4), (1, "residual", 9)):
-        stop_after(monkeypatch, calls, KeyboardInterrupt())
-        with pytest.raises(KeyboardInterrupt):
+        with ctrl_c_after(calls):
             harvest(model, tokens, [resolve_hook(model, layer, component)], root=root, **SETTINGS)
-        monkeypatch.undo()
     assert all_bytes(run(model, tokens, root)) == expected
 
 

@@ -44,13 +44,14 @@ class PlainTokens:
         self.attention = attention.reshape(shape)
         self.num_tokens = int(attention.sum())
         self.digest = digest_bytes(self.input_ids.tobytes())
+        self.report = self
 
     def contexts(self, start: int, stop: int) -> Contexts:
         parts = (self.input_ids, self.document, self.position, self.special, self.attention)
         return Contexts(*(part[start:stop] for part in parts))
 
-    def summary(self) -> str:
-        return f"{self.num_contexts} contexts"
+    def to_dict(self) -> dict[str, Any]:
+        return {"corpus": "random", "reused": False}
 
     def kept(self, first_positions: int = 1, specials: bool = False) -> np.ndarray:
         """bool [contexts, T] by plain definition: what the token part of the mask keeps."""

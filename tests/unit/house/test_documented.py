@@ -42,6 +42,12 @@ def test_the_errors_page_holds_no_code_that_is_gone(page: str) -> None:
     assert set(re.findall(r"^### `(\w+)`", page, flags=re.MULTILINE)) == {cls.code for cls in ERRORS}
 
 
+def test_every_exit_code_is_documented(page: str) -> None:
+    from neuronmap.cli.exits import EXIT_CODES
+
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, flags=re.MULTILINE)} == {0, *EXIT_CODES.values()}
+
+
 def test_every_error_raised_on_purpose_is_in_the_tree(modules: list[ModuleType]) -> None:
     strangers = [
         f"{module.__name__}.{name}"

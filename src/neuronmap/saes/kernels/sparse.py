@@ -35,6 +35,9 @@ DENSE_FROM = 4
 CHUNK_FEATURES = 1024
 """Features a weight gradient is computed for at a time: the result is still in cache when it is copied to its place."""
 
+FeatureSums = Callable[[Tensor, Tensor, int, int], None]
+"""Takes source_BD, out [stop - start, D], start, stop; writes, for each feature of the range, the weighted sum of rows."""
+
 PullBack = Callable[[Tensor], Tensor]
 """Takes G_BD, the gradient to a reconstruction; gives [n], the gradient to the entries it was decoded from."""
 
@@ -81,6 +84,10 @@ class SparseCode:
         """int64 [F], number of rows each feature is active in."""
         return torch.bincount(self.feature_N, minlength=self.num_features)
 
+    def totals(self, weight_N: Tensor) -> Tensor:
+        """[F], sum of a weight over the entries of each feature."""
+        return torch.bincount(self.feature_N, weights=weight_N, minlength=self.num_features).to(weight_N.dtype)
+
     def entries_of(self, start: int, stop: int) -> Tensor | None:
         """int64 [n], positions of the entries with start <= feature < stop; None for all of them."""
         if start <= 0 and stop >= self.num_features:
@@ -108,8 +115,11 @@ class CodeProducts(Protocol):
         """f[:, start:stop] @ W[start:stop], [B, D], fresh or overwritten by the next call, and its pull-back."""
         ...
 
-    def feature_sums(self, weight_N: Tensor, source_BD: Tensor, out_FD: Tensor, start: int, stop: int) -> None:
-        """out[j - start] = sum over the entries of feature j of weight times the entry's row of ``source``."""
+    def feature_sums(self, weight_N: Tensor) -> FeatureSums:
+        """out[j - start] = sum over the entries of feature j of weight times the entry's row of ``source``.
+
+        Valid until the next call.
+        """
         ...
 
 
@@ -138,18 +148,22 @@ class SparseProducts:
 
         return xhat_BD.detach(), pull_back
 
-    def feature_sums(self, weight_N: Tensor, source_BD: Tensor, out_FD: Tensor, start: int, stop: int) -> None:
+    def feature_sums(self, weight_N: Tensor) -> FeatureSums:
         order_N, row_N, offset_F = self._feature_order()
-        weight_N = weight_N[order_N]
-        edges = list(range(start, stop, CHUNK_FEATURES)) + [stop]
-        cuts = offset_F[edges].tolist()
-        for low, high, first, last in zip(edges, edges[1:], cuts, cuts[1:], strict=False):
-            part_FD = out_FD[low - start : high - start]
-            if first == last:
-                part_FD.zero_()
-                continue
-            part_offset = offset_F[low : high + 1] - first
-            part_FD.copy_(_bags(row_N[first:last], source_BD, part_offset, weight_N[first:last]))
+        sorted_N = weight_N[order_N]
+
+        def write(source_BD: Tensor, out_FD: Tensor, start: int, stop: int) -> None:
+            edges = [*range(start, stop, CHUNK_FEATURES), stop]
+            cuts = offset_F[edges].tolist()
+            for low, high, first, last in zip(edges, edges[1:], cuts, cuts[1:], strict=False):
+                part_FD = out_FD[low - start : high - start]
+                if first == last:
+                    part_FD.zero_()
+                    continue
+                part_offset = offset_F[low : high + 1] - first
+                part_FD.copy_(_bags(row_N[first:last], source_BD, part_offset, sorted_N[first:last]))
+
+        return write
 
     def _feature_order(self) -> tuple[Tensor, Tensor, Tensor]:
         if self._by_feature is None:
@@ -186,12 +200,13 @@ class DenseProducts:
 
         return xhat_BD, pull_back
 
-    def feature_sums(self, weight_N: Tensor, source_BD: Tensor, out_FD: Tensor, start: int, stop: int) -> None:
-        if weight_N is self.code.value_N:
-            weight_BF = self._code_BF
-        else:
-            weight_BF = self.code.dense(weight_N, self._buffer("gradient"))
-        torch.mm(weight_BF[:, start:stop].T, source_BD, out=out_FD)
+    def feature_sums(self, weight_N: Tensor) -> FeatureSums:
+        weight_BF = self.code.dense(weight_N, self._buffer("gradient"))
+
+        def write(source_BD: Tensor, out_FD: Tensor, start: int, stop: int) -> None:
+            torch.mm(weight_BF[:, start:stop].T, source_BD, out=out_FD)
+
+        return write
 
 
 def products_of(code: SparseCode, workspace: Workspace, name: str) -> CodeProducts:

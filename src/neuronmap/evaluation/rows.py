@@ -1,0 +1,241 @@
+"""Rows of activations through an SAE: the figures over all rows, and per-context sums for their errors.
+
+The figures themselves are those of :class:`neuronmap.saes.ReconstructionMeter`, the one definition that training uses
+too. The sums kept here, by unit (a context, or a run of neighbours), serve the bootstrap only; a test holds that
+the figures computed from their totals are the meter's.
+
+Shapes: N rows, D = d_in, F = d_sae, C units, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuronmap.activations import ActivationStore, RowSource
+from neuronmap.corpora import ContextBatch, TokenSet
+from neuronmap.errors import InputError, MismatchError
+from neuronmap.saes import ReconstructionMeter
+
+__all__ = ["Autoencoder", "Reconstructor", "RowSums", "SpreadContexts", "Units", "rows_of_source"]
+
+_MOST_UNITS = 2000
+"""Units of the bootstrap; more would cost memory (3 D float64 each) and make the errors no better."""
+
+_BLOCK_ROWS = 128
+_PIECE_ROWS = 4096
+_CHUNK_VALUES = 16 << 20
+
+
+class Autoencoder(Protocol):
+    """What is needed of an SAE to be evaluated; any ``neuronmap.saes.SparseAutoencoder`` is one."""
+
+    d_in: int
+    d_sae: int
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Feature activations [..., F] of rows [..., D]."""
+
+    def decode(self, f: Tensor) -> Tensor:
+        """Reconstruction [..., D] of feature activations [..., F]."""
+
+
+class Reconstructor:
+    """Runs an SAE over rows in pieces of bounded memory and checks what it gives.
+
+    Args:
+        sae: the SAE.
+        device, dtype: where and in which precision it runs.
+    """
+
+    def __init__(self, sae: Autoencoder, device: torch.device, dtype: torch.dtype) -> None:
+        self.sae, self._device, self._dtype = sae, device, dtype
+        self._chunk = max(1, min(_PIECE_ROWS, _CHUNK_VALUES // sae.d_sae))
+
+    def pieces(self, rows_ND: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+        """``(which rows, x [n, D], features [n, F], reconstruction [n, D])`` for rows of any float dtype.
+
+        Raises:
+            InputError: if the SAE gives NaN or infinity.
+            MismatchError: if features or reconstruction do not have the expected shape.
+        """
+        for start in range(0, rows_ND.shape[0], self._chunk):
+            part = slice(start, min(start + self._chunk, rows_ND.shape[0]))
+            x_nD = rows_ND[part].to(device=self._device, dtype=self._dtype)
+            f_nF = self.sae.encode(x_nD)
+            xhat_nD = self.sae.decode(f_nF)
+            if f_nF.shape != (x_nD.shape[0], self.sae.d_sae) or xhat_nD.shape != x_nD.shape:
+                raise MismatchError(
+                    f"For rows {list(x_nD.shape)} the SAE gives features {list(f_nF.shape)} and a reconstruction "
+                    f"{list(xhat_nD.shape)}; {[x_nD.shape[0], self.sae.d_sae]} and {list(x_nD.shape)} are expected."
+                )
+            bad = int((~(xhat_nD.isfinite().all(1) & f_nF.isfinite().all(1))).sum())
+            if bad:
+                raise InputError(
+                    f"The SAE gives NaN or infinity for {bad:,} of {x_nD.shape[0]:,} rows.",
+                    hint="Its weights are damaged, or it was made for activations of another scale.",
+                )
+            yield part, x_nD, f_nF, xhat_nD
+
+    def __call__(self, rows_ND: Tensor) -> Tensor:
+        """Reconstruction [N, D] in float32."""
+        return torch.cat([xhat_nD.float() for _, _, _, xhat_nD in self.pieces(rows_ND)]) if len(rows_ND) else rows_ND
+
+
+class RowSums:
+    """Takes rows batch by batch, runs the SAE and sums.
+
+    Args:
+        reconstructor: the SAE.
+        units: number of bootstrap units, C.
+        decoder_norm_F: norms of its decoder rows; ones for an SAE without ``W_dec``.
+    """
+
+    def __init__(self, reconstructor: Reconstructor, units: int, decoder_norm_F: Tensor) -> None:
+        self._reconstructor = reconstructor
+        self._norm_F = decoder_norm_F
+        d_in = reconstructor.sae.d_in
+        self.meter = ReconstructionMeter(d_in, reconstructor.sae.d_sae)
+        scalars = ("rows", "r2", "x2", "cos", "cos_rows", "ratio", "ratio_rows", "xhat2", "x_xhat", "l0", "l1")
+        self._sums = {name: torch.zeros(units, dtype=torch.float64) for name in scalars}
+        self._sums |= {name: torch.zeros(units, d_in, dtype=torch.float64) for name in ("x_D", "x2_D", "r2_D")}
+
+    @torch.inference_mode()
+    def add(self, rows_ND: Tensor, unit_N: Tensor) -> None:
+        """Count rows [N, D] (any float dtype) of units [N]."""
+        for part, x_nD, f_nF, xhat_nD in self._reconstructor.pieces(rows_ND):
+            self.meter.update(x_nD, xhat_nD, f_nF, self._norm_F)
+            self._sum(x_nD, f_nF, xhat_nD, unit_N[part])
+
+    @property
+    def rows(self) -> int:
+        """Rows counted so far."""
+        return int(self._sums["rows"].sum())
+
+    @property
+    def mean_D(self) -> Tensor:
+        """float64 [D]: mean of the rows."""
+        mean_D: Tensor = self._sums["x_D"].sum(0) / self.rows
+        return mean_D
+
+    def by_unit(self) -> dict[str, Tensor]:
+        """Sums [C, ...] of the units that have rows."""
+        filled_C = self._sums["rows"] > 0
+        return {name: value[filled_C] for name, value in self._sums.items()}
+
+    def _sum(self, x_ND: Tensor, f_NF: Tensor, xhat_ND: Tensor, unit_N: Tensor) -> None:
+        x_ND, xhat_ND = x_ND.double(), xhat_ND.double()
+        x2_ND, r2_ND = x_ND.square(), (x_ND - xhat_ND).square()
+        x2_N, xhat2_N, dot_N = x2_ND.sum(1), xhat_ND.square().sum(1), (x_ND * xhat_ND).sum(1)
+        both_N = (x2_N > 0) & (xhat2_N > 0)
+        has_norm_N = x2_N > 0
+        parts = {
+            "rows": torch.ones_like(x2_N),
+            "r2": r2_ND.sum(1),
+            "x2": x2_N,
+            "cos": torch.where(both_N, dot_N / (x2_N * xhat2_N).sqrt(), 0.0),
+            "cos_rows": both_N.double(),
+            "ratio": torch.where(has_norm_N, (xhat2_N / x2_N).sqrt(), 0.0),
+            "ratio_rows": has_norm_N.double(),
+            "xhat2": xhat2_N,
+            "x_xhat": dot_N,
+            "l0": torch.count_nonzero(f_NF, dim=1).double(),
+            "l1": (f_NF.abs() @ self._norm_F.to(f_NF)).double(),
+            "x_D": x_ND,
+            "x2_D": x2_ND,
+            "r2_D": r2_ND,
+        }
+        for name, value in parts.items():
+            self._sums[name].index_add_(0, unit_N, value.cpu())
+
+
+@dataclass(frozen=True)
+class Units:
+    """What the bootstrap resamples as a whole.
+
+    Attributes:
+        label: in words.
+        joined: neighbouring contexts (or rows) that make one unit.
+        first: number of the first unit, before counting from 0.
+        count: how many units there may be.
+    """
+
+    label: str
+    joined: int
+    first: int
+    count: int
+
+    @classmethod
+    def of_contexts(cls, first: int, last: int) -> Units:
+        """One unit a context, or a run of neighbouring contexts where there are very many."""
+        joined = -(-(last - first + 1) // _MOST_UNITS)
+        label = "context" if joined == 1 else f"run of {joined} contexts"
+        return cls(label, joined, first // joined, last // joined - first // joined + 1)
+
+    @classmethod
+    def of_source(cls, source: RowSource) -> Units:
+        """Contexts for a store, whose rows know theirs; blocks of neighbouring rows otherwise."""
+        if isinstance(source, ActivationStore):
+            return cls.of_contexts(*(int(source.provenance(r, r + 1).context[0]) for r in (0, source.num_rows - 1)))
+        joined = max(_BLOCK_ROWS, -(-source.num_rows // _MOST_UNITS))
+        return cls(f"block of {joined} rows", joined, 0, -(-source.num_rows // joined))
+
+    def number(self, context_N: Tensor) -> Tensor:
+        """Units [N], from 0, of contexts (or row numbers) [N]."""
+        return context_N // self.joined - self.first
+
+
+def rows_of_source(source: RowSource, most_rows: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of a source in pieces, evenly spread over it when not all are wanted.
+
+    Args:
+        source: the rows.
+        most_rows: how many at most; None for all.
+
+    Yields:
+        rows [n, D] in the stored dtype, and the context of each [n] (its own number, for rows that know none).
+    """
+    wanted = source.num_rows if most_rows is None else min(most_rows, source.num_rows)
+    pieces = -(-wanted // _PIECE_ROWS)
+    for piece in range(pieces):
+        start = piece * _PIECE_ROWS if wanted == source.num_rows else piece * source.num_rows // pieces
+        stop = min(start + min(_PIECE_ROWS, wanted - piece * _PIECE_ROWS), source.num_rows)
+        if isinstance(source, ActivationStore):
+            context_n = torch.from_numpy(source.provenance(start, stop).context).long()
+        else:
+            context_n = torch.arange(start, stop)
+        yield source.read(start, stop), context_n
+
+
+class SpreadContexts:
+    """Some contexts of a token set, evenly spread over it, as a token set of their own.
+
+    Evenly spread and not the first ones: the first 4,096 tokens of a corpus are one or two documents.
+
+    Args:
+        tokens: the token set.
+        count: how many contexts; all when there are fewer.
+    """
+
+    def __init__(self, tokens: TokenSet, count: int) -> None:
+        self._tokens = tokens
+        self.num_contexts = min(count, tokens.num_contexts)
+        self.context_length = tokens.context_length
+        self.indices = [place * tokens.num_contexts // self.num_contexts for place in range(self.num_contexts)]
+
+    def contexts(self, start: int, stop: int) -> ContextBatch:
+        """Contexts ``start`` to ``stop`` of those chosen."""
+        batches = [self._tokens.contexts(index, index + 1) for index in self.indices[start:stop]]
+        return ContextBatch(
+            *(np.concatenate([getattr(batch, field.name) for batch in batches]) for field in fields(ContextBatch))
+        )
+
+    def summary(self) -> str:
+        return f"{self.num_contexts:,} of {self._tokens.summary()}"
+
+

@@ -1,0 +1,239 @@
+"""BatchTopK SAE (arXiv 2412.06410): k active features per row on average, chosen over the whole batch.
+
+Shapes: B rows, D = d_in, F = d_sae, N rows of a calibration pass.
+
+    training   f = the B k largest positive entries of pre_BF
+    inference  f_j = relu(pre_j) * (pre_j > threshold_j)        a row never depends on its neighbours
+
+The threshold is one number for all features. While training it is a bias-corrected running mean of each batch's smallest
+kept activation (buffers, so checkpoints carry it), good enough to watch; at the end ``calibrate`` finds the number
+that keeps exactly k N entries of the rows it is given. SAELens writes and reads this form as ``jumprelu``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from neuronmap.errors import InputError
+from neuronmap.saes.base import ArchitectureOptions, StepLoss, StepState
+from neuronmap.saes.kernels.select import positive_above, sampled_bound, select_top_of_batch
+from neuronmap.saes.kernels.sparse import SparseCode
+from neuronmap.saes.topk import TopKFamily, TopKOptions
+from neuronmap.saes.workspace import Workspace
+
+__all__ = ["BatchTopKOptions", "BatchTopKSAE", "exact_threshold"]
+
+THRESHOLD_DECAY = 0.99
+"""Of the running mean of the smallest kept activation, per step."""
+
+
+class BatchTopKOptions(TopKOptions):
+    """Settings of :class:`BatchTopKSAE`."""
+
+
+class BatchTopKSAE(TopKFamily):
+    """Keeps the B k largest activations of a batch; at inference, those above one calibrated threshold.
+
+    Args:
+        d_in: width of the activation, D.
+        d_sae: number of features, F.
+        options: :class:`BatchTopKOptions`; None for the defaults.
+        device: where the parameters live.
+        dtype: float32 for training; float64 is for tests.
+    """
+
+    architecture: ClassVar[str] = "batchtopk"
+    Options: ClassVar[type[ArchitectureOptions]] = BatchTopKOptions
+    calibrated: ClassVar[bool] = True
+
+    threshold: Tensor
+    """[F], all equal; what ``encode`` compares with."""
+    threshold_sum: Tensor
+    """0-d, running sum behind the mean; divided by ``threshold_weight`` it is unbiased from the first step."""
+    threshold_weight: Tensor
+    """0-d, 1 - decay^steps."""
+
+    def __init__(
+        self,
+        d_in: int,
+        d_sae: int,
+        options: ArchitectureOptions | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(d_in, d_sae, options, device=device, dtype=dtype)
+        self.register_buffer("threshold", torch.zeros(d_sae, device=device, dtype=dtype))
+        self.register_buffer("threshold_sum", torch.zeros((), device=device, dtype=dtype))
+        self.register_buffer("threshold_weight", torch.zeros((), device=device, dtype=dtype))
+
+    def select(self, pre_BF: Tensor, k: int, workspace: Workspace) -> SparseCode:
+        """The B k largest positive entries of the batch, ties to the lowest row, then feature."""
+        return select_top_of_batch(pre_BF, k * len(pre_BF), workspace)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The inference rule at the top of this file."""
+        pre = self.pre_activations(x)
+        return torch.relu(pre) * (pre > self.threshold)
+
+    def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:
+        """mean_b |x - xhat|^2 + aux_coefficient * AuxK, with the training rule at the top of this file, by autograd."""
+        pre_BF, f_BF, code = self._training_code(x_BD, state)
+        residual_BD = x_BD - (f_BF @ self.W_dec + self.b_dec)
+        mse = residual_BD.square().sum(dim=1).mean()
+        return self._reference_loss(code, mse, mse, self._reference_aux(pre_BF, residual_BD, state))
+
+    def after_step(self, loss: StepLoss, state: StepState) -> None:
+        """Unit decoder rows, and the running threshold."""
+        super().after_step(loss, state)
+        if loss.threshold is not None:
+            with torch.no_grad():
+                self.threshold_sum.lerp_(loss.threshold.to(self.dtype), 1 - THRESHOLD_DECAY)
+                self.threshold_weight.lerp_(torch.ones_like(self.threshold_weight), 1 - THRESHOLD_DECAY)
+                self.threshold.copy_((self.threshold_sum / self.threshold_weight).expand_as(self.threshold))
+
+    @torch.no_grad()
+    def calibrate(self, batches: Callable[[], Iterable[Tensor]]) -> dict[str, float]:
+        """Set the threshold so that k entries per row are kept on average over exactly these rows.
+
+        Args:
+            batches: gives the same scaled rows [B, D] each time it is called (twice, rarely three times).
+
+        Returns:
+            ``threshold``, ``l0`` (entries kept per row; below k only where too few are positive, and then the
+            threshold is 0) and ``rows``.
+
+        Raises:
+            InputError: for no rows.
+        """
+        workspace = Workspace(self.device)
+
+        def pre_activations() -> Iterator[Tensor]:
+            for x_BD in batches():
+                centred_BD = x_BD.to(self.b_dec) - self.b_dec
+                pre_BF = workspace.get("pre", (len(x_BD), self.d_sae), self.dtype)
+                yield torch.addmm(self.b_enc, centred_BD, self.W_enc, out=pre_BF)
+
+        threshold, l0, rows = exact_threshold(pre_activations, self.options.k, workspace)
+        self.threshold.fill_(threshold)
+        return {"threshold": threshold, "l0": l0, "rows": float(rows)}
+
+    def scaled_tensors(self) -> list[Tensor]:
+        """Both biases and the thresholds."""
+        return [*super().scaled_tensors(), self.threshold, self.threshold_sum]
+
+    def saelens_config(self) -> dict[str, Any]:
+        """The inference form is SAELens' ``jumprelu``."""
+        return {"architecture": "jumprelu"}
+
+    def saelens_tensors(self) -> dict[str, Tensor]:
+        """The parameters and ``threshold``; the running mean is of use in training only."""
+        return {**super().saelens_tensors(), "threshold": self.threshold}
+
+    @classmethod
+    def from_saelens(cls, config: dict[str, Any], tensors: dict[str, Tensor], options: ArchitectureOptions) -> Self:
+        """From the tensors above; the running mean starts anew if training goes on."""
+        del config
+        W_enc_DF = tensors["W_enc"]
+        d_in, d_sae = W_enc_DF.shape
+        sae = cls(d_in, d_sae, options, device=W_enc_DF.device, dtype=W_enc_DF.dtype)
+        sae.load_state_dict({**sae.state_dict(), **tensors})
+        return sae
+
+
+def exact_threshold(
+    pre_activations: Callable[[], Iterable[Tensor]], k: int, workspace: Workspace
+) -> tuple[float, float, int]:
+    """The threshold above which exactly round(k N) of the entries of N rows lie.
+
+    Two passes over float32 bit patterns, which order positive numbers: the first counts by their upper 16
+    bits and finds the bin of the wanted rank, the second counts inside that bin by the lower 16. Memory is two tables of
+    65,536 counts, whatever N is. A third pass is needed only if the first batch misled about where to look.
+
+    Args:
+        pre_activations: gives the same [B, F] matrices each time; one may reuse the memory of the one before.
+        k: entries per row.
+        workspace: scratch space.
+
+    Returns:
+        Threshold (halfway between the last value kept and the next; with ties at the cut, the side that
+        keeps nearer to k N), entries kept per row, and N.
+
+    Raises:
+        InputError: for no rows.
+    """
+    floor, upper, rows = _count_upper_bits(pre_activations, 4.0 * k, workspace)
+    wanted = k * rows
+    if int(upper.sum()) <= wanted and floor > 0:
+        floor, upper, rows = _count_upper_bits(pre_activations, None, workspace)
+    positive = int(upper.sum())
+    if positive <= wanted:
+        return 0.0, positive / rows, rows
+    from_top = upper.flip(0).cumsum(0)
+    bin_from_top = int(torch.searchsorted(from_top, wanted))
+    chosen = len(upper) - 1 - bin_from_top
+    above_bin = int(from_top[bin_from_top] - upper[chosen])
+
+    lower = torch.zeros(2**16, dtype=torch.int64)
+    below = floor
+    for pre_BF in pre_activations():
+        value_N = positive_above(pre_BF, floor, workspace)[1].float()
+        bits_N = value_N.view(torch.int32)
+        inside = (bits_N >> 16) == chosen
+        lower += torch.bincount(bits_N[inside] & 0xFFFF, minlength=2**16).cpu()
+        beneath = value_N[(bits_N >> 16) < chosen]
+        if beneath.numel():
+            below = max(below, float(beneath.max()))
+    from_top = lower.flip(0).cumsum(0)
+    rank = int(torch.searchsorted(from_top, wanted - above_bin))
+    kept = above_bin + int(from_top[rank])
+    last_kept = _float_of(chosen, len(lower) - 1 - rank)
+    rest = torch.nonzero(lower[: len(lower) - 1 - rank])
+    next_value = _float_of(chosen, int(rest[-1])) if rest.numel() else below
+    without_tied = kept - int(lower[len(lower) - 1 - rank])
+    if wanted - without_tied < kept - wanted:
+        return last_kept, without_tied / rows, rows
+    return _between(next_value, last_kept), kept / rows, rows
+
+
+def _count_upper_bits(
+    pre_activations: Callable[[], Iterable[Tensor]], per_row: float | None, workspace: Workspace
+) -> tuple[float, Tensor, int]:
+    """Counts of entries by the upper 16 bits of their float32 pattern, above a bound taken from the first batch.
+
+    Args:
+        pre_activations: the matrices.
+        per_row: how many entries per row the bound should let through; None for all positive ones.
+        workspace: scratch space.
+
+    Returns:
+        The bound, counts int64 [2^15], rows seen.
+    """
+    counts = torch.zeros(2**15, dtype=torch.int64)
+    bound: float | None = 0.0 if per_row is None else None
+    rows = 0
+    for pre_BF in pre_activations():
+        if not len(pre_BF):
+            continue
+        if bound is None:
+            bound = sampled_bound(pre_BF, per_row or 0.0)
+        value_N = positive_above(pre_BF, bound, workspace)[1].float()
+        counts += torch.bincount(value_N.view(torch.int32) >> 16, minlength=2**15).cpu()
+        rows += len(pre_BF)
+    if rows == 0:
+        raise InputError("Calibrating a threshold needs rows of activations, got none.")
+    return bound or 0.0, counts, rows
+
+
+def _float_of(upper: int, lower: int) -> float:
+    return float(torch.tensor([(upper << 16) | lower], dtype=torch.int32).view(torch.float32))
+
+
+def _between(low: float, high: float) -> float:
+    """A float32 in [low, high), as near the middle as there is."""
+    middle = float(torch.tensor((low + high) / 2, dtype=torch.float32))
+    return middle if low <= middle < high else low

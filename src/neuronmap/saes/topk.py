@@ -1,0 +1,248 @@
+"""TopK SAE (arXiv 2406.04093), and the training step that the whole top-k family shares.
+
+Shapes: B rows, D = d_in, F = d_sae, K = k, N kept entries of the batch, L nested levels (1 except for Matryoshka).
+
+    pre_BF = (x - b_dec) @ W_enc + b_enc
+    f_BF   = the k largest of each row of pre, then ReLU (fewer than k may be active)
+    xhat   = f @ W_dec + b_dec
+    loss   = mean_b |x - xhat|^2 + aux_coefficient * AuxK
+
+Of a step's six B x D x F products only the encoder's forward one is done; the others touch the N kept entries. Measured
+with public torch operations (2 cores, D=576, F=4096, B=4096, k=32), in units of that product: see ``kernels.sparse``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from neuronmap.errors import ConfigError
+from neuronmap.saes.auxk import auxk_gradients, auxk_loss
+from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder, StepLoss, StepState
+from neuronmap.saes.kernels.dense import gradient_of
+from neuronmap.saes.kernels.select import select_top_k
+from neuronmap.saes.kernels.sparse import CodeProducts, PullBack, SparseCode, products_of
+from neuronmap.saes.workspace import Workspace
+
+__all__ = ["TopKFamily", "TopKOptions", "TopKSAE"]
+
+
+class TopKOptions(ArchitectureOptions):
+    """Settings of the top-k family."""
+
+    k: int = Field(default=32, ge=1)
+    """Active features per row (for batch rules: on average)."""
+    aux_coefficient: float = Field(default=1 / 32, ge=0)
+    """Weight of the AuxK loss, which revives dead features; 0 switches it off."""
+    aux_k: int | None = Field(default=None, ge=1)
+    """Dead features a row may use in AuxK; None means half of d_in."""
+
+    def check_width(self, d_in: int, d_sae: int) -> None:
+        """Refuse a k or aux_k above d_sae."""
+        del d_in
+        for name, value in (("k", self.k), ("aux_k", self.aux_k)):
+            if value is not None and value > d_sae:
+                raise ConfigError(
+                    f"{type(self).__name__}.{name} = {value}: there are only d_sae = {d_sae} features.",
+                    hint=f"Lower {name} or raise d_sae.",
+                )
+
+
+class TopKFamily(SparseAutoencoder):
+    """What TopK, BatchTopK and Matryoshka share: parameters, AuxK, and the sparse training step.
+
+    A subclass says which entries are kept (``select``) and states its loss (``training_loss``).
+
+    Args:
+        d_in: width of the activation, D.
+        d_sae: number of features, F.
+        options: the architecture's options; None for its defaults.
+        device: where the parameters live.
+        dtype: float32 for training; float64 is for tests.
+    """
+
+    Options: ClassVar[type[ArchitectureOptions]] = TopKOptions
+    revival: ClassVar[Revival] = "auxk"
+    options: TopKOptions
+
+    b_enc: nn.Parameter
+    """[F]"""
+
+    def __init__(
+        self,
+        d_in: int,
+        d_sae: int,
+        options: ArchitectureOptions | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(d_in, d_sae, options, device=device, dtype=dtype)
+        self.b_enc = nn.Parameter(torch.zeros(d_sae, device=device, dtype=dtype))
+
+    def select(self, pre_BF: Tensor, k: int, workspace: Workspace) -> SparseCode:
+        """The entries a training step keeps."""
+        raise NotImplementedError
+
+    def level_widths(self) -> tuple[int, ...]:
+        """Widths of the nested prefixes that are trained to reconstruct, ascending; the last is F."""
+        return (self.d_sae,)
+
+    def pre_activations(self, x: Tensor) -> Tensor:
+        """[..., F]: (x - b_dec) @ W_enc + b_enc, by the operation that training uses, so that both select alike."""
+        centred = (x - self.b_dec).reshape(-1, self.d_in)
+        return torch.addmm(self.b_enc, centred, self.W_enc).view(*x.shape[:-1], self.d_sae)
+
+    def scaled_tensors(self) -> list[Tensor]:
+        """Both biases."""
+        return [self.b_dec, self.b_enc]
+
+    # --- training ------------------------------------------------------------------------------------------------
+
+    def _k(self, state: StepState) -> int:
+        return min(state.k if state.k is not None else self.options.k, self.d_sae)
+
+    def _dead(self, state: StepState) -> Tensor | None:
+        """The dead mask if AuxK has anything to do."""
+        if state.dead_F is None or self.options.aux_coefficient == 0.0 or not bool(state.dead_F.any()):
+            return None
+        return state.dead_F
+
+    @property
+    def _aux_k(self) -> int:
+        return self.options.aux_k if self.options.aux_k is not None else max(1, self.d_in // 2)
+
+    def _training_code(self, x_BD: Tensor, state: StepState) -> tuple[Tensor, Tensor, SparseCode]:
+        """For the reference: pre_BF and dense f_BF, both differentiable, and the selection, a constant."""
+        pre_BF = self.pre_activations(x_BD)
+        code = self.select(pre_BF.detach(), self._k(state), Workspace(x_BD.device))
+        return pre_BF, dense_activations(pre_BF, code), code
+
+    def _reference_loss(self, code: SparseCode, nested: Tensor, mse: Tensor, aux: Tensor | None) -> StepLoss:
+        parts = {"mse": mse}
+        total = nested
+        if aux is not None:
+            parts["aux"] = aux
+            total = nested + self.options.aux_coefficient * aux
+        return StepLoss(total, parts, code.fired(), smallest(code))
+
+    def _reference_aux(self, pre_BF: Tensor, residual_BD: Tensor, state: StepState) -> Tensor | None:
+        dead_F = self._dead(state)
+        return None if dead_F is None else auxk_loss(pre_BF, residual_BD, self.W_dec, dead_F, self._aux_k)
+
+    @torch.no_grad()
+    def loss_and_gradients(self, x_BD: Tensor, state: StepState, workspace: Workspace) -> StepLoss:
+        """The same loss and its gradients, over kept entries only.
+
+        For nested levels xhat_l = sum of the groups up to l: each group is decoded once, the errors r_l = xhat_l - x
+        accumulate, and a feature of group g receives the sum of the errors of all levels l >= g.
+        """
+        rows = len(x_BD)
+        W_enc_grad, b_enc_grad = gradient_of(self.W_enc), gradient_of(self.b_enc)
+        W_dec_grad, b_dec_grad = gradient_of(self.W_dec), gradient_of(self.b_dec)
+        centred_BD = torch.sub(x_BD, self.b_dec, out=workspace.get("centred", (rows, self.d_in), self.dtype))
+        pre_BF = workspace.get("pre", (rows, self.d_sae), self.dtype)
+        torch.addmm(self.b_enc, centred_BD, self.W_enc, out=pre_BF)
+        code = self.select(pre_BF, self._k(state), workspace)
+        products = products_of(code, workspace, "code")
+
+        error_LBD, level_mse, pull_backs = self._errors(products, centred_BD, workspace)
+        levels = len(pull_backs)
+        aux_error_BD = error_LBD[-1]
+        # 2 / (B L) is the derivative of a mean square, averaged over levels; it rides on the per-entry weights.
+        scale = 2.0 / (rows * levels)
+        g_N = torch.empty_like(code.value_N)
+        starts = (0, *self.level_widths()[:-1])
+        for level in reversed(range(levels)):
+            if level < levels - 1:
+                error_LBD[level].add_(error_LBD[level + 1])
+            entries = code.entries_of(starts[level], self.level_widths()[level])
+            gradient_n = pull_backs[level](error_LBD[level])
+            if entries is None:
+                g_N = gradient_n
+            else:
+                g_N[entries] = gradient_n
+        g_N.mul_(scale)
+        decoder_sums = products.feature_sums(code.value_N * scale)
+        for start, stop, error_BD in zip(starts, self.level_widths(), error_LBD, strict=True):
+            decoder_sums(error_BD, W_dec_grad[start:stop], start, stop)
+        products.feature_sums(g_N)(centred_BD, W_enc_grad.T, 0, self.d_sae)
+        b_enc_grad.copy_(code.totals(g_N))
+        torch.sum(error_LBD[0], dim=0, out=b_dec_grad).mul_(scale)
+
+        parts = {"mse": level_mse[-1]}
+        total = level_mse.mean()
+        dead_F = self._dead(state)
+        if dead_F is not None:
+            weights = (self.W_enc, self.b_enc, self.W_dec)
+            coefficient = self.options.aux_coefficient
+            parts["aux"] = auxk_gradients(
+                pre_BF, centred_BD, aux_error_BD, dead_F, self._aux_k, coefficient, weights, workspace
+            )
+            total = total + coefficient * parts["aux"]
+        # The product with the encoder's transpose is only needed summed over rows: sum first, then one vector.
+        b_dec_grad.addmv_(self.W_enc, b_enc_grad, alpha=-1.0)
+        extra = {"level_mse": level_mse} if levels > 1 else {}
+        return StepLoss(total, parts, code.fired(), smallest(code), extra)
+
+    def _errors(
+        self, products: CodeProducts, centred_BD: Tensor, workspace: Workspace
+    ) -> tuple[Tensor, Tensor, list[PullBack]]:
+        """xhat_l - x of every level [L, B, D], their mean squares [L], and the pull-backs of the groups' decodes."""
+        widths = self.level_widths()
+        error_LBD = workspace.get("error", (len(widths), *centred_BD.shape), self.dtype)
+        pull_backs: list[PullBack] = []
+        squares: list[Tensor] = []
+        start = 0
+        for level, stop in enumerate(widths):
+            part_BD, pull_back = products.decode(self.W_dec, start, stop)
+            if level == 0:
+                torch.sub(part_BD, centred_BD, out=error_LBD[0])
+            else:
+                torch.add(part_BD, error_LBD[level - 1], out=error_LBD[level])
+            squares.append(torch.linalg.vector_norm(error_LBD[level], dim=1).square_().mean())
+            pull_backs.append(pull_back)
+            start = stop
+        return error_LBD, torch.stack(squares), pull_backs
+
+
+class TopKSAE(TopKFamily):
+    """Keeps the k largest pre-activations of each row, then applies a ReLU. SAELens calls it ``topk``."""
+
+    architecture: ClassVar[str] = "topk"
+
+    def select(self, pre_BF: Tensor, k: int, workspace: Workspace) -> SparseCode:
+        """The k largest of each row, ties to the lowest feature."""
+        del workspace
+        return select_top_k(pre_BF, k)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The rule at the top of this file, with the option's k."""
+        pre_RF = self.pre_activations(x).reshape(-1, self.d_sae)
+        f_RF = dense_activations(pre_RF, select_top_k(pre_RF.detach(), self.options.k))
+        return f_RF.view(*x.shape[:-1], self.d_sae)
+
+    def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:
+        """The loss at the top of this file, by autograd."""
+        pre_BF, f_BF, code = self._training_code(x_BD, state)
+        residual_BD = x_BD - (f_BF @ self.W_dec + self.b_dec)
+        mse = residual_BD.square().sum(dim=1).mean()
+        return self._reference_loss(code, mse, mse, self._reference_aux(pre_BF, residual_BD, state))
+
+    def saelens_config(self) -> dict[str, Any]:
+        """SAELens' ``topk``; decoder rows have unit norm, so its rescaling by them is switched off."""
+        return {"architecture": "topk", "k": self.options.k, "rescale_acts_by_decoder_norm": False}
+
+
+def dense_activations(pre_BF: Tensor, code: SparseCode) -> Tensor:
+    """f_BF: pre-activations at the kept entries, zero elsewhere; differentiable in ``pre_BF``."""
+    kept = (code.row_N, code.feature_N)
+    return torch.zeros_like(pre_BF).index_put(kept, pre_BF[kept])
+
+
+def smallest(code: SparseCode) -> Tensor:
+    """0-d, the smallest kept activation; 0 when nothing was kept."""
+    return code.value_N.min() if code.num_entries else code.value_N.new_zeros(())

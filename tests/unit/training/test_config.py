@@ -1,0 +1,88 @@
+"""SAEConfig: what it accepts, what it refuses, and what its refusals say."""
+
+from __future__ import annotations
+
+import pytest
+
+from neuronmap.errors import ConfigError
+from neuronmap.training import SAEConfig, load_recipe
+
+
+def test_the_lines_users_know_are_accepted():
+    config = SAEConfig(
+        model_name="gpt2",
+        layer=8,
+        component="mlp",
+        input_dim=768,
+        hidden_dim=4096,
+        sparsity_penalty=0.01,
+        learning_rate=0.0001,
+        batch_size=32,
+        num_epochs=100,
+    )
+    assert config.resolved_architecture == "relu"
+    assert config.batch_rows == 32 * 128
+    assert SAEConfig.from_dict(config.to_dict()) == config
+
+
+def test_architecture_is_batchtopk_without_a_penalty():
+    assert SAEConfig(k=8).resolved_architecture == "batchtopk"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"hiden_dim": 4}, ["hiden_dim", "Did you mean hidden_dim"]),
+        ({"hidden_dim": 0}, ["hidden_dim", "0", "greater than or equal to 1"]),
+        ({"layer": -1}, ["layer", "-1"]),
+        ({"heldout_fraction": 1.5}, ["heldout_fraction", "1.5", "less than 1"]),
+        ({"architecture": "topkk"}, ["topkk", "Did you mean topk", "jumprelu"]),
+        ({"architecture": "topk", "sparsity_penalty": 0.1}, ["sparsity_penalty", "0.1", "relu", "Options of topk"]),
+        ({"architecture": "relu", "k": 4}, ["k = 4", "topk"]),
+        ({"architecture": "topk", "input_dim": 8, "hidden_dim": 16, "k": 17}, ["k", "17", "16"]),
+        ({"layer": 1, "component": "model.layers.1.mlp:out"}, ["component", "layer = 1", "left out"]),
+        ({"warmup_fraction": 0.9, "decay_fraction": 0.5}, ["warmup_fraction", "decay_fraction", "1.0"]),
+        ({"skip_first_positions": 128}, ["skip_first_positions", "context_length"]),
+        ({"architecture_options": {"k": 3}}, ["architecture_options", "set k"]),
+        ({"architecture_options": {"nonsense": 3}}, ["nonsense", "no architecture has it"]),
+        ({"learning_rate": "fast"}, ["learning_rate", "fast"]),
+    ],
+)
+def test_refusals_name_field_value_and_what_is_allowed(fields, said):
+    with pytest.raises(ConfigError) as caught:
+        SAEConfig(**fields)
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_every_fault_is_listed_at_once():
+    with pytest.raises(ConfigError) as caught:
+        SAEConfig(hidden_dim=0, num_epochs=-1, nonsense=1)
+    assert all(name in str(caught.value) for name in ("hidden_dim", "num_epochs", "nonsense"))
+
+
+def test_recipe_file_settings_and_fields_win_in_that_order(tmp_path):
+    recipe = tmp_path / "run.toml"
+    recipe.write_text('architecture = "topk"\nk = 8\nhidden_dim = 64\nnum_epochs = 2\n')
+    config = load_recipe(recipe, ["k=16", "num_epochs=3", "clip_norm=null"], num_epochs=4.0, layer=None)
+    assert (config.k, config.hidden_dim, config.num_epochs, config.clip_norm) == (16, 64, 4.0, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "said"),
+    [
+        ("k = ", [], "not valid TOML"),
+        ("k = 8", ["k"], "name=value"),
+        ("[sae]\nk = 8", [], "has no field 'sae'"),
+    ],
+)
+def test_bad_recipes_say_what_is_wrong(tmp_path, content, settings, said):
+    recipe = tmp_path / "run.toml"
+    recipe.write_text(content)
+    with pytest.raises(ConfigError, match=said):
+        load_recipe(recipe, settings)
+
+
+def test_missing_recipe_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"no recipe file .*absent\.toml"):
+        load_recipe(tmp_path / "absent.toml")

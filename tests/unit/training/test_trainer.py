@@ -1,0 +1,279 @@
+"""Training on stored activations: what a run leaves, how it stops, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from neuronmap import SAEConfig, SAETrainer, SparseAutoencoder
+from neuronmap.errors import (
+    ConfigError,
+    DamagedError,
+    DiskSpaceError,
+    EmptyCorpusError,
+    InputError,
+    Interrupted,
+    MismatchError,
+    TrainingDivergedError,
+)
+from neuronmap.progress import SilentProgress
+from neuronmap.training import TrainingRun, checkpoint
+
+ARCHITECTURES = {
+    "relu": {"sparsity_penalty": 0.05},
+    "gated": {"sparsity_penalty": 0.05},
+    "topk": {"k": 4},
+    "batchtopk": {"k": 4},
+    "jumprelu": {"target_l0": 4.0},
+    "matryoshka": {"k": 4},
+}
+
+
+def fields_for(architecture: str, small: dict) -> dict:
+    return {**{n: v for n, v in small.items() if n != "k"}, "architecture": architecture, **ARCHITECTURES[architecture]}
+
+
+def train(config: SAEConfig, rows: torch.Tensor, **more):
+    return SAETrainer(config, progress=SilentProgress(), **more.pop("trainer", {})).train(rows, **more)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_learns_and_works_on_raw_activations(architecture, small, rows):
+    config = SAEConfig(**{**fields_for(architecture, small), "num_epochs": 20.0})
+    result = train(config, rows)
+    assert result.metrics["summary"]["explained_variance"] > 0.7
+    x = rows[-200:]
+    residual = (x - result.sae(x)).square().sum() / (x - x.mean(0)).square().sum()
+    assert residual < 0.35  # raw scale: the input scale has been folded in
+    norms = result.sae.W_dec.norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-5, rtol=0)
+
+
+def test_a_run_leaves_bundle_history_and_status(small_config, rows):
+    result = train(small_config, rows)
+    assert json.loads((result.run.folder / "run.json").read_text())["status"] == "finished"
+    assert {f.name for f in result.bundle.iterdir()} >= {"cfg.json", "sae_weights.safetensors", "metrics.json", "history.parquet"}
+    history = result.history
+    assert history[0]["step"] == 1
+    assert history[-1]["step"] == 48
+    assert history[-1]["heldout_explained_variance"] > history[0]["explained_variance"]
+    assert all(row["tokens"] == row["step"] * 256 for row in history)
+    loaded = SparseAutoencoder.load(result.bundle)
+    assert torch.equal(loaded.encode(rows[:64]), result.sae.encode(rows[:64]))
+    assert result.metadata.training["k"] == 4
+    assert result.metadata.tokens_seen == 48 * 256
+
+
+def test_the_calibrated_threshold_gives_the_trained_k_on_held_out_rows(small_config, rows):
+    result = train(small_config, rows)
+    assert result.metrics["summary"]["l0"] == pytest.approx(4.0, rel=0.02)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(small, rows):
+    first, same, other = (train(SAEConfig(**small, seed=seed), rows).sae.W_dec for seed in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_training_leaves_the_global_random_state_alone(small_config, rows):
+    before = torch.get_rng_state()
+    train(small_config, rows)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# --- stopping and going on -------------------------------------------------------------------------------------------
+
+
+class StopAfter:
+    """A logger that sends this process a signal after a number of history rows."""
+
+    def __init__(self, rows: int, number: int) -> None:
+        self.left, self.number = rows, number
+
+    def start(self, config, folder) -> None:
+        pass
+
+    def log(self, step, values) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+
+    def finish(self, summary) -> None:
+        pass
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_and_resume_gives_the_same_bits(architecture, number, small, rows):
+    config = SAEConfig(**fields_for(architecture, small))
+    whole = train(config, rows)
+    with pytest.raises(Interrupted) as stopped:
+        train(config, rows, trainer={"loggers": [StopAfter(17, number)]})
+    folder = Path(str(stopped.value.hint).split()[-1])
+    assert TrainingRun.open(folder).read()["status"] == "interrupted"
+    resumed = SAETrainer.resume(folder, rows, progress=SilentProgress())
+    assert_same(resumed, whole)
+
+
+def assert_same(one, other) -> None:
+    """Weights, buffers, and the history but for its times."""
+    for (name, a), b in zip(one.sae.state_dict().items(), other.sae.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    timeless = [
+        [{k: v for k, v in row.items() if k not in ("seconds", "tokens_per_second")} for row in result.history]
+        for result in (one, other)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+CHILD = textwrap.dedent(
+    """
+    import sys
+    import torch
+    from neuronmap import SAEConfig, SAETrainer
+    from neuronmap.progress import SilentProgress
+    from neuronmap.training import TrainingRun
+    torch.set_num_threads(1)
+    rows = torch.load(sys.argv[1], weights_only=True)
+    if (TrainingRun(__import__("pathlib").Path(sys.argv[2])).folder / "run.json").exists():
+        SAETrainer.resume(sys.argv[2], rows, progress=SilentProgress())
+    else:
+        config = SAEConfig.from_dict(__import__("json").loads(sys.argv[3]))
+        SAETrainer(config, progress=SilentProgress(), run_folder=sys.argv[2]).train(rows)
+    """
+)
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "relu"])
+def test_sigkill_at_random_points_changes_nothing(architecture, small, rows, tmp_path):
+    """Killed without warning at random moments, resumed until done: the same weights as never killed."""
+    config = SAEConfig(**{**fields_for(architecture, small), "num_epochs": 40.0, "checkpoint_every_steps": 25})
+    torch.save(rows, tmp_path / "rows.pt")
+    arguments = [sys.executable, "-c", CHILD, str(tmp_path / "rows.pt")]
+    settings = json.dumps(config.to_dict())
+    subprocess.run([*arguments, str(tmp_path / "whole"), settings], check=True)
+    drawn = random.Random(7)
+    kills = 0
+    for _ in range(40):
+        child = subprocess.Popen([*arguments, str(tmp_path / "killed"), settings])
+        history = tmp_path / "killed" / "history.jsonl"
+        before = history.stat().st_size if history.exists() else 0
+        if kills < 4:
+            # Wait until it trains again, then strike at a random moment.
+            while child.poll() is None and (history.stat().st_size if history.exists() else 0) <= before:
+                time.sleep(0.005)
+            time.sleep(drawn.uniform(0.0, 0.3))
+        else:
+            child.wait(timeout=120)
+        if child.poll() is None:
+            child.kill()
+            kills += 1
+        child.wait()
+        if (tmp_path / "killed" / "sae").exists():
+            break
+    assert kills >= 2, "the run was too short to be killed; make it longer"
+    for name in ("sae_weights.safetensors",):
+        assert (tmp_path / "killed/sae" / name).read_bytes() == (tmp_path / "whole/sae" / name).read_bytes()
+
+
+def test_resume_refuses_other_data_finished_runs_and_damaged_checkpoints(small_config, rows, tmp_path):
+    with pytest.raises(Interrupted):
+        train(small_config, rows, trainer={"loggers": [StopAfter(9, signal.SIGINT)], "run_folder": tmp_path / "run"})
+    with pytest.raises(MismatchError, match="other data"):
+        SAETrainer.resume(tmp_path / "run", rows * 2, progress=SilentProgress())
+    with pytest.raises(InputError, match="give the same data again"):
+        SAETrainer.resume(tmp_path / "run", progress=SilentProgress())
+    newest = checkpoint.latest_checkpoint(tmp_path / "run/checkpoints")
+    weights = newest / "state.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(DamagedError, match="digest"):
+        SAETrainer.resume(tmp_path / "run", rows, progress=SilentProgress())
+    finished = train(small_config, rows)
+    with pytest.raises(InputError, match="finished"):
+        SAETrainer.resume(finished.run.folder, rows, progress=SilentProgress())
+    with pytest.raises(InputError, match="no training run"):
+        SAETrainer.resume("nothing-here")
+
+
+def test_init_from_starts_where_the_other_sae_stands(small, rows):
+    first = train(SAEConfig(**{**small, "num_epochs": 20.0}), rows)
+    tuned = train(SAEConfig(**{**small, "learning_rate": 1e-6, "k_anneal_fraction": 0.0}), rows, init_from=first.bundle)
+    torch.testing.assert_close(tuned.sae.W_dec, first.sae.W_dec, atol=1e-3, rtol=0)
+    assert tuned.history[0]["explained_variance"] > 0.6
+    with pytest.raises(MismatchError, match="number of features is 48, not 32"):
+        train(SAEConfig(**{**small, "hidden_dim": 32}), rows, init_from=first.bundle)
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_nan_activations_are_refused_with_the_row(small_config, rows):
+    rows[17, 3] = float("nan")
+    with pytest.raises(InputError, match="17"):
+        train(small_config, rows)
+
+
+def test_divergence_stops_with_the_last_good_weights_saved(small, rows, tmp_path):
+    config = SAEConfig(**{**small, "learning_rate": 1e30, "clip_norm": None})
+    with pytest.raises(TrainingDivergedError, match="diverged at step"):
+        train(config, rows, trainer={"run_folder": tmp_path / "run"})
+    tensors, _ = checkpoint.load_checkpoint(checkpoint.latest_checkpoint(tmp_path / "run/checkpoints"), "cpu")
+    assert TrainingRun.open(tmp_path / "run").read()["status"] == "diverged"
+    assert all(torch.isfinite(t).all() for n, t in tensors.items() if n.startswith("sae.") and t.is_floating_point())
+
+
+def test_wrong_width_too_little_and_nothing(small, rows):
+    with pytest.raises(ConfigError, match=r"input_dim = 32.*16 wide"):
+        train(SAEConfig(**small, input_dim=32), rows)
+    with pytest.raises(EmptyCorpusError, match="do not fill one step of 256"):
+        train(SAEConfig(**{**small, "num_epochs": 1.0}), rows[:100])
+    with pytest.raises(ConfigError, match="nothing to train on"):
+        train(SAEConfig(**small), None)
+    with pytest.raises(InputError, match="zero"):
+        train(SAEConfig(**small), torch.zeros(1000, 16))
+
+
+def test_a_full_disk_is_an_error_and_the_run_resumes(small_config, rows, tmp_path, monkeypatch):
+    whole = train(small_config, rows)
+    real, calls = checkpoint.check_disk_space, []
+
+    def full_after_three(*arguments, **keywords):
+        calls.append(1)
+        if len(calls) == 4:
+            raise DiskSpaceError("Checkpoints need more than is free.", hint="Free some disk space.")
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(checkpoint, "check_disk_space", full_after_three)
+    with pytest.raises(DiskSpaceError):
+        train(small_config, rows, trainer={"run_folder": tmp_path / "run"})
+    resumed = SAETrainer.resume(tmp_path / "run", rows, progress=SilentProgress())
+    assert_same(resumed, whole)
+
+
+def test_a_used_run_folder_is_refused(small_config, rows, tmp_path):
+    train(small_config, rows, trainer={"run_folder": tmp_path / "run"})
+    with pytest.raises(InputError, match="already holds"):
+        train(small_config, rows, trainer={"run_folder": tmp_path / "run"})
+
+
+# --- dead features ---------------------------------------------------------------------------------------------------
+
+
+def test_resampling_brings_dead_relu_features_back(small, rows):
+    fields = fields_for("relu", small) | {"num_epochs": 12.0, "dead_after_tokens": 2048}
+    with_it = train(SAEConfig(**fields), rows).metrics["summary"]["dead_in_training"]
+    without = train(SAEConfig(**{**fields, "dead_after_tokens": 10_000_000}), rows)
+    assert with_it <= 0.2 * 48
+    assert without.history[-1]["dead"] == 0  # the window never closed: nothing counts as dead

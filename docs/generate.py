@@ -48,7 +48,7 @@ def config_page() -> str:
         NOTE,
         "`SAEConfig` decides what a training run does. The same names are used in Python, in TOML recipes\n"
         "(`neuronmap sae train --config run.toml`), after `--set`, and in the metadata of the bundle that comes out.\n"
-        "An unknown name is an error. *derived*: worked out from the other settings and printed at the start.\n\n",
+        "An unknown name is an error. Where the default is –, the setting is left out, and what it does says what then holds.\n\n",
         "## SAEConfig\n\n",
         settings_table(SAEConfig),
         "\n## Options of each architecture\n\n"
@@ -67,7 +67,7 @@ def settings_table(cls: Any) -> str:
     for name, field in cls.model_fields.items():
         kind = type_text(field.annotation) + "".join(limit_text(limit) for limit in field.metadata)
         default = field.get_default(call_default_factory=True)
-        shown = "required" if field.is_required() else "*derived*" if default is None else f"`{plain(default)}`"
+        shown = "required" if field.is_required() else "–" if default is None else f"`{plain(default)}`"
         rows.append(f"| `{name}` | {cell(kind)} | {cell(shown)} | {cell(field.description or '')} |\n")
     return "".join(rows)
 

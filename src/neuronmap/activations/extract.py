@@ -17,6 +17,7 @@ from torch import Tensor
 from neuronmap.activations.mask import DROP_REASONS, MaskConfig, candidates, nothing_left
 from neuronmap.errors import InputError, MemoryExhaustedError, MismatchError
 from neuronmap.models import capture
+from neuronmap.progress import Progress, default
 
 if TYPE_CHECKING:
     from neuronmap.corpora import ContextBatch, TokenSet
@@ -26,6 +27,7 @@ __all__ = ["Calibration", "ExtractedRows", "RowExtractor", "calibrate", "check_f
 
 INDEX_COLUMNS = ("document", "position", "token_id", "context")
 CALIBRATION_CONTEXTS = 64
+_CALIBRATION_TOKENS = 16_384  # long contexts: fewer of them, at least 8
 _CALIBRATION_BATCH_TOKENS = 2048  # fixed: thresholds must not depend on the caller's batch size
 
 
@@ -198,9 +200,15 @@ class Calibration:
 
 
 def calibrate(
-    model: LanguageModel, tokens: TokenSet, hooks: Sequence[HookPoint], mask: MaskConfig
+    model: LanguageModel,
+    tokens: TokenSet,
+    hooks: Sequence[HookPoint],
+    mask: MaskConfig,
+    progress: Progress | None = None,
 ) -> dict[str, Calibration]:
-    """Outlier thresholds and value ranges from the first 64 contexts that hold usable rows.
+    """Outlier thresholds and value ranges from the first contexts that hold usable rows.
+
+    64 contexts are looked at, fewer (at least 8) if they are longer than 256 tokens.
 
     The contexts and their batches are fixed, so the result depends on model, tokens, hook and mask only: not on
     the batch size of the harvest, nor on where it was interrupted.
@@ -213,20 +221,24 @@ def calibrate(
     keep_all: dict[str, float | None] = dict.fromkeys(hook.name for hook in hooks)
     found: dict[str, list[Tensor]] = {hook.name: [] for hook in hooks}
     dropped_in_all = dict.fromkeys(DROP_REASONS, 0)
-    looked_at = 0
-    for start in range(0, tokens.num_contexts, batch):
-        stop = min(start + batch, tokens.num_contexts)
-        usable = False
-        for hook, extracted in extractor.extract(start, stop, hooks, keep_all):
-            if hook is hooks[0]:
-                for reason, count in extracted.dropped.items():
-                    dropped_in_all[reason] += count
-            if extracted.rows_NW.shape[0]:
-                usable = True
-                found[hook.name].append(_measure(extracted))
-        looked_at += (stop - start) if usable else 0
-        if looked_at >= CALIBRATION_CONTEXTS:
-            break
+    looked_at, wanted = 0, min(CALIBRATION_CONTEXTS, max(8, _CALIBRATION_TOKENS // tokens.context_length))
+    total = min(wanted, tokens.num_contexts) * tokens.context_length
+    with (progress or default()).task("Calibrating outlier norms and value ranges", total, "tokens") as task:
+        for start in range(0, tokens.num_contexts, batch):
+            stop = min(start + batch, tokens.num_contexts)
+            usable = False
+            for hook, extracted in extractor.extract(start, stop, hooks, keep_all):
+                if hook is hooks[0]:
+                    for reason, count in extracted.dropped.items():
+                        dropped_in_all[reason] += count
+                if extracted.rows_NW.shape[0]:
+                    usable = True
+                    found[hook.name].append(_measure(extracted))
+            if usable:
+                looked_at += stop - start
+                task.advance((stop - start) * tokens.context_length)
+            if looked_at >= wanted:
+                break
     if not looked_at:
         raise nothing_left(tokens, dropped_in_all)
     return {name: _conclude(torch.cat(parts), looked_at, mask) for name, parts in found.items()}

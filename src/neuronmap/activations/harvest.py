@@ -200,8 +200,7 @@ class _Pass:
         missing = [job for job in self._jobs if job.hook.name not in self._writers]
         if missing:
             hooks = [job.hook for job in missing]
-            self._progress.note(f"Calibrating outlier norms and value ranges of {len(hooks)} hook point(s).")
-            calibrations = calibrate(self._model, self._tokens, hooks, self._mask)
+            calibrations = calibrate(self._model, self._tokens, hooks, self._mask, self._progress)
             for job in missing:
                 self._start(job, calibrations[job.hook.name], dtype, shard_rows)
         for name, writer in self._writers.items():

@@ -39,7 +39,7 @@ class MaskConfig(FrozenConfig):
     """Drop this many positions at the start of each context."""
 
     outlier_factor: float | None = Field(default=10.0, gt=1.0)
-    """Drop rows whose norm is above this many times the median norm of the first 64 contexts; none keeps all."""
+    """Drop rows whose norm is above this many times the median norm of the first contexts (up to 64); none keeps all."""
 
 
 def candidates(contexts: ContextBatch, mask: MaskConfig) -> tuple[npt.NDArray[np.bool_], dict[str, int]]:

@@ -160,14 +160,14 @@ class ArrayRows:
         return statistics_of([self._rows_ND], self.width)
 
     def read(self, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Rows ``start`` to ``stop``: a view without ``out``, else copied and cast into ``out`` [stop - start, D].
+        """Rows ``start`` to ``stop`` as a new tensor [stop - start, D], or copied and cast into ``out``.
 
         Raises:
             InputError: if the range is not inside the rows.
         """
         check_range(start, stop, self.num_rows)
         rows_ND = self._rows_ND[start:stop]
-        return rows_ND if out is None else out.copy_(rows_ND)
+        return rows_ND.clone() if out is None else out.copy_(rows_ND)
 
 
 def check_range(start: int, stop: int, num_rows: int) -> None:

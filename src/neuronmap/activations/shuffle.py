@@ -93,6 +93,14 @@ class ShuffledBatches:
         """Most rows mixed at once."""
         return self._plan.bucket_units * self._blocks.rows_per_unit
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the buffers take while batches are drawn: buckets, their orders, and the ring."""
+        values = self._blocks.width * self._blocks.dtype.itemsize
+        buckets = 2 if self._threaded and self._plan.num_buckets > 1 else 1
+        ring = self._ring_size() * self._batch_rows * self._blocks.width * self._dtype.itemsize
+        return buckets * self.bucket_rows * (values + 8) + self._batch_rows * values + ring
+
     def __iter__(self) -> Iterator[Tensor]:
         return self
 
@@ -159,16 +167,15 @@ class ShuffledBatches:
     ) -> None:
         self.close()
 
+    def _ring_size(self) -> int:
+        return 2 + (_READY_BATCHES if self._threaded else 0)  # two are with the caller
+
     def _start(self) -> _DirectFeed | _ThreadFeed:
         shuffler = Shuffler(self._blocks, self._plan, self._batch_rows, self._scale, spare=self._threaded)
         shuffler.seek(self._position)
         shape = (self._batch_rows, self._blocks.width)
-        feed: _DirectFeed | _ThreadFeed
-        if self._threaded:
-            ring = [torch.empty(shape, dtype=self._dtype) for _ in range(2 + _READY_BATCHES)]
-            feed = _ThreadFeed(shuffler, ring)
-        else:
-            feed = _DirectFeed(shuffler, [torch.empty(shape, dtype=self._dtype) for _ in range(2)])
+        ring = [torch.empty(shape, dtype=self._dtype) for _ in range(self._ring_size())]
+        feed = _ThreadFeed(shuffler, ring) if self._threaded else _DirectFeed(shuffler, ring)
         self._stopper = weakref.finalize(self, feed.stop)  # a forgotten close must not leave a thread behind
         return feed
 

@@ -110,8 +110,7 @@ class ActivationStream:
     @cached_property
     def calibration(self) -> Calibration:
         """Outlier threshold and value range, from the first contexts (as in a store)."""
-        self._progress.note(f"Calibrating outlier norms of {self._hook.name}.")
-        return calibrate(self._model, self._tokens, [self._hook], self._mask)[self._hook.name]
+        return calibrate(self._model, self._tokens, [self._hook], self._mask, self._progress)[self._hook.name]
 
     @cached_property
     def statistics(self) -> RowStatistics:

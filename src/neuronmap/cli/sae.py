@@ -133,7 +133,7 @@ def list_models(
     output = Output(as_json, quiet)
     hub = SAEModelHub()
     found = hub.search(
-        model=model, layer=layer, component=component, architecture=architecture, tag=tag, where=where or (), sort=sort
+        model=model, layer=layer, component=component, architecture=architecture, tag=tag or (), where=where or (), sort=sort or "id"
     )
     columns = ["name", "architecture", "features", "L0", "expl. var.", "CE score", "size", "created"]
     output.show(

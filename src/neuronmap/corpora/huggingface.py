@@ -149,8 +149,9 @@ def _builder(dataset_id: str, subset: str | None, revision: str | None) -> tuple
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         if commit is None:
             raise CorpusNotFoundError(
-                f"Data set '{dataset_id}' is not on this machine, and the hub cannot be reached ({unreachable}).",
-                hint="Check the network, or use local files or a sample (neuronmap corpora list).",
+                f"Data set '{dataset_id}' cannot be read from this machine ({_first_line(error)}), and the hub "
+                f"cannot be reached ({unreachable}).",
+                hint="Check the network or the subset, or use local files or a sample (neuronmap corpora list).",
             ) from error
         raise CorpusFormatError(f"Data set '{dataset_id}' cannot be opened: {error}.") from error
     if revision not in (None, builder.hash):
@@ -183,8 +184,12 @@ def _ask_hub(dataset_id: str, revision: str | None) -> tuple[str | None, str]:
             hint="Check the spelling (owner/name), or log in with: hf auth login",
         ) from error
     except (errors.HTTPError, OSError) as error:
-        return None, str(error).splitlines()[0] if str(error) else type(error).__name__
+        return None, _first_line(error)
     return str(found.sha), ""
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _cached_builder(dataset_id: str, subset: str | None) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from neuronmap.evaluation.density import dead_bound, density_histogram, density_text
+from neuronmap.evaluation.density import dead_density_bound, density_histogram, density_text
 from neuronmap.evaluation.metrics import (
     Behaviour,
     CoreMetrics,
@@ -37,7 +37,7 @@ __all__ = [
     "Sparsity",
     "Spread",
     "Weights",
-    "dead_bound",
+    "dead_density_bound",
     "density_histogram",
     "density_text",
     "evaluate_sae",

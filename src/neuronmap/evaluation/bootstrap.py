@@ -93,7 +93,9 @@ class Resampler:
         if not np.isfinite(value):
             return Estimate(value=None, count=count, reason=undefined)
         if self.weights_RC.shape[0] < 2:
-            too_few = f"only {self.units} unit to resample" if self.units < _LEAST_UNITS else "no bootstrap was asked for"
+            too_few = (
+                f"only {self.units} unit to resample" if self.units < _LEAST_UNITS else "no bootstrap was asked for"
+            )
             return Estimate(value=value, count=count, reason=f"no error: {too_few}")
         samples_R = figure(totals[1])
         samples_R = samples_R[samples_R.isfinite()]

@@ -97,7 +97,7 @@ def evaluate_sae(
         0.81
     """
     if isinstance(source, TokenSet):
-        source, tokens = None, _only(tokens, source)
+        tokens, source = _only(tokens, source), None
     if isinstance(source, Tensor | np.ndarray):
         source = ArrayRows(source)
     task = _Evaluation(sae, source, model, hook, tokens, mask, progress or progress_module.default())
@@ -143,13 +143,14 @@ class _Evaluation:
         self.mask = mask or stored_mask or MaskConfig()
         self.hook = self._resolve(hook)
         self._check_fit()
-        parameter = getattr(sae, "W_dec", None)
-        is_tensor = isinstance(parameter, Tensor)
-        self.device = parameter.device if is_tensor else (model.device if model is not None else torch.device("cpu"))
-        self.dtype = parameter.dtype if is_tensor else torch.float32
-        norm_F = torch.linalg.vector_norm(parameter.detach(), dim=1) if is_tensor else torch.ones(sae.d_sae)
-        self.decoder_norm_F = norm_F.to(self.device, self.dtype)
-        self.reconstructor = Reconstructor(sae, self.device, self.dtype)
+        decoder = getattr(sae, "W_dec", None)
+        if isinstance(decoder, Tensor):
+            self.dtype, device = decoder.dtype, decoder.device
+            self.decoder_norm_F = torch.linalg.vector_norm(decoder.detach(), dim=1)
+        else:
+            self.dtype, device = torch.float32, model.device if model is not None else torch.device("cpu")
+            self.decoder_norm_F = torch.ones(sae.d_sae, device=device)
+        self.reconstructor = Reconstructor(sae, device, self.dtype)
 
     def _resolve(self, hook: HookPoint | str | None) -> HookPoint | None:
         if self.model is None:
@@ -157,7 +158,9 @@ class _Evaluation:
         if hook is None and self.store is not None:
             hook = str(self.store.hook["name"])
         if hook is None:
-            raise ConfigError("hook= is needed: where in the model does the SAE read?", hint="neuronmap models hooks MODEL")
+            raise ConfigError(
+                "hook= is needed: where in the model does the SAE read?", hint="neuronmap models hooks MODEL"
+            )
         return resolve_hook(self.model, component=hook) if isinstance(hook, str) else hook
 
     def _check_fit(self) -> None:
@@ -247,7 +250,7 @@ class _Evaluation:
             return self.store.manifest["outlier_threshold"], "the stored rows"
         if self.model is None or self.tokens is None or self.hook is None or self.mask.outlier_factor is None:
             return None, None
-        found = calibrate(self.model, self.tokens, [self.hook], self.mask)[self.hook.name]
+        found = calibrate(self.model, self.tokens, [self.hook], self.mask, self.progress)[self.hook.name]
         return found.outlier_threshold, f"the first {found.contexts} contexts of these tokens"
 
     def _stored_rows(self, source: RowSource, most_rows: int) -> tuple[RowSums, Units, int]:
@@ -258,7 +261,7 @@ class _Evaluation:
             for rows_nD, context_n in rows_of_source(source, most_rows):
                 sums.add(rows_nD, units.number(context_n))
                 if self.store is not None:
-                    contexts.update(context_n.unique().tolist())
+                    contexts.update(context_n.tolist())
                 bar.advance(len(rows_nD))
         return sums, units, len(contexts)
 
@@ -281,7 +284,7 @@ class _Evaluation:
                 for _, extracted in extractor.extract(start, stop, [hook], {hook.name: threshold}):
                     context_N = torch.from_numpy(extracted.index[:, 3].astype(np.int64))
                     sums.add(extracted.rows_NW, units.number(context_N))
-                    contexts.update(context_N.unique().tolist())
+                    contexts.update(context_N.tolist())
                     for reason, count in extracted.dropped.items():
                         dropped[reason] = dropped.get(reason, 0) + count
                 bar.advance((stop - start) * tokens.context_length)
@@ -302,7 +305,7 @@ class _Evaluation:
         """Loss and KL of a sample of contexts; also how many contexts were run."""
         model, tokens, hook = self._model_parts()
         chosen = cast(TokenSet, SpreadContexts(tokens, max(1, most_tokens // tokens.context_length)))
-        mean_D = sums.mean_D.float().to(model.device)
+        mean_D = sums.mean().float().to(model.device)
         baselines: dict[str, Replacement] = {"zero": torch.zeros_like, "mean": mean_D.expand_as}
         replacements: dict[str, Replacement] = {"sae": self.reconstructor}
         replacements |= {name: baselines[name] for name in ablations}
@@ -340,6 +343,9 @@ class _Evaluation:
             said = "stored rows" if store is not None else "rows in memory"
         else:
             said = "model run over tokens"
+        context_length = tokens.context_length if tokens else None
+        if store is not None:
+            context_length = store.manifest["tokens"]["context_length"]
         return Protocol(
             architecture=getattr(self.sae, "architecture", type(self.sae).__name__),
             d_in=self.sae.d_in,
@@ -347,7 +353,7 @@ class _Evaluation:
             sae_dtype=str(self.dtype).removeprefix("torch."),
             source=said,
             source_digest=self.source.digest if self.source is not None else tokens.digest if tokens else None,
-            context_length=store.manifest["tokens"]["context_length"] if store else tokens.context_length if tokens else None,
+            context_length=context_length,
             mask=self.mask.to_dict() if knows_mask or model is not None else None,
             model=model.identity.name if model else store.model["name"] if store else None,
             model_dtype=model.identity.dtype if model else store.model["dtype"] if store else None,

@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from neuronmap.evaluation.metrics import DensityHistogram
 
-__all__ = ["dead_bound", "density_histogram", "density_text"]
+__all__ = ["dead_density_bound", "density_histogram", "density_text"]
 
 _BINS_A_DECADE = 2
 _BAR_EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def dead_bound(tokens: int) -> float:
+def dead_density_bound(tokens: int) -> float:
     """Upper 95 % bound on the density of a feature that never fired on ``tokens`` tokens: 3 / N (rule of three)."""
     return min(1.0, 3.0 / tokens) if tokens else 1.0
 
@@ -59,8 +59,7 @@ def density_text(histogram: DensityHistogram, width: int = 40) -> str:
     """
     labels = [f"never in {histogram.tokens:,}"]
     labels += [
-        f"{10**low:.2g} to {10**high:.2g}"
-        for low, high in zip(histogram.edges[:-1], histogram.edges[1:], strict=True)
+        f"{10**low:.2g} to {10**high:.2g}" for low, high in zip(histogram.edges[:-1], histogram.edges[1:], strict=True)
     ]
     counts = [histogram.never, *histogram.counts]
     most, total = max(max(counts), 1), max(sum(counts), 1)

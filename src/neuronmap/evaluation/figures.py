@@ -5,14 +5,14 @@ Shapes: R resamples (1 for the exact totals), D = d_in, F = d_sae.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from neuronmap.evaluation.bootstrap import Resampler, Totals, ratio
-from neuronmap.evaluation.density import dead_bound, density_histogram
+from neuronmap.evaluation.density import dead_density_bound, density_histogram
 from neuronmap.evaluation.metrics import Behaviour, Estimate, Reconstruction, Sparsity, Spread, Weights
 from neuronmap.evaluation.rows import RowSums
 from neuronmap.evaluation.splice import SplicedSums
@@ -34,55 +34,54 @@ def explained_variance_median(totals: Totals, varies_D: Tensor) -> Tensor:
     return (1.0 - ratio(totals["r2_D"], variance_RD))[:, varies_D].quantile(0.5, dim=1)
 
 
+def quotient(top: str, bottom: str) -> Callable[[Totals], Tensor]:
+    """The figure top / bottom."""
+    return lambda totals: ratio(totals[top], totals[bottom])
+
+
 def reconstruction_of(sums: RowSums, resampler: Resampler, totals: tuple[Totals, Totals]) -> Reconstruction:
     """The reconstruction section: values from the meter, errors from the resampled totals."""
-    result = sums.meter.result()
-    rows = result.rows
+    result = sums.result()
+    varies_D = sums.meter.varying_dimensions().cpu()
 
-    def one(value: float | None, figure: Callable[[Totals], Tensor], count: int, undefined: str) -> Estimate:
-        return resampler.estimate(totals, figure, count, undefined=undefined, value=value)
-
-    def quotient(top: str, bottom: str) -> Callable[[Totals], Tensor]:
-        return lambda t: ratio(t[top], t[bottom])
+    def one(name: str, figure: Callable[[Totals], Tensor], count: int = result.rows) -> Estimate:
+        value: float | None = getattr(result, name)
+        if value is None:
+            return Estimate(value=None, count=count, reason=result.notes[name])
+        return resampler.estimate(totals, figure, count, undefined="not finite", value=value)
 
     return Reconstruction(
-        explained_variance=one(result.explained_variance, explained_variance, rows, "the rows do not vary"),
-        explained_variance_median=one(
-            result.explained_variance_median,
-            lambda t: explained_variance_median(t, varies_D),
-            rows,
-            "no dimension varies",
-        ),
+        explained_variance=one("explained_variance", explained_variance),
+        explained_variance_median=one("explained_variance_median", lambda t: explained_variance_median(t, varies_D)),
         dimensions=result.dimensions,
-        mse=one(result.mse, quotient("r2", "rows"), rows, "no rows"),
-        cosine=one(result.cosine, quotient("cos", "cos_rows"), result.cosine_rows, "x or x̂ is zero on every row"),
-        norm_ratio=one(result.norm_ratio, quotient("ratio", "ratio_rows"), result.norm_ratio_rows, "x is zero on every row"),
-        bias=one(result.bias, quotient("xhat2", "x_xhat"), rows, "E[x·x̂] is zero"),
+        mse=one("mse", quotient("r2", "rows")),
+        cosine=one("cosine", quotient("cos", "cos_rows"), result.cosine_rows),
+        norm_ratio=one("norm_ratio", quotient("ratio", "ratio_rows"), result.norm_ratio_rows),
+        bias=one("bias", quotient("xhat2", "x_xhat")),
     )
 
 
 def sparsity_of(sums: RowSums, resampler: Resampler, totals: tuple[Totals, Totals]) -> Sparsity:
     """The sparsity section; counts of features have no bootstrap error (a resample forgets rare features)."""
-    result = sums.meter.result()
-    rows, fired_F = result.rows, sums.meter.fired_F.cpu()
-    density_F = fired_F.double() / rows
-    often_F = density_F > 0.1
-    dead = int((fired_F == 0).sum())
-
-    def per_row(value: float | None, name: str) -> Estimate:
-        return resampler.estimate(totals, lambda t: ratio(t[name], t["rows"]), rows, undefined="no rows", value=value)
-
+    result = sums.result()
+    fired_F = sums.meter.fired_F.cpu()
+    often_F = fired_F * 10 > result.rows
     total = int(fired_F.sum())
+
+    def per_row(name: str) -> Estimate:
+        value: float | None = getattr(result, name)
+        return resampler.estimate(totals, quotient(name, "rows"), result.rows, undefined="no rows", value=value)
+
     return Sparsity(
-        l0=per_row(result.l0, "l0"),
-        l1=per_row(result.l1, "l1"),
-        dead=dead,
-        dead_share=dead / len(fired_F),
-        dead_bound=dead_bound(rows),
-        dense_1pct=int((density_F > 0.01).sum()),
-        dense_10pct=int(often_F.sum()),
-        dense_10pct_share=float(fired_F[often_F].sum()) / total if total else None,
-        histogram=density_histogram(fired_F.numpy(), rows),
+        l0=per_row("l0"),
+        l1=per_row("l1"),
+        dead_at_n=result.dead_at_n,
+        dead_density_bound=dead_density_bound(result.rows),
+        fraction_alive=result.fraction_alive or 0.0,
+        fraction_above_1_percent=result.fraction_above_1_percent or 0.0,
+        fraction_above_10_percent=result.fraction_above_10_percent or 0.0,
+        firings_above_10_percent=int(fired_F[often_F].sum()) / total if total else None,
+        histogram=density_histogram(fired_F.numpy(), result.rows),
     )
 
 

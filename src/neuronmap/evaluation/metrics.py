@@ -96,18 +96,18 @@ class Sparsity(FrozenConfig):
     """Active features a token."""
     l1: Estimate
     """Sum of feature activations a token, each weighted by the norm of its decoder row."""
-    dead: int = Field(ge=0)
-    """Features that were active on none of the scored tokens (dead@N)."""
-    dead_share: float = Field(ge=0, le=1, allow_inf_nan=False)
-    """The same as a share of all features."""
-    dead_bound: float = Field(ge=0, le=1, allow_inf_nan=False)
+    dead_at_n: int = Field(ge=0)
+    """Features that were active on none of the N scored tokens."""
+    dead_density_bound: float = Field(ge=0, le=1, allow_inf_nan=False)
     """What never firing on N tokens proves (95 %): such a feature's density is below 3 / N."""
-    dense_1pct: int = Field(ge=0)
-    """Features active on more than 1 % of the tokens."""
-    dense_10pct: int = Field(ge=0)
-    """Features active on more than 10 % of the tokens."""
-    dense_10pct_share: float | None = Field(allow_inf_nan=False)
-    """Share of all activations that those take; null when nothing is active."""
+    fraction_alive: float = Field(ge=0, le=1, allow_inf_nan=False)
+    """Share of the features that were active at least once."""
+    fraction_above_1_percent: float = Field(ge=0, le=1, allow_inf_nan=False)
+    """Share of the features that are active on more than 1 % of the tokens."""
+    fraction_above_10_percent: float = Field(ge=0, le=1, allow_inf_nan=False)
+    """Share of the features that are active on more than 10 % of the tokens."""
+    firings_above_10_percent: float | None = Field(ge=0, le=1, allow_inf_nan=False)
+    """Share of all firings that belong to those; null when nothing fires."""
     histogram: DensityHistogram
     """Density histogram."""
 

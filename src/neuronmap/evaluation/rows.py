@@ -21,6 +21,7 @@ from neuronmap.activations import ActivationStore, RowSource
 from neuronmap.corpora import ContextBatch, TokenSet
 from neuronmap.errors import InputError, MismatchError
 from neuronmap.saes import ReconstructionMeter
+from neuronmap.saes.meter import ReconstructionMetrics
 
 __all__ = ["Autoencoder", "Reconstructor", "RowSums", "SpreadContexts", "Units", "rows_of_source"]
 
@@ -29,6 +30,7 @@ _MOST_UNITS = 2000
 
 _BLOCK_ROWS = 128
 _PIECE_ROWS = 4096
+_SPREAD_ROWS = 512
 _CHUNK_VALUES = 16 << 20
 
 
@@ -112,13 +114,16 @@ class RowSums:
             self.meter.update(x_nD, xhat_nD, f_nF, self._norm_F)
             self._sum(x_nD, f_nF, xhat_nD, unit_N[part])
 
+    def result(self) -> ReconstructionMetrics:
+        """The meter's figures."""
+        return self.meter.result()
+
     @property
     def rows(self) -> int:
         """Rows counted so far."""
         return int(self._sums["rows"].sum())
 
-    @property
-    def mean_D(self) -> Tensor:
+    def mean(self) -> Tensor:
         """float64 [D]: mean of the rows."""
         mean_D: Tensor = self._sums["x_D"].sum(0) / self.rows
         return mean_D
@@ -201,10 +206,12 @@ def rows_of_source(source: RowSource, most_rows: int | None) -> Iterator[tuple[T
         rows [n, D] in the stored dtype, and the context of each [n] (its own number, for rows that know none).
     """
     wanted = source.num_rows if most_rows is None else min(most_rows, source.num_rows)
-    pieces = -(-wanted // _PIECE_ROWS)
+    left_out = source.num_rows - wanted
+    pieces = -(-wanted // (_SPREAD_ROWS if left_out else _PIECE_ROWS))
     for piece in range(pieces):
-        start = piece * _PIECE_ROWS if wanted == source.num_rows else piece * source.num_rows // pieces
-        stop = min(start + min(_PIECE_ROWS, wanted - piece * _PIECE_ROWS), source.num_rows)
+        taken, stop_taken = (wanted * at // pieces for at in (piece, piece + 1))
+        start = taken + left_out * piece // pieces
+        stop = start + stop_taken - taken
         if isinstance(source, ActivationStore):
             context_n = torch.from_numpy(source.provenance(start, stop).context).long()
         else:
@@ -237,5 +244,3 @@ class SpreadContexts:
 
     def summary(self) -> str:
         return f"{self.num_contexts:,} of {self._tokens.summary()}"
-
-

@@ -109,7 +109,7 @@ class MetricFilter:
 
 def name_matches(name: str | None, wanted: str) -> bool:
     """Whole name or its last part after ``/``, any case; ``*``, ``?`` and ``[...]`` as in file names."""
-    if name is None:
+    if not name:
         return False
     name, wanted = name.lower(), wanted.lower()
     return any(fnmatch.fnmatchcase(candidate, wanted) for candidate in (name, name.rsplit("/", 1)[-1]))

@@ -44,7 +44,8 @@ def differences(
         metadata: the bundle's block.
         d_in: width of the SAE.
         model: identity record of the model (``ModelIdentity.to_dict()``).
-        hook: record of the hook as found on the model (``module_path``, ``side``, ``width``); None if not looked up.
+        hook: record of the hook as found on the model (``module_path``, ``side``, ``width``); empty if the model has no
+            such module, None if it was not looked up.
 
     Returns:
         The worst first; empty if it fits.
@@ -67,7 +68,7 @@ def differences(
             found.append(Difference("width", str(d_in), str(width), "impossible"))
     if hook is not None and stored_hook.get("module_path"):
         ours = f"{stored_hook['module_path']}:{stored_hook.get('side', 'out')}"
-        theirs = f"{hook.get('module_path')}:{hook.get('side', 'out')}"
+        theirs = f"{hook['module_path']}:{hook['side']}" if "side" in hook else "no such module"
         if ours != theirs:
             found.append(Difference("hook", ours, theirs, "wrong"))
     same = stored.get("model_digest") is not None and stored.get("model_digest") == model.get("model_digest")

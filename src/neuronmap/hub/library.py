@@ -483,5 +483,5 @@ def _look_up_hook(model: LanguageModel, metadata: BundleMetadata) -> dict[str, A
         if stored.get("layer") is not None and stored.get("component"):  # an SAE from elsewhere
             return _hook_record(resolve_hook(model, layer=stored["layer"], component=stored["component"]))
     except HookPointError:
-        return {"module_path": "no such module", "side": stored.get("side", "out")}
+        return {}
     return None

@@ -158,10 +158,10 @@ def evaluate_entry(
     if source is None:
         raise InputError(f"{entry.id} was not trained on text that can be opened by name.", hint="Give --text.")
     language_model = load_model(name, revision=config.revision if config and model is None else None, progress=progress)
-    sae = hub.load(entry.id, model=language_model.identity, force=force)
+    sae = hub.load(entry.id, model=language_model, force=force, progress=progress)
     length = config.context_length if config else 128
     found = tokenize(
-        open_corpus(source, split=config.corpus_split if config and text is None else None),
+        open_corpus(source, **(config.corpus_fields() if config and text is None else {})),
         language_model.tokenizer,
         context_length=length,
         part="heldout" if text is None else "all",
@@ -170,7 +170,6 @@ def evaluate_entry(
         tokenizer_digest=language_model.identity.tokenizer_digest,
         progress=progress,
     )
-    progress.note(found.summary())
     metrics = evaluate_sae(
         sae,
         found,

@@ -9,8 +9,9 @@ Shapes: B rows, D = d_in, F = d_sae, M = dead features.
 
 The gradient reaches W_dec and, through f, W_enc, b_enc and b_dec; only dead features' rows and columns get any. Two
 choices where libraries differ. The ReLU is kept (OpenAI, dictionary_learning; SAELens drops it): a dead feature learns
-what it could say at inference, where a negative activation does not exist. The loss is not scaled by M / aux_k: it touches
-the dead only, and Adam would undo the scale.
+what it could say at inference, where a negative activation does not exist. On sparse synthetic data with three quarters of
+the features killed, dropping it revived all of them but took explained variance from 0.86 to 0.79 (TopK, no AuxK:
+0.80). The loss is not scaled by M / aux_k: it touches the dead only, and Adam would undo the scale.
 
 Cost: four products of the width of the dead, B D M each, sparse or dense as their activations are; none when none is dead.
 """

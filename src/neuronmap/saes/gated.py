@@ -131,14 +131,14 @@ class GatedSAE(SparseAutoencoder):
         g_gate_BF.add_(norm_F, alpha=weight)
         dense.keep_where_positive(g_gate_BF, gate_BF)
         dense.keep_where_positive(g_f_BF, f_BF)
-        torch.sum(g_gate_BF, dim=0, out=dense.gradient_of(self.b_gate))
+        g_gate_F = torch.sum(g_gate_BF, dim=0, out=dense.gradient_of(self.b_gate))
         g_mag_F = torch.sum(g_f_BF, dim=0, out=dense.gradient_of(self.b_mag))
         # Where the gradient is not zero, c @ W_enc * exp(r_mag) = f - b_mag, so the product itself is not needed again.
         g_scale_F = torch.sum(f_BF.mul_(g_f_BF), dim=0, out=dense.gradient_of(self.r_mag))
         g_scale_F.addcmul_(self.b_mag, g_mag_F, value=-1.0)
 
         g_pre_BF = g_gate_BF.addcmul_(g_f_BF, scale_F)
-        g_pre_sum_F = torch.addcmul(self.b_gate.grad, g_mag_F, scale_F)
+        g_pre_sum_F = torch.addcmul(g_gate_F, g_mag_F, scale_F)
         dense.encoder_gradients(c_BD, g_pre_BF, g_pre_sum_F, self.W_enc, self.b_dec)
         total = mse + state.sparsity_scale * self._penalty * sparsity + aux
         return StepLoss(total, {"mse": mse, "sparsity": sparsity, "aux": aux}, fired_F)

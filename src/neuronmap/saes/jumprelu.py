@@ -8,23 +8,28 @@ Shapes: B rows of a batch, D = d_in, F = d_sae.
 
 ``step``: sparsity counts active features, L0 = mean_b sum_j 1[pre_j > threshold_j], and steers them to a target,
     target_weight * (L0 / target_l0 - 1)^2, or charges for each one, sparsity_penalty * L0.
-``tanh``: sparsity = sparsity_penalty * mean_b sum_j tanh(tanh_scale * f_j * |W_dec_j|)
-    (Anthropic, Circuits Updates January 2025), smooth, so that encoder and decoder feel it too.
+``tanh``: sparsity = sparsity_penalty * mean_b sum_j tanh(c * f_j * |W_dec_j|), c = tanh_scale * sqrt(D)
+    (Anthropic, Circuits Updates January 2025): smooth, so that encoder and decoder feel it too.
 
 A step has no gradient, so its derivative is estimated by a rectangle of width ``bandwidth`` (e) around the
-threshold, on *pre-activations*: features just below their threshold, whose activation is 0, count as well.
+threshold t, on *pre-activations*: features just below their threshold, whose activation is 0, count as well.
 
     d 1[pre > t] / dt   ~  -(1/e) 1[|pre - t| < e/2]
-    d f / dt            ~  -(t/e) 1[|pre - t| < e/2]          (step: only to t; tanh: the negative to pre as well)
+    d f / dt            ~  -(t/e) 1[|pre - t| < e/2]          (step: only to t; tanh: its negative to pre as well)
 
 Thresholds are trained as they are and kept at or above zero by a clamp after each step. Trained as logarithms they
 barely move: Adam changes a parameter by about the learning rate, and from 0.001 to 0.1 the logarithm has 4.6 to go.
+
+Units. Inputs have E|x|^2 = 1. Papers that scale to E|x|^2 = D have activations sqrt(D) times ours, so their
+lengths (threshold, bandwidth) divide by sqrt(D), their tanh slope multiplies by it, and, their squared error being D
+times ours, their sparsity weights divide by D and the dead penalty, which is itself a length, by sqrt(D).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal, cast
+from statistics import NormalDist
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -37,6 +42,12 @@ from neuronmap.saes.workspace import Workspace
 
 __all__ = ["JumpReLUOptions", "JumpReLUSAE"]
 
+_USUAL_L0 = 64.0
+_START_FACTOR = 4.0
+_USUAL_TANH_PENALTY = 0.005
+_STEP_BANDWIDTH, _TANH_BANDWIDTH = 0.25, 2.0  # times 1/sqrt(D)
+_DEAD_PENALTY = 3e-6  # times 1/sqrt(D)
+
 
 class JumpReLUOptions(ArchitectureOptions):
     """Settings of :class:`JumpReLUSAE`. Lengths are on the scale of inputs with E|x|^2 = 1."""
@@ -44,79 +55,138 @@ class JumpReLUOptions(ArchitectureOptions):
     sparsity_form: Literal["step", "tanh"] = "step"
     """Penalise the number of active features (step) or a smooth saturating version (tanh)."""
     target_l0: float | None = Field(default=None, gt=0)
-    """step: active features per row to steer to; when sparsity_penalty is left out too, 64 or an eighth of the features."""
-    target_weight: float = Field(default=1.0, gt=0)
-    """step: weight of (L0 / target_l0 - 1)^2."""
+    """step: active features per row to steer to; 64, or an eighth of the features if less, when sparsity_penalty is left out too."""
+    target_weight: float = Field(default=5.0, gt=0)
+    """step: weight of (L0 / target_l0 - 1)^2. L0 settles above the target by a share inversely proportional to it."""
     sparsity_penalty: float | None = Field(default=None, gt=0)
-    """Weight of the sparsity term in place of a target: for tanh (0.005 when left out), or for step the charge for each active feature."""
+    """step: charge for each active feature, in place of a target. tanh: weight of the tanh term, 0.005 when left out."""
     bandwidth: float | None = Field(default=None, gt=0)
-    """Width of the window around the threshold in which its gradient acts."""
-    initial_threshold: float | None = Field(default=None, gt=0)
-    """Threshold of all features before the first step."""
+    """Width of the window around the threshold in which its gradient acts; 0.25 (tanh: 2) / sqrt(d_in) when left out."""
+    initial_l0: float | None = Field(default=None, gt=0)
+    """About how many features are active per row before the first step; 4 times the target (or 256) when left out, half of all at most."""
     tanh_scale: float = Field(default=4.0, gt=0)
-    """tanh: how fast the penalty saturates, in units of sqrt(D): the slope at 0 on inputs with E|x|^2 = D."""
+    """tanh: slope of the tanh at zero, in units of sqrt(d_in)."""
     dead_penalty: float | None = Field(default=None, ge=0)
-    """Weight of the term that pulls dead features back."""
+    """Weight of the term that pulls dead features back; 3e-6 / sqrt(d_in) when left out, 0 turns it off."""
+
+    @model_validator(mode="after")
+    def _one_sparsity_term(self) -> Self:
+        """Refuse settings of which one would be ignored."""
+        if self.target_l0 is not None and self.sparsity_form == "tanh":
+            raise ConfigError(
+                f"JumpReLUOptions.target_l0 = {self.target_l0} does not apply to sparsity_form = 'tanh', which is set by "
+                "sparsity_penalty.",
+                hint="Leave target_l0 out, or use sparsity_form = 'step'.",
+            )
+        if self.target_l0 is not None and self.sparsity_penalty is not None:
+            raise ConfigError(
+                f"JumpReLUOptions.target_l0 = {self.target_l0} and sparsity_penalty = {self.sparsity_penalty} exclude "
+                "each other: steer to a number of active features, or charge for each.",
+                hint="Leave one of them out; target_weight says how firmly the target is held.",
+            )
+        return self
+
+    def check_width(self, d_in: int, d_sae: int) -> None:
+        """Refuse a target that the SAE is too narrow for."""
+        del d_in
+        for name in ("target_l0", "initial_l0"):
+            value = getattr(self, name)
+            if value is not None and value > d_sae:
+                raise ConfigError(f"JumpReLUOptions.{name} = {value} is more than the {d_sae} features there are.")
 
 
 class JumpReLUSAE(SparseAutoencoder):
+    """JumpReLU SAE: each feature has its own threshold, below which it is off and above which it is not shrunk.
+
+    Args:
+        d_in: width of the activation, D.
+        d_sae: number of features, F.
+        options: :class:`JumpReLUOptions`; None for the defaults.
+        device: where the parameters live.
+        dtype: float32 for training; float64 is for tests.
+
+    Attributes:
+        target_l0: the target in force, or None where there is none.
+        bandwidth: the window in force.
+    """
+
     architecture: ClassVar[str] = "jumprelu"
     Options: ClassVar[type[ArchitectureOptions]] = JumpReLUOptions
     revival: ClassVar[Revival] = "none"
 
     b_enc: nn.Parameter
+    """[F]"""
     threshold: nn.Parameter
+    """[F], not below zero"""
 
-    def __init__(self, d_in, d_sae, options=None, *, device=None, dtype=torch.float32):
+    def __init__(
+        self,
+        d_in: int,
+        d_sae: int,
+        options: ArchitectureOptions | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__(d_in, d_sae, options, device=device, dtype=dtype)
         chosen = cast(JumpReLUOptions, self.options)
-        unit = 1 / math.sqrt(d_in)
-        self.tanh = chosen.sparsity_form == "tanh"
-        self.bandwidth = chosen.bandwidth if chosen.bandwidth is not None else (2.0 * unit if self.tanh else 0.001)
-        self.initial_threshold = chosen.initial_threshold if chosen.initial_threshold is not None else (0.1 * unit if self.tanh else 0.001)
-        self.tanh_slope = chosen.tanh_scale / unit
-        self.dead_penalty = chosen.dead_penalty if chosen.dead_penalty is not None else 3e-6 * unit
-        self.ste_to_input = self.tanh
-        self.target = None
-        if not self.tanh and chosen.sparsity_penalty is None:
-            self.target = chosen.target_l0 if chosen.target_l0 is not None else min(64.0, d_sae / 8)
-        self.weight = chosen.target_weight if self.target is not None else (chosen.sparsity_penalty or 0.005)
+        unit = 1.0 / math.sqrt(d_in)
+        self._tanh = chosen.sparsity_form == "tanh"
+        self.target_l0: float | None = None
+        if not self._tanh and chosen.sparsity_penalty is None:
+            self.target_l0 = chosen.target_l0 or min(_USUAL_L0, d_sae / 8)
+        self._weight = chosen.target_weight if self.target_l0 else chosen.sparsity_penalty or _USUAL_TANH_PENALTY
+        self.bandwidth = chosen.bandwidth or unit * (_TANH_BANDWIDTH if self._tanh else _STEP_BANDWIDTH)
+        self._slope = chosen.tanh_scale / unit
+        self._dead_penalty = _DEAD_PENALTY * unit if chosen.dead_penalty is None else chosen.dead_penalty
         self.b_enc = nn.Parameter(torch.zeros(d_sae, device=device, dtype=dtype))
-        self.threshold = nn.Parameter(torch.full((d_sae,), self.initial_threshold, device=device, dtype=dtype))
+        self.threshold = nn.Parameter(torch.zeros(d_sae, device=device, dtype=dtype))
 
-    def encode(self, x):
+    def encode(self, x: Tensor) -> Tensor:
+        """Pre-activations where they exceed the feature's threshold (strictly), else zero."""
         pre = self.pre_activations(x)
         return torch.relu(pre) * (pre > self.threshold)
 
-    def initialise(self, mean_D, generator):
-        super().initialise(mean_D, generator)
-        with torch.no_grad():
-            self.threshold.fill_(self.initial_threshold)
+    def initialise(self, mean_D: Tensor, generator: torch.Generator) -> None:
+        """As every SAE, and thresholds at which about ``initial_l0`` features are active.
 
-    def training_loss(self, x_BD, state):
+        Encoder columns start as random unit vectors, so pre-activations are close to normal with variance
+        E|x - mean|^2 / D, and E|x - mean|^2 = 1 - |mean|^2. Starting dense instead (a threshold near zero)
+        overshoots the input many times over, and a short run ends before thresholds have climbed.
+        """
+        super().initialise(mean_D, generator)
+        chosen = cast(JumpReLUOptions, self.options)
+        start = min(chosen.initial_l0 or _START_FACTOR * (self.target_l0 or _USUAL_L0), self.d_sae / 2)
+        variance = max(1.0 - float(mean_D.double().square().sum()), 1e-3) / self.d_in
+        with torch.no_grad():
+            self.threshold.fill_(NormalDist().inv_cdf(1.0 - start / self.d_sae) * math.sqrt(variance))
+
+    def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:
+        """The loss at the top of this file, by autograd."""
         pre_BF = self.pre_activations(x_BD)
         gate_BF = (pre_BF > self.threshold).to(pre_BF.dtype)
         window_BF = ((pre_BF - self.threshold).abs() < self.bandwidth / 2).to(pre_BF.dtype)
-        distance_BF = (pre_BF if self.ste_to_input else pre_BF.detach()) - self.threshold
-        # Value 0; gradient that of the step estimated by the rectangle.
-        step_BF = window_BF / self.bandwidth * (distance_BF - distance_BF.detach())
+        over_BF = (pre_BF if self._tanh else pre_BF.detach()) - self.threshold
+        # Its value is 0; its gradient is the estimate for the step.
+        step_BF = window_BF / self.bandwidth * (over_BF - over_BF.detach())
         f_BF = pre_BF * gate_BF + self.threshold.detach() * step_BF
         norm_F = torch.linalg.vector_norm(self.W_dec, dim=1)
         mse = (x_BD - self.decode(f_BF)).square().sum(dim=1).mean()
-        if self.tanh:
-            sparsity = torch.tanh(self.tanh_slope * f_BF * norm_F).sum(dim=1).mean()
+        if self._tanh:
+            sparsity = torch.tanh(self._slope * f_BF * norm_F).sum(dim=1).mean()
         else:
             l0 = (gate_BF + step_BF).sum(dim=1).mean()
-            sparsity = l0 if self.target is None else (l0 / self.target - 1).square()
-        total = mse + state.sparsity_scale * self.weight * sparsity
+            sparsity = l0 if self.target_l0 is None else (l0 / self.target_l0 - 1).square()
+        total = mse + state.sparsity_scale * self._weight * sparsity
         parts = {"mse": mse, "sparsity": sparsity}
-        if state.dead_F is not None and self.dead_penalty > 0:
+        if state.dead_F is not None and self._dead_penalty > 0:
             parts["aux"] = (torch.relu(self.threshold - pre_BF) * norm_F * state.dead_F).sum(dim=1).mean()
-            total = total + self.dead_penalty * parts["aux"]
+            total = total + self._dead_penalty * parts["aux"]
         return StepLoss(total, parts, gate_BF.detach().sum(dim=0).to(torch.int64))
 
     @torch.no_grad()
-    def loss_and_gradients(self, x_BD, state, workspace):
+    def loss_and_gradients(self, x_BD: Tensor, state: StepState, workspace: Workspace) -> StepLoss:
+        """The same by hand: five matrix products, three B x F buffers, a fourth for tanh or while features are dead."""
         rows, dtype = len(x_BD), x_BD.dtype
         c_BD = workspace.get("c", (rows, self.d_in), dtype)
         error_BD = workspace.get("error", (rows, self.d_in), dtype)
@@ -124,6 +194,8 @@ class JumpReLUSAE(SparseAutoencoder):
         f_BF = workspace.get("f", (rows, self.d_sae), dtype)
         g_BF = workspace.get("g", (rows, self.d_sae), dtype)
         norm_F = torch.linalg.vector_norm(self.W_dec, dim=1)
+        g_threshold_F = dense.gradient_of(self.threshold).zero_()
+        weight = state.sparsity_scale * self._weight
 
         torch.sub(x_BD, self.b_dec, out=c_BD)
         torch.addmm(self.b_enc, c_BD, self.W_enc, out=pre_BF)
@@ -133,61 +205,78 @@ class JumpReLUSAE(SparseAutoencoder):
         error_BD.mul_(2.0 / rows)
         dense.decoder_gradients(f_BF, error_BD, self.W_dec, self.b_dec, g_BF)
 
-        weight = state.sparsity_scale * self.weight
-        per_l0 = None
-        if self.tanh:
-            t_BF = workspace.get("t", (rows, self.d_sae), dtype)
-            slope_F = norm_F * self.tanh_slope
-            torch.mul(f_BF, slope_F, out=t_BF).tanh_()
-            sparsity = t_BF.sum(dim=0).sum() / rows
-            t_BF.mul_(t_BF)
-            slope_F *= weight / rows
-            g_BF.addcmul_(t_BF, slope_F, value=-1.0).add_(slope_F)
-            g_norm_F = f_BF.sum(dim=0) - t_BF.mul_(f_BF).sum(dim=0)
-            dense.add_norm_gradient(self.W_dec, norm_F, g_norm_F * (weight / rows * self.tanh_slope))
+        g_l0: Tensor | None = None
+        if self._tanh:
+            sparsity = self._add_tanh(f_BF, g_BF, norm_F, weight / rows, workspace)
         else:
-            l0 = fired_F.sum().to(dtype) / rows
-            if self.target is None:
-                sparsity, per_l0 = l0, torch.full_like(l0, weight)
-            else:
-                sparsity, per_l0 = (l0 / self.target - 1).square(), (l0 / self.target - 1) * (2 * weight / self.target)
+            sparsity, g_l0 = self._count_term(fired_F.sum().to(dtype) / rows, weight)
         total = mse + weight * sparsity
         parts = {"mse": mse, "sparsity": sparsity}
-        dead = state.dead_F is not None and self.dead_penalty > 0
-        if dead:
-            t_BF = workspace.get("t", (rows, self.d_sae), dtype)
-            torch.sub(self.threshold, pre_BF, out=t_BF).relu_()
-            gap_F = t_BF.sum(dim=0).mul_(state.dead_F)
-            parts["aux"] = torch.dot(gap_F, norm_F) / rows
-            total = total + self.dead_penalty * parts["aux"]
-            dense.add_norm_gradient(self.W_dec, norm_F, gap_F * (self.dead_penalty / rows))
-            pull_F = norm_F * state.dead_F * (self.dead_penalty / rows)
-            below_F = t_BF.sign_().sum(dim=0)
-        # window
-        pre_BF.sub_(self.threshold).abs_().lt_(self.bandwidth / 2)
-        g_t = dense.gradient_of(self.threshold).zero_()
-        if per_l0 is not None:
-            g_t.add_(pre_BF.sum(dim=0) * per_l0, alpha=-1 / (self.bandwidth * rows))
-        pre_BF.mul_(g_BF)
-        slope_F = self.threshold / self.bandwidth
-        g_t.addcmul_(pre_BF.sum(dim=0), slope_F, value=-1.0)
+        below_BF: Tensor | None = None
+        if state.dead_F is not None and self._dead_penalty > 0:
+            below_BF = workspace.get("t", (rows, self.d_sae), dtype)
+            parts["aux"] = self._add_dead(pre_BF, below_BF, norm_F, state.dead_F)
+            total = total + self._dead_penalty * parts["aux"]
+
+        window_BF = pre_BF.sub_(self.threshold).abs_().lt_(self.bandwidth / 2)  # the last use of pre
+        if g_l0 is not None:
+            g_threshold_F.addcmul_(window_BF.sum(dim=0), g_l0, value=-1.0 / (self.bandwidth * rows))
+        window_BF.mul_(g_BF)
+        jump_F = self.threshold / self.bandwidth
+        g_threshold_F.addcmul_(window_BF.sum(dim=0), jump_F, value=-1.0)
         dense.keep_where_positive(g_BF, f_BF)
-        if self.ste_to_input:
-            g_BF.addcmul_(pre_BF, slope_F)
-        if dead:
-            g_BF.addcmul_(t_BF, pull_F, value=-1.0)
-            g_t.addcmul_(below_F, pull_F)
+        if self._tanh:
+            g_BF.addcmul_(window_BF, jump_F)
+        if below_BF is not None:
+            g_BF.sub_(below_BF)
         g_sum_F = torch.sum(g_BF, dim=0, out=dense.gradient_of(self.b_enc))
         dense.encoder_gradients(c_BD, g_BF, g_sum_F, self.W_enc, self.b_dec)
         return StepLoss(total, parts, fired_F)
 
-    def after_step(self, loss, state):
+    def _count_term(self, l0: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+        """The step form's sparsity term and the gradient of its weighted value with respect to L0, both 0-d."""
+        if self.target_l0 is None:
+            return l0, torch.full_like(l0, weight)
+        excess = l0 / self.target_l0 - 1
+        return excess.square(), excess * (2.0 * weight / self.target_l0)
+
+    def _add_tanh(self, f_BF: Tensor, g_BF: Tensor, norm_F: Tensor, weight: float, workspace: Workspace) -> Tensor:
+        """Add the tanh term's gradients to ``g_BF`` and ``W_dec.grad``; return the term. ``weight`` is per row."""
+        t_BF = workspace.get("t", tuple(f_BF.shape), f_BF.dtype)
+        slope_F = norm_F * self._slope
+        torch.mul(f_BF, slope_F, out=t_BF).tanh_()
+        sparsity = t_BF.sum(dim=0).sum() / len(f_BF)
+        t_BF.mul_(t_BF)  # 1 - t^2 is the derivative
+        slope_F.mul_(weight)
+        g_BF.addcmul_(t_BF, slope_F, value=-1.0).add_(slope_F)
+        g_norm_F = f_BF.sum(dim=0).sub_(t_BF.mul_(f_BF).sum(dim=0)).mul_(weight * self._slope)
+        dense.add_norm_gradient(self.W_dec, norm_F, g_norm_F)
+        return sparsity
+
+    def _add_dead(self, pre_BF: Tensor, below_BF: Tensor, norm_F: Tensor, dead_F: Tensor) -> Tensor:
+        """Add the dead term's gradients to ``threshold.grad`` and ``W_dec.grad``; return the term, before its weight.
+
+        Leaves in ``below_BF`` what has to be subtracted from the gradient of ``pre_BF``.
+        """
+        weight = self._dead_penalty / len(pre_BF)
+        torch.sub(self.threshold, pre_BF, out=below_BF).relu_()
+        gap_F = below_BF.sum(dim=0).mul_(dead_F)
+        dense.add_norm_gradient(self.W_dec, norm_F, gap_F * weight)
+        pull_F = norm_F * dead_F * weight
+        below_BF.sign_().mul_(pull_F)
+        dense.gradient_of(self.threshold).add_(below_BF.sum(dim=0))
+        return torch.dot(gap_F, norm_F) / len(pre_BF)
+
+    def after_step(self, loss: StepLoss, state: StepState) -> None:
+        """Unit decoder rows, and thresholds not below zero, where a negative pre-activation would count as active."""
         super().after_step(loss, state)
         with torch.no_grad():
             self.threshold.clamp_(min=0.0)
 
-    def scaled_tensors(self):
+    def scaled_tensors(self) -> list[Tensor]:
+        """Both biases and the thresholds."""
         return [self.b_dec, self.b_enc, self.threshold]
 
-    def saelens_config(self):
+    def saelens_config(self) -> dict[str, Any]:
+        """SAELens' name for it."""
         return {"architecture": "jumprelu"}

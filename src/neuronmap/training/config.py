@@ -161,6 +161,11 @@ class SAEConfig(FrozenConfig):
                 f"SAEConfig.component = {self.component!r} is an explicit module path, which already names its layer; "
                 f"layer = {self.layer} must be left out."
             )
+        for name in ("max_tokens", "heldout_tokens"):
+            if (value := getattr(self, name)) is not None and value < self.context_length:
+                raise ConfigError(
+                    f"SAEConfig.{name} = {value} is less than one context (context_length = {self.context_length})."
+                )
         if self.skip_first_positions >= self.context_length:
             raise ConfigError(
                 f"SAEConfig.skip_first_positions = {self.skip_first_positions} leaves nothing of a context of "
@@ -187,6 +192,10 @@ class SAEConfig(FrozenConfig):
     def width(self, input_dim: int) -> int:
         """Number of features F for an activation of that width."""
         return self.hidden_dim if self.hidden_dim is not None else 8 * input_dim
+
+    def corpus_fields(self) -> dict[str, Any]:
+        """How the text source is read, as ``open_corpus`` takes it."""
+        return {"split": self.corpus_split, "text_column": self.text_column}
 
     def mask_fields(self) -> dict[str, Any]:
         """The fields that decide which positions are left out, as ``MaskConfig`` takes them."""

@@ -101,11 +101,16 @@ class TrainingData:
     def width(self) -> int:
         return self.rows.width
 
+    @property
+    def num_rows(self) -> int:
+        """Training rows; for a stream, those that pass the mask by their tokens (outliers are known only later)."""
+        return self.rows.num_rows
+
     def heldout_batches(self, scale: float, device: torch.device) -> Iterator[Tensor]:
         """Held-out rows times ``scale``, in float32 pieces [up to 4096, D], always in the same order."""
         for start in range(0, self.heldout.num_rows, _EVALUATION_ROWS):
             x_BD = self.heldout.read(start, min(start + _EVALUATION_ROWS, self.heldout.num_rows))
-            yield x_BD.to(device=device, dtype=torch.float32).mul_(scale)
+            yield x_BD.to(device=device, dtype=torch.float32) * scale
 
 
 def prepare(
@@ -171,7 +176,7 @@ def _from_text(config: SAEConfig, source: Any, model: Any, progress: Progress) -
     mask = MaskConfig(**config.mask_fields())
     rows: RowSource | ActivationStream
     if config.stream:
-        rows = ActivationStream(language_model, train, hook, mask=mask)
+        rows = ActivationStream(language_model, train, hook, mask=mask, progress=progress)
     else:
         rows = harvest(language_model, train, [hook], dtype=config.store_dtype, mask=mask, progress=progress)[hook.name]
     kept: RowSource
@@ -238,10 +243,10 @@ def _tokens(
             f"SAEConfig.context_length = {config.context_length} is longer than {language_model.identity.name} can read "
             f"({language_model.max_length} tokens)."
         )
-    corpus = open_corpus(source, split=config.corpus_split, text_column=config.text_column, revision=None)
+    corpus = open_corpus(source, **config.corpus_fields())
 
     def part(name: str, most: int | None) -> TokenSet:
-        tokens = tokenize(
+        return tokenize(
             corpus,
             language_model.tokenizer,
             context_length=config.context_length,
@@ -251,8 +256,6 @@ def _tokens(
             tokenizer_digest=language_model.identity.tokenizer_digest,
             progress=progress,
         )
-        progress.note(tokens.summary())
-        return tokens
 
     try:
         heldout = part("heldout", config.heldout_tokens)

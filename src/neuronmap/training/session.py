@@ -15,7 +15,8 @@ from torch import Tensor
 
 from neuronmap.activations import ShuffledBatches
 from neuronmap.errors import MismatchError, TrainingDivergedError
-from neuronmap.saes import ReconstructionMeter, ReconstructionMetrics, SparseAutoencoder, StepLoss, StepState, Workspace
+from neuronmap.saes import SparseAutoencoder, StepLoss, StepState, Workspace
+from neuronmap.saes.meter import ReconstructionMeter, ReconstructionMetrics
 from neuronmap.training.checkpoint import save_checkpoint
 from neuronmap.training.config import SAEConfig
 from neuronmap.training.data import TrainingData
@@ -227,9 +228,8 @@ def measure_heldout(sae: SparseAutoencoder, data: TrainingData, scale: float) ->
         scale: what rows are multiplied by first: the input scale while training, 1 for a folded SAE.
     """
     meter = ReconstructionMeter(sae.d_in, sae.d_sae)
-    norms_F = torch.linalg.vector_norm(sae.W_dec.detach(), dim=1)
     with torch.inference_mode():
         for x_BD in data.heldout_batches(scale, sae.device):
             f_BF = sae.encode(x_BD)
-            meter.update(x_BD, sae.decode(f_BF), f_BF, norms_F)
+            meter.update(x_BD, sae.decode(f_BF), f_BF)
     return meter.result()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,7 +183,8 @@ class SAETrainer:
             try:
                 session = self._session(run, data, start_from)
                 try:
-                    return self._finish(run, session, self._loop(run, session))
+                    self._loop(run, session)
+                    return self._finish(run, session)
                 finally:
                     session.batches.close()
             except torch.OutOfMemoryError as error:
@@ -200,7 +202,8 @@ class SAETrainer:
         device = _device(config, data)
         batches = ShuffledBatches(data.rows, config.batch_rows, seed=config.seed, scale=scale)
         try:
-            plan = make_plan(config, data.rows.num_rows, data.width, device, batches.nbytes)
+            row_bytes = data.width * data.rows.dtype.itemsize
+            plan = make_plan(config, data.num_rows, data.width, device, batches.bucket_rows * row_bytes)
             for line in plan.lines(config):
                 self.progress.note(line)
             sae = get_architecture(config.resolved_architecture)(
@@ -221,7 +224,7 @@ class SAETrainer:
             raise
         return session
 
-    def _loop(self, run: TrainingRun, session: Session) -> History:
+    def _loop(self, run: TrainingRun, session: Session) -> None:
         """Steps from where the session stands to the end of the plan."""
         plan, pace = session.plan, _Pace.of(self.config, session.plan.steps)
         history = History(run.history_path)
@@ -250,7 +253,6 @@ class SAETrainer:
                 raise
         for logger in loggers:
             logger.finish(history.rows[-1] if history.rows else {})
-        return history
 
     def _step(self, session: Session, pace: _Pace, history: History, loggers: Sequence[Logger], bar: Task) -> None:
         """One step with everything that is due after it."""
@@ -264,7 +266,7 @@ class SAETrainer:
                 measured = measure_heldout(session.sae, session.data, session.scale)
                 if measured.explained_variance is not None:
                     row["heldout_explained_variance"] = measured.explained_variance
-                row["heldout_l0"] = measured.l0
+                row["heldout_l0"] = measured.l0 or 0.0
             history.append(row)
             for logger in loggers:
                 logger.log(session.step, row)
@@ -273,7 +275,7 @@ class SAETrainer:
         if session.step % pace.checkpoint == 0 and not last:
             session.save()
 
-    def _finish(self, run: TrainingRun, session: Session, history: History) -> TrainingResult:
+    def _finish(self, run: TrainingRun, session: Session) -> TrainingResult:
         """Calibrate, fold, measure and write the bundle."""
         sae, data, scale = session.sae, session.data, session.scale
         if sae.calibrated:
@@ -284,18 +286,21 @@ class SAETrainer:
         sae.requires_grad_(False).eval()
         for parameter in sae.parameters():
             parameter.grad = None
-        metrics = {
-            **measure_heldout(sae, data, 1.0).to_dict(),
-            "dead_in_training": session.dead.count(),
-            "heldout": "in-sample: too little text to hold any out"
-            if data.heldout_is_training
-            else "held-out documents",
+        measured = measure_heldout(sae, data, 1.0).to_dict()
+        numbers = {name: value for name, value in measured.items() if isinstance(value, int | float)}
+        metrics: dict[str, Any] = {
+            "summary": {**numbers, "dead_in_training": session.dead.count()},
+            "heldout_is_training": data.heldout_is_training,
         }
         metadata = BundleMetadata(
             model=data.model,
             hook=data.hook,
-            corpus={**data.corpus, "context_length": self.config.context_length, "mask": data.mask.to_dict() if data.mask else None},
-            training=self.config.to_dict(),
+            corpus={
+                **data.corpus,
+                "context_length": self.config.context_length,
+                "mask": data.mask.to_dict() if data.mask else None,
+            },
+            training={**self.config.to_dict(), "corpus": run.source},
             seed=self.config.seed,
             tokens_seen=session.step * session.plan.batch_rows,
             steps=session.step,
@@ -307,6 +312,7 @@ class SAETrainer:
         if not run.bundle.exists():
             result.save(run.bundle)
         run.set("finished", step=session.step, bundle=str(run.bundle))
+        shutil.rmtree(run.checkpoints, ignore_errors=True)  # only an unfinished run can be resumed
         return result
 
 

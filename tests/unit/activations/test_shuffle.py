@@ -138,6 +138,7 @@ def test_blocks_are_spread_over_the_source_when_it_does_not_fit() -> None:
     assert plan.bucket_units <= 10_000
     assert len(blocks) >= 64
     assert blocks == sorted(blocks)
+    assert plan.blocks(1, 0) != blocks != plan.blocks(0, 1)  # an epoch groups them anew
     assert blocks[0][0] < 10_000
     assert blocks[-1][1] > 90_000
     covered = sorted(block for bucket in range(plan.num_buckets) for block in plan.blocks(3, bucket))
@@ -164,6 +165,14 @@ class Counted(ArrayRows):
     def read(self, start: int, stop: int, out: Any = None) -> torch.Tensor:
         self.reads += 1
         return super().read(start, stop, out)
+
+
+def test_the_memory_of_the_buffers_is_known_beforehand() -> None:
+    source = numbered(1000, 4)  # 16 bytes of values and 8 of order a row
+    alone = ShuffledBatches(source, 10, seed=0, prefetch=False)
+    assert alone.nbytes == 1000 * 24 + 10 * 16 + 2 * 10 * 16
+    ahead = ShuffledBatches(source, 10, seed=0, bucket_rows=100)
+    assert ahead.nbytes == 2 * 100 * 24 + 10 * 16 + 4 * 10 * 16
 
 
 def test_what_fits_in_one_bucket_is_read_once_for_all_epochs() -> None:

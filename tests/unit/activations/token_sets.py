@@ -65,7 +65,7 @@ class Notes(SilentProgress):
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.advanced = 0
+        self.advanced = 0  # by tasks that harvest
 
     def note(self, message: str) -> None:
         self.lines.append(message)
@@ -76,7 +76,7 @@ class Notes(SilentProgress):
 
         class Counting:
             def advance(self, amount: int, **figures: str) -> None:
-                owner.advanced += amount
+                owner.advanced += amount if title.startswith("Harvesting") else 0
 
         yield Counting()
 

@@ -127,8 +127,7 @@ def test_a_foreign_folder_is_left_alone(tiny_tokenizer: Any) -> None:
 def test_an_interrupt_leaves_nothing_half(tiny_tokenizer: Any, cache: Path, streamed: bool) -> None:
     class Interrupting(list[str]):
         def __iter__(self) -> Iterator[str]:
-            for text in super().__iter__():
-                yield text
+            yield from super().__iter__()
             if self.armed:
                 raise KeyboardInterrupt
 

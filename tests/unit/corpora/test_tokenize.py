@@ -228,7 +228,7 @@ def test_views(tiny_tokenizer: Any) -> None:
     assert flat(middle) == flat(heldout)[16:48]
     seen = np.unique(middle.contexts(0, 2).document)
     assert middle.num_documents == len(seen[seen >= 0])
-    assert [len(batch) for batch in tokens.batches(7)][0] == 7
+    assert len(next(tokens.batches(7))) == 7
     assert sum(len(batch) for batch in tokens.batches(7, start=3)) == tokens.num_contexts - 3
     for wrong in ((-1, 2), (0, tokens.num_contexts + 1), (3, 2)):
         with pytest.raises(InputError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neuronmap.evaluation import dead_bound, density_histogram, density_text
+from neuronmap.evaluation import dead_density_bound, density_histogram, density_text
 
 
 def test_every_feature_is_counted_once() -> None:
@@ -34,8 +34,8 @@ def test_a_single_firing_has_a_bin_at_any_number_of_tokens() -> None:
 
 
 def test_the_bound_is_three_over_n() -> None:
-    assert dead_bound(3000) == pytest.approx(1e-3)
-    assert dead_bound(1) == 1.0
+    assert dead_density_bound(3000) == pytest.approx(1e-3)
+    assert dead_density_bound(1) == 1.0
 
 
 def test_the_picture_has_a_line_a_bin_and_bars_in_proportion() -> None:

@@ -70,7 +70,7 @@ def workplace(tmp_path: Path, tiny_gpt2: LanguageModel, monkeypatch: pytest.Monk
     assert tiny_gpt2.tokenizer is not None
     tiny_gpt2.tokenizer.save_pretrained(tmp_path / "my-model")
     texts = [
-        "".join(SENTENCE.format(year=year, count=year % 17) for year in range(y, y + 40)) for y in range(1700, 1760)
+        "".join(SENTENCE.format(year=year, count=year % 17) for year in range(y, y + 8)) for y in range(1700, 1760)
     ]
     (tmp_path / "my-texts").mkdir()
     for number, text in enumerate(texts):

@@ -138,17 +138,16 @@ def assert_same(one, other) -> None:
 
 CHILD = textwrap.dedent(
     """
-    import sys
+    import json, pathlib, sys
     import torch
     from neuronmap import SAEConfig, SAETrainer
     from neuronmap.progress import SilentProgress
-    from neuronmap.training import TrainingRun
     torch.set_num_threads(1)
     rows = torch.load(sys.argv[1], weights_only=True)
-    if (TrainingRun(__import__("pathlib").Path(sys.argv[2])).folder / "run.json").exists():
+    if pathlib.Path(sys.argv[2], "run.json").exists():
         SAETrainer.resume(sys.argv[2], rows, progress=SilentProgress())
     else:
-        config = SAEConfig.from_dict(__import__("json").loads(sys.argv[3]))
+        config = SAEConfig.from_dict(json.loads(sys.argv[3]))
         SAETrainer(config, progress=SilentProgress(), run_folder=sys.argv[2]).train(rows)
     """
 )
@@ -182,8 +181,8 @@ def test_sigkill_at_random_points_changes_nothing(architecture, small, rows, tmp
         if (tmp_path / "killed" / "sae").exists():
             break
     assert kills >= 2, "the run was too short to be killed; make it longer"
-    for name in ("sae_weights.safetensors",):
-        assert (tmp_path / "killed/sae" / name).read_bytes() == (tmp_path / "whole/sae" / name).read_bytes()
+    killed, whole = ((tmp_path / run / "sae" / "sae_weights.safetensors").read_bytes() for run in ("killed", "whole"))
+    assert killed == whole
 
 
 def test_resume_refuses_other_data_finished_runs_and_damaged_checkpoints(small_config, rows, tmp_path):

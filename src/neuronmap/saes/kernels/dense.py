@@ -55,7 +55,8 @@ def decode_error(f_BF: Tensor, x_BD: Tensor, W_dec_FD: Tensor, b_dec_D: Tensor, 
     """
     torch.addmm(b_dec_D, f_BF, W_dec_FD, out=error_BD)
     error_BD.sub_(x_BD)
-    return torch.linalg.vector_norm(error_BD, dim=1).square_().mean()
+    norm_B: Tensor = torch.linalg.vector_norm(error_BD, dim=1)
+    return norm_B.square_().mean()
 
 
 def decoder_gradients(

@@ -119,9 +119,13 @@ def _export(
     held = stores["heldout"].read(0, 2 * heldout_rows).numpy()
     odd = np.arange(len(held)) // _BLOCK % 2 == 1
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {"train": train, "calibration": held[odd][:heldout_rows], "heldout": held[~odd][:heldout_rows]}
-    for part, values in parts.items():
-        np.save(folder / f"{part}.npy", np.ascontiguousarray(values, dtype=np.float32))
+    parts: dict[str, Matrix] = {
+        "train": train,
+        "calibration": held[odd][:heldout_rows],
+        "heldout": held[~odd][:heldout_rows],
+    }
+    for name, values in parts.items():
+        np.save(folder / f"{name}.npy", np.ascontiguousarray(values, dtype=np.float32))
     energy = float(np.einsum("nd,nd->n", train, train, dtype=np.float64).mean())
     facts = {
         **asked,

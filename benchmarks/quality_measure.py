@@ -119,7 +119,7 @@ class PeerSAE:
         """
         wanted = self.k * len(rows_ND)
         kept = torch.empty(0)
-        for x_ND in rows_ND.split(_CHUNK):
+        for x_ND in torch.split(rows_ND, _CHUNK):
             pre_NF = self.pre_activations(x_ND)
             kept = torch.cat([kept, pre_NF[pre_NF > 0]])
             if len(kept) > wanted + 1:
@@ -133,7 +133,7 @@ def measure(sae: Autoencoder, rows_ND: Tensor) -> dict[str, Any]:
     """The meter's figures for rows [N, D] of raw activations."""
     meter = ReconstructionMeter(sae.d_in, sae.d_sae)
     norms_F = torch.linalg.vector_norm(sae.W_dec.detach(), dim=1)
-    for x_ND in rows_ND.split(_CHUNK):
+    for x_ND in torch.split(rows_ND, _CHUNK):
         f_NF = sae.encode(x_ND)
         meter.update(x_ND, sae.decode(f_NF), f_NF, norms_F)
     found = meter.result()
@@ -186,12 +186,12 @@ def at_common_l0(runs: Sequence[dict[str, Any]], target: float) -> AtCommonL0:
     above = [run for run in usable if distance[id(run)] >= 0]
     if abs(distance[id(nearest)]) <= _SAME_L0 or not below or not above:
         how: Literal["measured", "nearest"] = "measured" if abs(distance[id(nearest)]) <= _SAME_L0 else "nearest"
-        return AtCommonL0(*(nearest[name] for name in names), how, (nearest["l0"],))
+        return AtCommonL0(nearest[names[0]], nearest[names[1]], how, (nearest["l0"],))
     low = max(below, key=lambda run: distance[id(run)])
     high = min(above, key=lambda run: distance[id(run)])
     share = -distance[id(low)] / (distance[id(high)] - distance[id(low)])
-    values = (low[name] + share * (high[name] - low[name]) for name in names)
-    return AtCommonL0(*values, "interpolated", (low["l0"], high["l0"]))
+    total, median = (low[name] + share * (high[name] - low[name]) for name in names)
+    return AtCommonL0(total, median, "interpolated", (low["l0"], high["l0"]))
 
 
 def next_knob(tried: Sequence[tuple[float, float]], target: float, rising: bool, start: float) -> float | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
 from neuronmap.cli import corpora, demo, doctor, models, sae
+from neuronmap.cli.output import command_output
+from neuronmap.errors import ConfigError
 
 __all__ = ["app", "main"]
 
@@ -27,6 +30,21 @@ app.add_typer(models.app, name="models", help="Look into language models.")
 app.add_typer(corpora.app, name="corpora", help="Text to train on.")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+
+
+@app.command("schema")
+@command_output
+def schema(
+    command: Annotated[str | None, typer.Argument(help="A command, e.g. 'sae show'; all of them if left out.")] = None,
+) -> None:
+    """Print the JSON schema of what a command prints with `--json`."""
+    from neuronmap.cli.documents import DOCUMENTS
+
+    if command is not None and command not in DOCUMENTS:
+        raise ConfigError(f"No document for {command!r}. There are: {', '.join(DOCUMENTS)}.")
+    names = [command] if command is not None else list(DOCUMENTS)
+    found = {name: DOCUMENTS[name].model_json_schema() for name in names}
+    typer.echo(json.dumps(found[command] if command is not None else found, indent=2))
 
 
 def _print_version(wanted: bool) -> None:

@@ -47,16 +47,22 @@ def demo(
     config = SAEConfig(**DEMO)
     hub = SAEModelHub()
     known = next((entry for entry in hub.list() if entry.id == config.name and not entry.problem), None)
-    if known is not None and not again and known.training == config.to_dict() and (known.path / "metrics.json").exists():
+    if (
+        known is not None
+        and not again
+        and known.training == config.to_dict()
+        and (known.path / "metrics.json").exists()
+    ):
         hub.verify(known.id)
-        output.progress().note("Reusing the demo's SAE from the library: same settings, digests verified. --again trains anew.")
-        metrics = CoreMetrics.from_dict(read_json(known.path / "metrics.json")["core"])
+        output.progress().note(
+            "Reusing the demo's SAE from the library: same settings, digests verified. --again trains anew."
+        )
         entry = known
     else:
         if known is not None:
             hub.delete(known.id)
-        stored = train_into_library(config, hub=hub, progress=output.progress())
-        metrics, entry = stored.metrics, stored.entry
+        entry = train_into_library(config, hub=hub, progress=output.progress()).entry
+    metrics = CoreMetrics.from_dict(read_json(entry.path / "metrics.json")["core"])
     output.show(*metric_table(metrics), *show_entry(entry))
     output.show("", "[bold]Next[/]: neuronmap sae list-models,  neuronmap sae show demo,  neuronmap sae train --help")
     output.document(stored_document("neuronmap/demo/1", entry, core=metrics.to_dict()))

@@ -12,7 +12,17 @@ from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output
 
 __all__ = ["doctor"]
 
-_PACKAGES = ("neuronmap", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy", "pyarrow", "pydantic")
+_PACKAGES = (
+    "neuronmap",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "safetensors",
+    "numpy",
+    "pyarrow",
+    "pydantic",
+)
 
 
 def _version(package: str) -> str:
@@ -65,7 +75,9 @@ def _folders() -> tuple[list[dict[str, str]], list[str]]:
         free = shutil.disk_usage(paths.home()).free
         rows.append({"what": "free disk", "folder": str(paths.home()), "used": paths.human_bytes(free)})
         if free < 2 << 30:
-            problems.append(f"Only {paths.human_bytes(free)} free in {paths.home()}: activations need about 1 KiB a token.")
+            problems.append(
+                f"Only {paths.human_bytes(free)} free in {paths.home()}: activations need about 1 KiB a token."
+            )
     except ResourceError as error:
         problems.append(str(error))
     return rows, problems
@@ -82,7 +94,8 @@ def doctor(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
     devices = _devices()
     folders, problems = _folders()
     samples: list[dict[str, Any]] = [
-        {"kind": "model", "name": s.name, "installed": s.path() is not None, "install": s.install} for s in list_samples()
+        {"kind": "model", "name": s.name, "installed": s.path() is not None, "install": s.install}
+        for s in list_samples()
     ]
     samples += [
         {"kind": "corpus", "name": c.name, "installed": c.installed, "install": f"pip install {c.package}"}

@@ -1,10 +1,10 @@
 """Exit codes: the one place where an error becomes a number.
 
-    0  done                                   5  files damaged, or things that do not belong together
-    1  a bug of ours (a traceback is shown)   6  not in the library, or it exists already
-    2  wrong usage, settings or input         7  training diverged
-    3  the language model                     8  a plug-in or an optional package
-    4  memory, disk or permissions          130  stopped by Ctrl-C or SIGTERM, work saved
+0  done                                   5  files damaged, or things that do not belong together
+1  a bug of ours (a traceback is shown)   6  not in the library, or it exists already
+2  wrong usage, settings or input         7  training diverged
+3  the language model                     8  a plug-in or an optional package
+4  memory, disk or permissions          130  stopped by Ctrl-C or SIGTERM, work saved
 """
 
 from __future__ import annotations

@@ -52,8 +52,6 @@ def hooks(
         {
             "schema": "neuronmap/models.hooks/1",
             "model": identity.to_dict(),
-            "hooks": [
-                {"layer": h.layer, "component": h.component, "width": h.width, "name": h.name} for h in found
-            ],
+            "hooks": [{"layer": h.layer, "component": h.component, "width": h.width, "name": h.name} for h in found],
         }
     )

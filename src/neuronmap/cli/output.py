@@ -56,7 +56,9 @@ class Output:
 
     def fail(self, error: NeuronMapError) -> None:
         """Show an error: a sentence and the next step on stderr; also the document with ``--json``."""
-        self.document({"schema": "neuronmap/error/1", "error": error.code, "message": error.message, "hint": error.hint})
+        self.document(
+            {"schema": "neuronmap/error/1", "error": error.code, "message": error.message, "hint": error.hint}
+        )
         console = Console(stderr=True)
         word = "stopped" if isinstance(error, Interrupted) else "error"
         console.print(f"[bold red]{word}:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
@@ -87,7 +89,9 @@ def command_output(command: Callable[P, None]) -> Callable[P, None]:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> Table:
     """A plain table; columns named in ``right`` are right-aligned."""
-    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    made = Table(
+        title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0)
+    )
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:

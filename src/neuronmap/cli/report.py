@@ -80,7 +80,10 @@ def show_entry(entry: LibraryEntry, verified: bool = False) -> list[RenderableTy
     """What an SAE is, where it lies, and the lines that load it."""
     facts = [
         ("name", entry.id),
-        ("architecture", f"{entry.architecture}, {entry.d_in} -> {entry.d_sae:,} features" + (f", k = {entry.k}" if entry.k else "")),
+        (
+            "architecture",
+            f"{entry.architecture}, {entry.d_in} -> {entry.d_sae:,} features" + (f", k = {entry.k}" if entry.k else ""),
+        ),
         ("model", " ".join(part for part in (entry.model, entry.revision) if part)),
         ("hook", entry.hook or ""),
         ("tags", ", ".join(entry.tags)),

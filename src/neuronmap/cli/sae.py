@@ -20,7 +20,9 @@ NameArgument = Annotated[str, typer.Argument(help="Name in the library; a unique
 @app.command("train", epilog=config_help())
 @command_output
 def train(
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML recipe with any of the settings below.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="TOML recipe with any of the settings below.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", "-s", help="One setting as name=value; repeat for more.")
     ] = None,
@@ -85,7 +87,9 @@ def train(
         "name": name,
     }
     if resume is not None:
-        given = [f"--{n}" for n, v in {"config": config, "set": settings, "init-from": init_from, **fields}.items() if v]
+        given = [
+            f"--{n}" for n, v in {"config": config, "set": settings, "init-from": init_from, **fields}.items() if v
+        ]
         if given:
             raise ConfigError(
                 f"--resume goes on with the run's own settings; {', '.join(given)} cannot be given with it.",
@@ -114,7 +118,8 @@ def list_models(
     architecture: Annotated[str | None, typer.Option(help="Only this architecture.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only SAEs with this tag.")] = None,
     where: Annotated[
-        list[str] | None, typer.Option("--where", "-w", help="Only where a metric fits, e.g. 'explained_variance>=0.7'.")
+        list[str] | None,
+        typer.Option("--where", "-w", help="Only where a metric fits, e.g. 'explained_variance>=0.7'."),
     ] = None,
     sort: Annotated[str | None, typer.Option(help="Metric or field to sort by; - in front turns it round.")] = None,
     as_json: JsonOption = False,
@@ -133,16 +138,28 @@ def list_models(
     output = Output(as_json, quiet)
     hub = SAEModelHub()
     found = hub.search(
-        model=model, layer=layer, component=component, architecture=architecture, tag=tag or (), where=where or (), sort=sort or "id"
+        model=model,
+        layer=layer,
+        component=component,
+        architecture=architecture,
+        tag=tag or (),
+        where=where or (),
+        sort=sort or "id",
     )
     columns = ["name", "architecture", "features", "L0", "expl. var.", "CE score", "size", "created"]
     output.show(
         table("", columns, entry_rows(found), right=["features", "L0", "expl. var.", "CE score", "size"])
         if found
-        else f"No SAE in {hub.root} fits." if hub.list() else f"The library {hub.root} is empty. Try: neuronmap demo"
+        else f"No SAE in {hub.root} fits."
+        if hub.list()
+        else f"The library {hub.root} is empty. Try: neuronmap demo"
     )
     output.document(
-        {"schema": "neuronmap/sae.list-models/1", "library": str(hub.root), "saes": [entry.to_dict() for entry in found]}
+        {
+            "schema": "neuronmap/sae.list-models/1",
+            "library": str(hub.root),
+            "saes": [entry.to_dict() for entry in found],
+        }
     )
 
 
@@ -177,9 +194,12 @@ def show(
 def evaluate(
     name: NameArgument,
     text: Annotated[
-        str | None, typer.Option("--text", "-t", help="Text to evaluate on; the held-out part of the training text if left out.")
+        str | None,
+        typer.Option("--text", "-t", help="Text to evaluate on; the held-out part of the training text if left out."),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Language model, if not the one it was trained on.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Language model, if not the one it was trained on.")
+    ] = None,
     tokens: Annotated[int, typer.Option(help="Tokens for reconstruction and sparsity.")] = 16_384,
     ce_tokens: Annotated[int, typer.Option(help="Tokens run through the whole model for loss and KL.")] = 8_192,
     force: Annotated[bool, typer.Option("--force", help="Go on although model, revision or tokenizer differ.")] = False,
@@ -227,7 +247,9 @@ def delete(
     entry = hub.get(name)
     if not yes:
         if as_json or quiet:
-            raise ConfigError("delete asks before it deletes, which --json and --quiet do not allow.", hint="Add --yes.")
+            raise ConfigError(
+                "delete asks before it deletes, which --json and --quiet do not allow.", hint="Add --yes."
+            )
         if not typer.confirm(f"Delete {entry.id} ({entry.path})?"):
             raise typer.Exit(0)
     hub.delete(entry.id)

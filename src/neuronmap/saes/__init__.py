@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from neuronmap.saes.metadata import BundleMetadata as BundleMetadata
     from neuronmap.saes.metadata import read_bundle_info as read_bundle_info
     from neuronmap.saes.meter import ReconstructionMeter as ReconstructionMeter
+    from neuronmap.saes.meter import ReconstructionMetrics as ReconstructionMetrics
     from neuronmap.saes.registry import get_architecture as get_architecture
     from neuronmap.saes.registry import list_architectures as list_architectures
     from neuronmap.saes.workspace import Workspace as Workspace
@@ -31,6 +32,7 @@ _HOMES = {
     "BundleInfo": "metadata",
     "BundleMetadata": "metadata",
     "ReconstructionMeter": "meter",
+    "ReconstructionMetrics": "meter",
     "SparseAutoencoder": "base",
     "StepLoss": "base",
     "StepState": "base",
@@ -50,6 +52,7 @@ __all__ = [
     "BundleInfo",
     "BundleMetadata",
     "ReconstructionMeter",
+    "ReconstructionMetrics",
     "SparseAutoencoder",
     "StepLoss",
     "StepState",

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from neuronmap.saes.kernels.dense import gradient_of
 from neuronmap.saes.kernels.select import select_top_k
-from neuronmap.saes.kernels.sparse import products_of
+from neuronmap.saes.kernels.sparse import CodeProducts, DenseProducts, products_of
 from neuronmap.saes.workspace import Workspace
 
 __all__ = ["auxk_gradients", "auxk_loss"]
@@ -85,21 +85,24 @@ def auxk_gradients(
 
     pre_BM = torch.index_select(pre_BF, 1, dead_M, out=workspace.get("auxk.pre", (rows, count), dtype))
     W_MD = torch.index_select(W_dec, 0, dead_M, out=workspace.get("auxk.W_dec", (count, d_in), dtype))
-    code = select_top_k(pre_BM, min(aux_k, count))
-    products = products_of(code, workspace, "auxk")
-    ehat_BD, pull_back = products.decode(W_MD, 0, count)
+    products: CodeProducts
+    if count <= aux_k:
+        products = DenseProducts(pre_BM.relu_(), workspace, "auxk")
+    else:
+        products = products_of(select_top_k(pre_BM, aux_k), workspace, "auxk")
+    ehat_BD = products.decode(W_MD, 0, count)
     miss_BD = torch.add(ehat_BD, error_BD, out=workspace.get("auxk.miss", (rows, d_in), dtype))
     miss = torch.linalg.vector_norm(miss_BD, dim=1).square_().mean()
     variance = torch.var(error_BD, dim=0, correction=0).sum()
     weight = torch.where(variance > 0, 1.0 / torch.where(variance > 0, variance, 1.0), 0.0)
     miss_BD.mul_(weight * (2.0 * coefficient / rows))
 
-    g_N = pull_back(miss_BD)
+    products.pull_back(miss_BD, W_MD, 0, count, 1.0)
     sums_MD = workspace.get("auxk.sums", (count, d_in), dtype)
-    products.feature_sums(code.value_N)(miss_BD, sums_MD, 0, count)
+    products.code_sums(1.0)(miss_BD, sums_MD, 0, count)
     gradient_of(W_dec).index_add_(0, dead_M, sums_MD)
-    products.feature_sums(g_N)(centred_BD, sums_MD, 0, count)
+    products.gradient_sums()(centred_BD, sums_MD, 0, count)
     gradient_of(W_enc).index_add_(1, dead_M, sums_MD.T)
-    gradient_of(b_enc).index_add_(0, dead_M, code.totals(g_N))
+    gradient_of(b_enc).index_add_(0, dead_M, products.gradient_totals())
     loss: Tensor = miss * weight
     return loss

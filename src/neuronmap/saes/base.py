@@ -244,7 +244,8 @@ class SparseAutoencoder(nn.Module):
         """The inverse of the two above (their checks on shapes and keys are done by ``neuronmap.saes.bundle``)."""
         del config
         W_enc_DF = tensors["W_enc"]
-        sae = cls(*W_enc_DF.shape, options, device=W_enc_DF.device, dtype=W_enc_DF.dtype)
+        d_in, d_sae = W_enc_DF.shape
+        sae = cls(d_in, d_sae, options, device=W_enc_DF.device, dtype=W_enc_DF.dtype)
         sae.load_state_dict(tensors)
         return sae
 

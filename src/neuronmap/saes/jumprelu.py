@@ -151,8 +151,8 @@ class JumpReLUSAE(SparseAutoencoder):
         """As every SAE, and thresholds at which about ``initial_l0`` features are active.
 
         Encoder columns start as random unit vectors, so pre-activations are close to normal with variance
-        E|x - mean|^2 / D, and E|x - mean|^2 = 1 - |mean|^2. Starting dense instead (a threshold near zero)
-        overshoots the input many times over, and a short run ends before thresholds have climbed.
+        E|x - mean|^2 / D, and E|x - mean|^2 = 1 - |mean|^2. Adam moves a threshold by about the learning rate a
+        step, so from a threshold near zero a short run at a low rate ends before it has climbed (docs/experiments.md).
         """
         super().initialise(mean_D, generator)
         chosen = cast(JumpReLUOptions, self.options)

@@ -13,9 +13,10 @@ Shapes: N rows in all, B rows of a batch, D = d_in, F = d_sae. x are activations
     l1                           mean_t sum_j |f_j| |W_dec_j|                as on a decoder with unit rows
     density_j                    #{t: f_j != 0} / N
 
-Everything is summed in float64 and divided once at the end, so batch size and order do not matter; sums about the
-mean are merged by Chan's rule, which stays exact where E x^2 - (E x)^2 would cancel. What is undefined is None with
-a reason in ``notes``, never NaN.
+Sums run in float64 and are divided once at the end, so batch size and order do not matter; sums about the mean are
+merged by Chan's rule, which stays exact where E x^2 - (E x)^2 would cancel. Only dense feature activations are first
+added up in float32, a few hundred rows at a time, which limits ``l1`` to about seven digits. What is undefined is
+None with a reason in ``notes``, never NaN.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from neuronmap.saes.auxk import auxk_gradients, auxk_loss
 from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder, StepLoss, StepState
 from neuronmap.saes.kernels.dense import gradient_of
 from neuronmap.saes.kernels.select import select_top_k
-from neuronmap.saes.kernels.sparse import CodeProducts, PullBack, SparseCode, products_of
+from neuronmap.saes.kernels.sparse import CodeProducts, SparseCode, products_of
 from neuronmap.saes.workspace import Workspace
 
 __all__ = ["TopKFamily", "TopKOptions", "TopKSAE"]
@@ -149,28 +149,20 @@ class TopKFamily(SparseAutoencoder):
         code = self.select(pre_BF, self._k(state), workspace)
         products = products_of(code, workspace, "code")
 
-        error_LBD, level_mse, pull_backs = self._errors(products, centred_BD, workspace)
-        levels = len(pull_backs)
-        aux_error_BD = error_LBD[-1]
+        error_LBD, level_mse = self._errors(products, centred_BD, workspace)
+        last_error_BD = error_LBD[-1]
         # 2 / (B L) is the derivative of a mean square, averaged over levels; it rides on the per-entry weights.
-        scale = 2.0 / (rows * levels)
-        g_N = torch.empty_like(code.value_N)
-        starts = (0, *self.level_widths()[:-1])
-        for level in reversed(range(levels)):
-            if level < levels - 1:
+        scale = 2.0 / (rows * len(error_LBD))
+        ranges = list(zip((0, *self.level_widths()), self.level_widths(), strict=False))
+        for level in reversed(range(len(error_LBD))):
+            if level + 1 < len(error_LBD):
                 error_LBD[level].add_(error_LBD[level + 1])
-            entries = code.entries_of(starts[level], self.level_widths()[level])
-            gradient_n = pull_backs[level](error_LBD[level])
-            if entries is None:
-                g_N = gradient_n
-            else:
-                g_N[entries] = gradient_n
-        g_N.mul_(scale)
-        decoder_sums = products.feature_sums(code.value_N * scale)
-        for start, stop, error_BD in zip(starts, self.level_widths(), error_LBD, strict=True):
-            decoder_sums(error_BD, W_dec_grad[start:stop], start, stop)
-        products.feature_sums(g_N)(centred_BD, W_enc_grad.T, 0, self.d_sae)
-        b_enc_grad.copy_(code.totals(g_N))
+            products.pull_back(error_LBD[level], self.W_dec, *ranges[level], scale)
+        write_decoder = products.code_sums(scale)
+        for error_BD, (start, stop) in zip(error_LBD, ranges, strict=True):
+            write_decoder(error_BD, W_dec_grad[start:stop], start, stop)
+        products.gradient_sums()(centred_BD, W_enc_grad.T, 0, self.d_sae)
+        b_enc_grad.copy_(products.gradient_totals())
         torch.sum(error_LBD[0], dim=0, out=b_dec_grad).mul_(scale)
 
         parts = {"mse": level_mse[-1]}
@@ -180,33 +172,29 @@ class TopKFamily(SparseAutoencoder):
             weights = (self.W_enc, self.b_enc, self.W_dec)
             coefficient = self.options.aux_coefficient
             parts["aux"] = auxk_gradients(
-                pre_BF, centred_BD, aux_error_BD, dead_F, self._aux_k, coefficient, weights, workspace
+                pre_BF, centred_BD, last_error_BD, dead_F, self._aux_k, coefficient, weights, workspace
             )
             total = total + coefficient * parts["aux"]
         # The product with the encoder's transpose is only needed summed over rows: sum first, then one vector.
         b_dec_grad.addmv_(self.W_enc, b_enc_grad, alpha=-1.0)
-        extra = {"level_mse": level_mse} if levels > 1 else {}
+        extra = {"level_mse": level_mse} if len(error_LBD) > 1 else {}
         return StepLoss(total, parts, code.fired(), smallest(code), extra)
 
-    def _errors(
-        self, products: CodeProducts, centred_BD: Tensor, workspace: Workspace
-    ) -> tuple[Tensor, Tensor, list[PullBack]]:
-        """xhat_l - x of every level [L, B, D], their mean squares [L], and the pull-backs of the groups' decodes."""
+    def _errors(self, products: CodeProducts, centred_BD: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
+        """xhat_l - x of every level [L, B, D], and their mean squares [L]."""
         widths = self.level_widths()
         error_LBD = workspace.get("error", (len(widths), *centred_BD.shape), self.dtype)
-        pull_backs: list[PullBack] = []
         squares: list[Tensor] = []
         start = 0
         for level, stop in enumerate(widths):
-            part_BD, pull_back = products.decode(self.W_dec, start, stop)
+            part_BD = products.decode(self.W_dec, start, stop)
             if level == 0:
                 torch.sub(part_BD, centred_BD, out=error_LBD[0])
             else:
                 torch.add(part_BD, error_LBD[level - 1], out=error_LBD[level])
             squares.append(torch.linalg.vector_norm(error_LBD[level], dim=1).square_().mean())
-            pull_backs.append(pull_back)
             start = stop
-        return error_LBD, torch.stack(squares), pull_backs
+        return error_LBD, torch.stack(squares)
 
 
 class TopKSAE(TopKFamily):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -245,7 +245,7 @@ def _tokens(
         )
     corpus = open_corpus(source, **config.corpus_fields())
 
-    def part(name: str, most: int | None) -> TokenSet:
+    def part(name: Literal["train", "heldout", "all"], most: int | None) -> TokenSet:
         return tokenize(
             corpus,
             language_model.tokenizer,

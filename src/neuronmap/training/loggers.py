@@ -37,7 +37,7 @@ class TensorBoardLogger:
             raise MissingDependencyError(
                 "The logger 'tensorboard' needs the package tensorboard.", hint="pip install 'neuronmap[tensorboard]'"
             ) from error
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
         self._writer.add_text("config", "\n".join(f"    {name} = {value!r}" for name, value in config.items()))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

@@ -71,6 +71,14 @@ def test_every_setting_has_a_docstring(modules: list[ModuleType]) -> None:
     assert not silent, "a string literal under the field feeds --help and the reference pages"
 
 
+def test_every_metric_is_defined(root: Path) -> None:
+    from neuronmap.evaluation.metrics import Behaviour, Reconstruction, Sparsity
+
+    page = (root / "docs" / "explanation" / "metrics.md").read_text()
+    names = [name for section in (Reconstruction, Sparsity, Behaviour) for name in section.model_fields]
+    assert not [name for name in names if f"`{name}`" not in page and name != "mean_of"]
+
+
 def test_generated_files_are_current(root: Path, generator: ModuleType) -> None:
     stale = [
         str(path)

@@ -70,7 +70,7 @@ def test_the_derived_id_names_model_place_and_kind(hub: SAEModelHub, tmp_path: P
     ("changes", "start"),
     [
         ({"model": None, "hook": None}, "unknown-model/unknown-hook/relu-48-"),
-        ({"model": {"name": "/home/me/My Models/ä/"}}, "unknown-model/layers.2-residual/"),
+        ({"model": {"name": "/srv/models/ä/"}}, "unknown-model/layers.2-residual/"),
         ({"model": {"name": "C:\\models\\gpt 2"}}, "gpt-2/"),
         ({"hook": {"name": "encoder.blocks.1.ff:in"}}, "tiny-lm/encoder.blocks.1.ff-in/"),
     ],

@@ -120,7 +120,9 @@ def trained(cls, aux_coefficient: float, steps: int = 400) -> tuple[float, int]:
     directions = normalize(torch.randn(32, 16, generator=generator), dim=1)
 
     def batch() -> Tensor:
-        strength = (torch.rand(512, 32, generator=generator) < 2 / 32) * (0.5 + torch.rand(512, 32, generator=generator))
+        strength = (torch.rand(512, 32, generator=generator) < 2 / 32) * (
+            0.5 + torch.rand(512, 32, generator=generator)
+        )
         return strength @ directions / 1.5
 
     sae = cls(16, 64, cls.Options(k=4, aux_coefficient=aux_coefficient))

@@ -171,7 +171,7 @@ def test_too_few_positive_activations_give_threshold_zero_and_say_so():
 
 def test_calibrating_on_nothing_is_an_error():
     with pytest.raises(InputError, match="rows"):
-        BatchTopKSAE(D_IN, D_SAE).calibrate(lambda: [])
+        BatchTopKSAE(D_IN, D_SAE).calibrate(list)
 
 
 def test_saelens_form_is_jumprelu_with_a_threshold_per_feature():

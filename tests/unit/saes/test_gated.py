@@ -29,7 +29,9 @@ def test_a_feature_needs_an_open_gate_and_a_positive_magnitude() -> None:
         sae.b_gate.copy_(torch.tensor([0.0, -3.0, 0.0, -2.0]))  # the last gate is exactly 0: shut
         sae.b_mag.copy_(torch.tensor([1.0, 1.0, -9.0, 1.0]))
         sae.r_mag.fill_(torch.tensor(3.0).log().item())
-    torch.testing.assert_close(sae.encode(torch.tensor([[2.0]], dtype=torch.float64)), torch.tensor([[7.0, 0, 0, 0]]).double())
+    torch.testing.assert_close(
+        sae.encode(torch.tensor([[2.0]], dtype=torch.float64)), torch.tensor([[7.0, 0, 0, 0]]).double()
+    )
 
 
 def gradients_of_part(sae: GatedSAE, part: str) -> dict[str, float]:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from neuronmap.errors import ConfigError
-from neuronmap.saes.base import StepState
+from neuronmap.saes.base import SparseAutoencoder, StepState
 from neuronmap.saes.jumprelu import JumpReLUOptions, JumpReLUSAE
+from neuronmap.saes.topk import TopKOptions, TopKSAE
 from neuronmap.saes.workspace import Workspace
 
 
@@ -66,7 +67,9 @@ def test_step_estimates_train_thresholds_only_and_tanh_estimates_the_encoder_too
 def test_tanh_penalty_saturates() -> None:
     sae = one_dimension(JumpReLUOptions(sparsity_form="tanh"), [0.0])
     with torch.no_grad():
-        small, large = (sae.training_loss(torch.tensor([[v]]).double(), StepState()).parts["sparsity"] for v in (0.01, 50.0))
+        small, large = (
+            sae.training_loss(torch.tensor([[v]]).double(), StepState()).parts["sparsity"] for v in (0.01, 50.0)
+        )
     assert float(small) == pytest.approx(math.tanh(4.0 * 0.01))
     assert float(large) == pytest.approx(1.0)
 
@@ -163,7 +166,7 @@ def mixture(rows: int, d_in: int = 64, directions: int = 2048, l0: float = 10.0)
     return x / x.square().sum(dim=1).mean().sqrt()
 
 
-def train(sae: JumpReLUSAE, x_ND: Tensor, steps: int, rate: float, rows: int = 512) -> None:
+def train(sae: SparseAutoencoder, x_ND: Tensor, steps: int, rate: float, rows: int = 512) -> None:
     generator, workspace = torch.Generator().manual_seed(0), Workspace()
     sae.initialise(x_ND.mean(dim=0), generator)
     adam = torch.optim.Adam(sae.parameters(), lr=rate, betas=sae.adam_betas, eps=1e-10)
@@ -178,17 +181,24 @@ def train(sae: JumpReLUSAE, x_ND: Tensor, steps: int, rate: float, rows: int = 5
         sae.after_step(loss, state)
 
 
-@pytest.mark.parametrize("target", [4.0, 16.0])
-def test_a_short_run_reaches_its_target_by_moving_thresholds(target: float) -> None:
-    """At a learning rate and length at which a dense start ends at twice the target (docs/experiments.md)."""
-    x_ND = mixture(12_000)
-    sae = JumpReLUSAE(64, 256, JumpReLUOptions(target_l0=target))
-    train(sae, x_ND[2000:], steps=500, rate=5e-4)
+def held_out(sae: SparseAutoencoder, x_ND: Tensor) -> tuple[float, float]:
+    """L0 and explained variance."""
     with torch.no_grad():
-        f_BF = sae.encode(x_ND[:2000])
-        error = (x_ND[:2000] - sae.decode(f_BF)).square().sum()
-    share = float(error / (x_ND[:2000] - x_ND[:2000].mean(dim=0)).square().sum())
-    assert float((f_BF > 0).sum(dim=1).double().mean()) == pytest.approx(target, rel=0.05)
-    assert 1 - share > {4.0: 0.5, 16.0: 0.7}[target]
+        f_NF = sae.encode(x_ND)
+        error = (x_ND - sae.decode(f_NF)).square().sum()
+    l0 = float((f_NF > 0).sum(dim=1).double().mean())
+    return l0, 1 - float(error / (x_ND - x_ND.mean(dim=0)).square().sum())
+
+
+@pytest.mark.parametrize(("target", "tolerance"), [(4, 0.08), (16, 0.05)])
+def test_a_short_run_reaches_its_target_and_reconstructs_as_well_as_topk(target: int, tolerance: float) -> None:
+    """At a learning rate and length at which a start from thresholds near zero misses it (docs/experiments.md)."""
+    x_ND = mixture(12_000)
+    sae, rival = JumpReLUSAE(64, 256, JumpReLUOptions(target_l0=target)), TopKSAE(64, 256, TopKOptions(k=target))
+    for each in (sae, rival):
+        train(each, x_ND[2000:], steps=500, rate=5e-4)
+    l0, explained = held_out(sae, x_ND[:2000])
+    assert l0 == pytest.approx(target, rel=tolerance)
+    assert explained > held_out(rival, x_ND[:2000])[1] - 0.01
     thresholds = sae.threshold.detach()
-    assert float(thresholds.std() / thresholds.mean()) > 0.02
+    assert float(thresholds.std() / thresholds.mean()) > 0.02  # each has moved on its own

@@ -113,27 +113,28 @@ def test_products_equal_their_dense_definitions(kind, rows, features, width):
     pre_BF[0] = -1.0  # a row without entries; feature 3 has none either
     pre_BF[:, 3] = -1.0
     code = select_positive(pre_BF - 1.0)
-    products = SparseProducts(code) if kind == "sparse" else DenseProducts(code, Workspace(), "test")
-    W_FD, source_BD = numbers(features, width, seed=2), numbers(rows, width, seed=3)
     f_BF = dense(code)
-    half = features // 3
-    for start, stop in ((0, features), (0, half), (half, features), (3, 4)):
-        xhat_BD, pull_back = products.decode(W_FD, start, stop)
-        torch.testing.assert_close(xhat_BD, f_BF[:, start:stop] @ W_FD[start:stop], rtol=0, atol=1e-12)
-        mine = (code.feature_N >= start) & (code.feature_N < stop)
-        expected_n = (source_BD @ W_FD.T)[code.row_N[mine], code.feature_N[mine]]
-        torch.testing.assert_close(pull_back(source_BD), expected_n, rtol=0, atol=1e-12)
-    weight_N = numbers(code.num_entries, seed=4)
-    weight_BF = code.dense(weight_N, torch.empty_like(f_BF))
-    write = products.feature_sums(weight_N)
-    for start, stop in ((0, features), (half, features), (3, 4)):
-        out_FD = torch.full((stop - start, width), 9.0, dtype=torch.float64)
-        write(source_BD, out_FD, start, stop)
-        torch.testing.assert_close(out_FD, weight_BF.T[start:stop] @ source_BD, rtol=0, atol=1e-12)
-        out_DF = torch.full((width, stop - start), 9.0, dtype=torch.float64)
-        write(source_BD, out_DF.T, start, stop)
-        torch.testing.assert_close(out_DF.T, out_FD, rtol=0, atol=1e-12)
-    torch.testing.assert_close(code.totals(weight_N), weight_BF.sum(0), rtol=0, atol=1e-12)
+    products = SparseProducts(code) if kind == "sparse" else DenseProducts(f_BF, Workspace(), "test")
+    W_FD, source_BD = numbers(features, width, seed=2), numbers(rows, width, seed=3)
+    gradient_BD = numbers(rows, width, seed=4)
+    cut = features // 3
+    for ranges in ([(0, features)], [(0, 3), (3, 4), (4, cut), (cut, features)]):
+        for start, stop in ranges:
+            xhat_BD = products.decode(W_FD, start, stop)
+            torch.testing.assert_close(xhat_BD, f_BF[:, start:stop] @ W_FD[start:stop], rtol=0, atol=1e-12)
+        for start, stop in ranges:
+            products.pull_back(gradient_BD, W_FD, start, stop, 0.5)
+        expected_BF = torch.where(f_BF > 0, 0.5 * gradient_BD @ W_FD.T, 0.0)
+        torch.testing.assert_close(products.gradient_totals(), expected_BF.sum(dim=0), rtol=0, atol=1e-12)
+        for make, matrix_BF in ((lambda: products.code_sums(3.0), 3.0 * f_BF), (products.gradient_sums, expected_BF)):
+            write = make()
+            for start, stop in ranges:
+                out_FD = torch.full((stop - start, width), 9.0, dtype=torch.float64)
+                write(source_BD, out_FD, start, stop)
+                torch.testing.assert_close(out_FD, matrix_BF.T[start:stop] @ source_BD, rtol=0, atol=1e-12)
+                out_DF = torch.full((width, stop - start), torch.nan, dtype=torch.float64)
+                write(source_BD, out_DF.T, start, stop)
+                torch.testing.assert_close(out_DF.T, out_FD, rtol=0, atol=1e-12)
     assert torch.equal(code.fired(), (f_BF > 0).sum(0))
 
 
@@ -153,10 +154,11 @@ def test_float32_products_are_the_same_bits_with_one_thread_and_two():
         for count in (1, 2, 2):
             torch.set_num_threads(count)
             products = SparseProducts(code)
-            xhat_BD, pull_back = products.decode(W_FD, 0, 1024)
+            xhat_BD = products.decode(W_FD, 0, 1024)
+            products.pull_back(source_BD, W_FD, 0, 1024, 1.0)
             out_FD = torch.empty(1024, 48)
-            products.feature_sums(code.value_N)(source_BD, out_FD, 0, 1024)
-            found.append((xhat_BD, pull_back(source_BD), out_FD, code.totals(code.value_N)))
+            products.gradient_sums()(source_BD, out_FD, 0, 1024)
+            found.append((xhat_BD, out_FD, products.gradient_totals()))
     finally:
         torch.set_num_threads(threads)
     for other in found[1:]:

@@ -47,7 +47,9 @@ def assert_fast_equals_reference(sae: SparseAutoencoder, x_BD: Tensor, state: St
     for name, part in reference.parts.items():
         torch.testing.assert_close(loss.parts[name], part.detach(), rtol=1e-9, atol=1e-12)
     for name, parameter in sae.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            parameter.grad, expected[name], rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
+        )
     assert torch.equal(loss.fired_F, reference.fired_F)
     assert loss.fired_F.dtype == torch.int64
     assert torch.equal(loss.threshold, reference.threshold)

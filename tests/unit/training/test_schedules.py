@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from neuronmap.training import SAEConfig
@@ -15,9 +17,9 @@ def schedule(steps: int = 1000, k: int | None = 10, **fields) -> Schedule:
 def test_rate_rises_over_the_warm_up_holds_and_falls_over_the_last_fifth():
     rates = [schedule().learning_rate(step) for step in range(1000)]
     assert rates[0] == pytest.approx(1 / 51)
-    assert all(b > a for a, b in zip(rates[:49], rates[1:50], strict=True))
+    assert all(b > a for a, b in pairwise(rates[:50]))
     assert rates[50:800] == [1.0] * 750
-    assert all(b < a for a, b in zip(rates[800:-1], rates[801:], strict=True))
+    assert all(b < a for a, b in pairwise(rates[800:]))
     assert 0 < rates[-1] < 0.01
 
 

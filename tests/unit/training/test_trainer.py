@@ -62,7 +62,12 @@ def test_every_architecture_learns_and_works_on_raw_activations(architecture, sm
 def test_a_run_leaves_bundle_history_and_status(small_config, rows):
     result = train(small_config, rows)
     assert json.loads((result.run.folder / "run.json").read_text())["status"] == "finished"
-    assert {f.name for f in result.bundle.iterdir()} >= {"cfg.json", "sae_weights.safetensors", "metrics.json", "history.parquet"}
+    assert {f.name for f in result.bundle.iterdir()} >= {
+        "cfg.json",
+        "sae_weights.safetensors",
+        "metrics.json",
+        "history.parquet",
+    }
     history = result.history
     assert history[0]["step"] == 1
     assert history[-1]["step"] == 48

@@ -19,12 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from neuronmap.saes.kernels.dense import keep_where_positive
 from neuronmap.saes.workspace import Workspace
 
 __all__ = ["DENSE_FROM", "CodeProducts", "DenseProducts", "SparseCode", "SparseProducts", "products_of"]
@@ -37,9 +39,6 @@ CHUNK_FEATURES = 1024
 
 FeatureSums = Callable[[Tensor, Tensor, int, int], None]
 """Takes source_BD, out [stop - start, D], start, stop; writes, for each feature of the range, the weighted sum of rows."""
-
-PullBack = Callable[[Tensor], Tensor]
-"""Takes G_BD, the gradient to a reconstruction; gives [n], the gradient to the entries it was decoded from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +83,6 @@ class SparseCode:
         """int64 [F], number of rows each feature is active in."""
         return torch.bincount(self.feature_N, minlength=self.num_features)
 
-    def totals(self, weight_N: Tensor) -> Tensor:
-        """[F], sum of a weight over the entries of each feature."""
-        return torch.bincount(self.feature_N, weights=weight_N, minlength=self.num_features).to(weight_N.dtype)
-
     def entries_of(self, start: int, stop: int) -> Tensor | None:
         """int64 [n], positions of the entries with start <= feature < stop; None for all of them."""
         if start <= 0 and stop >= self.num_features:
@@ -109,48 +104,80 @@ def offsets(index_N: Tensor, count: int) -> Tensor:
 
 
 class CodeProducts(Protocol):
-    """What a training step does with a code; ``start``/``stop`` restrict it to a range of features."""
+    """What a training step does with a code. ``start``/``stop`` restrict it to a range of features (nested levels)."""
 
-    def decode(self, W_FD: Tensor, start: int, stop: int) -> tuple[Tensor, PullBack]:
-        """f[:, start:stop] @ W[start:stop], [B, D], fresh or overwritten by the next call, and its pull-back."""
+    def decode(self, W_FD: Tensor, start: int, stop: int) -> Tensor:
+        """f[:, start:stop] @ W[start:stop], [B, D]; may be overwritten by the next call."""
         ...
 
-    def feature_sums(self, weight_N: Tensor) -> FeatureSums:
-        """out[j - start] = sum over the entries of feature j of weight times the entry's row of ``source``.
+    def pull_back(self, gradient_BD: Tensor, W_FD: Tensor, start: int, stop: int, scale: float) -> None:
+        """Store the gradient to the activations of a range, given ``scale`` times the one to its decode.
 
-        Valid until the next call.
+        Each range must have been decoded before, and every feature pulled back before the sums below are asked for.
         """
+        ...
+
+    def code_sums(self, scale: float) -> FeatureSums:
+        """Writer of scale * f^T @ source; valid until the next writer is made."""
+        ...
+
+    def gradient_sums(self) -> FeatureSums:
+        """Writer of df^T @ source; valid until the next writer is made."""
+        ...
+
+    def gradient_totals(self) -> Tensor:
+        """[F], df summed over rows."""
         ...
 
 
 class SparseProducts:
-    """The four products over the active entries. Sorts by feature once, on the first weight gradient."""
+    """The products over the active entries. Sorts them by feature once, for both weight gradients."""
 
     def __init__(self, code: SparseCode) -> None:
         self.code = code
-        self._by_feature: tuple[Tensor, Tensor, Tensor] | None = None
+        self._gradient_N = torch.empty_like(code.value_N)
+        self._decoded: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor | None]] = {}
 
-    def decode(self, W_FD: Tensor, start: int, stop: int) -> tuple[Tensor, PullBack]:
+    def decode(self, W_FD: Tensor, start: int, stop: int) -> Tensor:
         code = self.code
-        entries = code.entries_of(start, stop)
+        entries_n = code.entries_of(start, stop)
         feature_n, value_n, offset_R = code.feature_N, code.value_N, code.offset_R
-        if entries is not None:
-            feature_n, value_n = feature_n[entries], value_n[entries]
-            offset_R = offsets(code.row_N[entries], code.num_rows)
+        if entries_n is not None:
+            feature_n, value_n = feature_n[entries_n], value_n[entries_n]
+            offset_R = offsets(code.row_N[entries_n], code.num_rows)
         if feature_n.numel() == 0:
-            return W_FD.new_zeros(code.num_rows, W_FD.shape[1]), lambda gradient_BD: gradient_BD.new_empty(0)
+            return W_FD.new_zeros(code.num_rows, W_FD.shape[1])
+        # Autograd of embedding_bag with respect to the per-sample weights alone is the gather-and-dot we want.
         with torch.enable_grad():
             weight_n = value_n.detach().requires_grad_()
             xhat_BD = _bags(feature_n, W_FD.detach(), offset_R, weight_n)
+        self._decoded[start, stop] = xhat_BD, weight_n, entries_n
+        return xhat_BD.detach()
 
-        def pull_back(gradient_BD: Tensor) -> Tensor:
-            return torch.autograd.grad(xhat_BD, weight_n, gradient_BD)[0]
+    def pull_back(self, gradient_BD: Tensor, W_FD: Tensor, start: int, stop: int, scale: float) -> None:
+        del W_FD
+        if (start, stop) not in self._decoded:
+            return  # no entries in this range
+        xhat_BD, weight_n, entries_n = self._decoded.pop((start, stop))
+        gradient_n = torch.autograd.grad(xhat_BD, weight_n, gradient_BD)[0].mul_(scale)
+        if entries_n is None:
+            self._gradient_N = gradient_n
+        else:
+            self._gradient_N[entries_n] = gradient_n
 
-        return xhat_BD.detach(), pull_back
+    def code_sums(self, scale: float) -> FeatureSums:
+        return self._sums(self.code.value_N[self._feature_order[0]].mul_(scale))
 
-    def feature_sums(self, weight_N: Tensor) -> FeatureSums:
-        order_N, row_N, offset_F = self._feature_order()
-        sorted_N = weight_N[order_N]
+    def gradient_sums(self) -> FeatureSums:
+        return self._sums(self._gradient_N[self._feature_order[0]])
+
+    def gradient_totals(self) -> Tensor:
+        code = self.code
+        totals_F = torch.bincount(code.feature_N, weights=self._gradient_N, minlength=code.num_features)
+        return totals_F.to(code.value_N.dtype)
+
+    def _sums(self, sorted_N: Tensor) -> FeatureSums:
+        _, row_N, offset_F = self._feature_order
 
         def write(source_BD: Tensor, out_FD: Tensor, start: int, stop: int) -> None:
             edges = [*range(start, stop, CHUNK_FEATURES), stop]
@@ -165,46 +192,51 @@ class SparseProducts:
 
         return write
 
+    @cached_property
     def _feature_order(self) -> tuple[Tensor, Tensor, Tensor]:
-        if self._by_feature is None:
-            code = self.code
-            # 32-bit keys halve the cost of the radix sort; stable, so a feature's rows stay in order.
-            keys = code.feature_N if code.num_features > 2**31 - 1 else code.feature_N.int()
-            order_N = torch.sort(keys, stable=True).indices
-            self._by_feature = order_N, code.row_N[order_N], offsets(code.feature_N, code.num_features)
-        return self._by_feature
+        """Entries sorted by feature (positions, rows), and where each feature starts. Rows of a feature stay in order."""
+        code = self.code
+        order_N = torch.sort(code.feature_N.int(), stable=True).indices  # 32-bit keys: half the cost of 64-bit ones
+        return order_N, code.row_N[order_N], offsets(code.feature_N, code.num_features)
 
 
 class DenseProducts:
-    """The same products as GEMMs over [B, F] buffers of the workspace, for codes that are not sparse."""
+    """The same as GEMMs over [B, F] buffers, for codes that are not sparse.
 
-    def __init__(self, code: SparseCode, workspace: Workspace, name: str) -> None:
-        self.code = code
+    Args:
+        f_BF: activations, >= 0; entries at 0 get no gradient.
+        workspace: where a second [B, F] buffer lives.
+        name: prefix of its name.
+    """
+
+    def __init__(self, f_BF: Tensor, workspace: Workspace, name: str) -> None:
+        self._f_BF = f_BF
         self._workspace, self._name = workspace, name
-        self._flat_N = code.row_N * code.num_features + code.feature_N
-        self._code_BF = code.dense(code.value_N, self._buffer("code"))
+        self._gradient_BF = workspace.get(f"{name}.gradient", tuple(f_BF.shape), f_BF.dtype)
 
-    def _buffer(self, part: str) -> Tensor:
-        shape = (self.code.num_rows, self.code.num_features)
-        return self._workspace.get(f"{self._name}.{part}", shape, self.code.value_N.dtype)
+    def decode(self, W_FD: Tensor, start: int, stop: int) -> Tensor:
+        shape = (self._f_BF.shape[0], W_FD.shape[1])
+        xhat_BD = self._workspace.get(f"{self._name}.xhat", shape, self._f_BF.dtype)
+        return torch.mm(self._f_BF[:, start:stop], W_FD[start:stop], out=xhat_BD)
 
-    def decode(self, W_FD: Tensor, start: int, stop: int) -> tuple[Tensor, PullBack]:
-        xhat_BD = self._workspace.get(f"{self._name}.xhat", (self.code.num_rows, W_FD.shape[1]), W_FD.dtype)
-        torch.mm(self._code_BF[:, start:stop], W_FD[start:stop], out=xhat_BD)
+    def pull_back(self, gradient_BD: Tensor, W_FD: Tensor, start: int, stop: int, scale: float) -> None:
+        part_BF = self._gradient_BF[:, start:stop]
+        torch.addmm(part_BF, gradient_BD, W_FD[start:stop].T, beta=0, alpha=scale, out=part_BF)
+        keep_where_positive(part_BF, self._f_BF[:, start:stop])
 
-        def pull_back(gradient_BD: Tensor) -> Tensor:
-            gradient_BF = self._buffer("gradient")
-            torch.mm(gradient_BD, W_FD[start:stop].T, out=gradient_BF[:, start:stop])
-            entries = self.code.entries_of(start, stop)
-            return torch.take(gradient_BF, self._flat_N if entries is None else self._flat_N[entries])
+    def code_sums(self, scale: float) -> FeatureSums:
+        return self._sums(self._f_BF, scale)
 
-        return xhat_BD, pull_back
+    def gradient_sums(self) -> FeatureSums:
+        return self._sums(self._gradient_BF, 1.0)
 
-    def feature_sums(self, weight_N: Tensor) -> FeatureSums:
-        weight_BF = self.code.dense(weight_N, self._buffer("gradient"))
+    def gradient_totals(self) -> Tensor:
+        return self._gradient_BF.sum(dim=0)
 
+    @staticmethod
+    def _sums(weight_BF: Tensor, scale: float) -> FeatureSums:
         def write(source_BD: Tensor, out_FD: Tensor, start: int, stop: int) -> None:
-            torch.mm(weight_BF[:, start:stop].T, source_BD, out=out_FD)
+            torch.addmm(out_FD, weight_BF[:, start:stop].T, source_BD, beta=0, alpha=scale, out=out_FD)
 
         return write
 
@@ -218,7 +250,8 @@ def products_of(code: SparseCode, workspace: Workspace, name: str) -> CodeProduc
         name: prefix of their names; codes in use at the same time need different ones.
     """
     if code.density * DENSE_FROM > 1.0:
-        return DenseProducts(code, workspace, name)
+        buffer_BF = workspace.get(f"{name}.code", (code.num_rows, code.num_features), code.value_N.dtype)
+        return DenseProducts(code.dense(code.value_N, buffer_BF), workspace, name)
     return SparseProducts(code)
 
 

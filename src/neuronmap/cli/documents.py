@@ -1,0 +1,167 @@
+"""The JSON documents that ``--json`` prints, one model a command; ``neuronmap schema`` prints their JSON schemas.
+
+The name in ``schema`` ends in a version; a field is never removed or changed in meaning within a version.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["DOCUMENTS"]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+class SAERecord(_Document):
+    """One SAE of the library."""
+
+    id: str
+    """Name in the library."""
+    path: str
+    """Folder of the bundle."""
+    architecture: str
+    """relu, gated, topk, batchtopk, jumprelu, matryoshka, or a plug-in's."""
+    d_in: int
+    """Width of the activation."""
+    d_sae: int
+    """Number of features."""
+    k: int | None
+    """Active features per activation, where the architecture has a k."""
+    model: str | None
+    """Language model."""
+    revision: str | None
+    """Its revision, for hub models."""
+    layer: int | None
+    """Block, counted from 0."""
+    component: str | None
+    """Component of the block."""
+    hook: str | None
+    """Exact hook point."""
+    tags: list[str]
+    """Free words."""
+    created: str | None
+    """ISO 8601, UTC."""
+    size_bytes: int
+    """Bytes of all files."""
+    metrics: dict[str, float]
+    """Figures by name."""
+    weights_digest: str | None
+    """SHA-256 of the weights."""
+    training: dict[str, Any] | None
+    """Training configuration."""
+    problem: str
+    """Why the bundle cannot be used; empty for sound ones."""
+
+
+class TrainDocument(_Document):
+    """``neuronmap sae train``."""
+
+    schema_name: Literal["neuronmap/sae.train/1"] = Field(alias="schema")
+    sae: SAERecord
+    run: str
+    """Folder of the training run."""
+
+
+class ShowDocument(_Document):
+    """``neuronmap sae show``, ``neuronmap sae evaluate`` and ``neuronmap demo``."""
+
+    schema_name: Literal["neuronmap/sae.show/1", "neuronmap/sae.evaluate/1", "neuronmap/demo/1"] = Field(alias="schema")
+    sae: SAERecord
+    core: dict[str, Any] | None
+    """The evaluation, as ``neuronmap.evaluation.CoreMetrics`` (its own schema: ``metrics_schema()``); null if there is none."""
+
+
+class ListDocument(_Document):
+    """``neuronmap sae list-models``."""
+
+    schema_name: Literal["neuronmap/sae.list-models/1"] = Field(alias="schema")
+    library: str
+    """Folder of the library."""
+    saes: list[SAERecord]
+
+
+class DeleteDocument(_Document):
+    """``neuronmap sae delete``."""
+
+    schema_name: Literal["neuronmap/sae.delete/1"] = Field(alias="schema")
+    deleted: str
+    """Name of the SAE that is gone."""
+
+
+class HookRecord(_Document):
+    """One hook point."""
+
+    layer: int | None
+    component: str | None
+    width: int
+    """Length of the activation vector."""
+    name: str
+    """What ``--component`` takes."""
+
+
+class HooksDocument(_Document):
+    """``neuronmap models hooks``."""
+
+    schema_name: Literal["neuronmap/models.hooks/1"] = Field(alias="schema")
+    model: dict[str, Any]
+    """Identity of the model: name, digests, widths."""
+    hooks: list[HookRecord]
+
+
+class CorpusRecord(_Document):
+    """One named corpus."""
+
+    name: str
+    installed: bool
+    licence: str
+    description: str
+
+
+class CorporaDocument(_Document):
+    """``neuronmap corpora list``."""
+
+    schema_name: Literal["neuronmap/corpora.list/1"] = Field(alias="schema")
+    corpora: list[CorpusRecord]
+
+
+class DoctorDocument(_Document):
+    """``neuronmap doctor``."""
+
+    schema_name: Literal["neuronmap/doctor/1"] = Field(alias="schema")
+    versions: dict[str, str]
+    devices: list[dict[str, str]]
+    samples: list[dict[str, Any]]
+    folders: list[dict[str, str]]
+    problems: list[str]
+    """What to mend; empty when all is well."""
+
+
+class ErrorDocument(_Document):
+    """Any command that fails."""
+
+    schema_name: Literal["neuronmap/error/1"] = Field(alias="schema")
+    error: str
+    """Stable code; see the page of errors in the docs."""
+    message: str
+    """What happened, the value, what is allowed."""
+    hint: str
+    """The next step; may be empty."""
+
+
+DOCUMENTS: dict[str, type[_Document]] = {
+    "sae train": TrainDocument,
+    "sae show": ShowDocument,
+    "sae evaluate": ShowDocument,
+    "demo": ShowDocument,
+    "sae list-models": ListDocument,
+    "sae delete": DeleteDocument,
+    "models hooks": HooksDocument,
+    "corpora list": CorporaDocument,
+    "doctor": DoctorDocument,
+    "error": ErrorDocument,
+}
+"""By command, without the leading ``neuronmap``."""

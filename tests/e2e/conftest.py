@@ -1,0 +1,70 @@
+"""A folder with a small GPT-2 and its tokenizer, some text, and a way to type commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from neuronmap.cli import app
+from neuronmap.cli.documents import DOCUMENTS
+
+
+@dataclass
+class Typed:
+    """What a command printed."""
+
+    code: int
+    out: str
+    err: str
+
+    def document(self, command: str) -> dict:
+        """The one JSON document on stdout, checked against the documented schema."""
+        value = json.loads(self.out)
+        DOCUMENTS[command].model_validate(value)
+        return value
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory, tiny_gpt2) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny-gpt2"
+    tiny_gpt2.module.save_pretrained(folder)
+    tiny_gpt2.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory) -> Path:
+    """Forty documents of pseudo-sentences, all different."""
+    folder = tmp_path_factory.mktemp("text")
+    words = "river winter union fox dog state strong citizens number froze lazy brown quick children school"
+    words = words.split()
+    for index in range(40):
+        text = " ".join(words[(index * 7 + i * i) % len(words)] + ("." if i % 9 == 8 else "") for i in range(300))
+        (folder / f"{index:02d}.txt").write_text(f"Document {index}. {text}")
+    return folder
+
+
+@pytest.fixture
+def neuronmap() -> Callable[..., Typed]:
+    def run(*arguments: str | Path, answer: str | None = None) -> Typed:
+        result = CliRunner().invoke(app, [str(a) for a in arguments], input=answer)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Typed(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture
+def train_arguments(model_folder, text_folder) -> list[str]:
+    """A training of about thirty steps."""
+    settings = ["hidden_dim=64", "context_length=32", "batch_size=4", "num_epochs=0.5", "learning_rate=0.003"]
+    return [
+        *("sae", "train", "--model", str(model_folder), "--layer", "2", "--text", str(text_folder), "-k", "4"),
+        *(part for setting in settings for part in ("--set", setting)),
+    ]

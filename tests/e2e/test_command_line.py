@@ -59,6 +59,17 @@ def test_a_second_training_reuses_tokens_and_activations(neuronmap, train_argume
     assert len(SAEModelHub().list()) == 2
 
 
+def test_a_taken_name_is_refused_before_training_unless_it_is_to_be_replaced(neuronmap, train_arguments, home):
+    neuronmap(*train_arguments, "--name", "first")
+    digest = SAEModelHub().get("first").weights_digest
+    taken = neuronmap(*train_arguments, "--name", "first", "--set", "seed=5", "--json")
+    assert (taken.code, taken.document("error")["error"]) == (6, "already_exists")
+    assert len(list(home.glob("runs/*"))) == 1
+    assert neuronmap(*train_arguments, "--name", "first", "--set", "seed=5", "--replace").code == 0
+    assert SAEModelHub().get("first").weights_digest != digest
+    assert len(SAEModelHub().list()) == 1
+
+
 def test_the_library_loads_in_python(neuronmap, train_arguments):
     neuronmap(*train_arguments, "--name", "first")
     hub = SAEModelHub()

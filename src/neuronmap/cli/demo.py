@@ -59,9 +59,7 @@ def demo(
         )
         entry = known
     else:
-        if known is not None:
-            hub.delete(known.id)
-        entry = train_into_library(config, hub=hub, progress=output.progress()).entry
+        entry = train_into_library(config, hub=hub, replace=True, progress=output.progress()).entry
     metrics = CoreMetrics.from_dict(read_json(entry.path / "metrics.json")["core"])
     output.show(*metric_table(metrics), *show_entry(entry))
     output.show("", "[bold]Next[/]: neuronmap sae list-models,  neuronmap sae show demo,  neuronmap sae train --help")

@@ -48,6 +48,7 @@ def train(
     init_from: Annotated[
         str | None, typer.Option(help="Start from an SAE: name in the library, or folder (fine-tuning).")
     ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of an SAE with the same name.")] = False,
     evaluate: Annotated[bool, typer.Option(help="Evaluate in the model afterwards.")] = True,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -101,7 +102,13 @@ def train(
     if init_from is not None:
         start = init_from if Path(init_from).is_dir() else hub.get(init_from).path
     stored = train_into_library(
-        recipe, hub=hub, resume=resume, init_from=start, evaluate=evaluate, progress=output.progress()
+        recipe,
+        hub=hub,
+        resume=resume,
+        init_from=start,
+        evaluate=evaluate,
+        replace=replace,
+        progress=output.progress(),
     )
     if stored.metrics is not None:
         output.show(*metric_table(stored.metrics))

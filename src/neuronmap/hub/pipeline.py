@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from neuronmap import progress as progress_module
-from neuronmap.errors import ConfigError, InputError
+from neuronmap.errors import AlreadyExistsError, ConfigError, InputError
 from neuronmap.hub.entry import LibraryEntry
 from neuronmap.hub.library import SAEModelHub
 from neuronmap.progress import Progress
@@ -45,6 +45,7 @@ def train_into_library(
     init_from: SparseAutoencoder | str | Path | None = None,
     evaluate: bool = True,
     evaluation: dict[str, Any] | None = None,
+    replace: bool = False,
     progress: Progress | None = None,
 ) -> StoredSAE:
     """Train, evaluate and store.
@@ -57,22 +58,27 @@ def train_into_library(
         init_from: an SAE, or a bundle's folder, to start from.
         evaluate: whether to measure the SAE in the model afterwards.
         evaluation: further arguments for :func:`neuronmap.evaluation.evaluate_sae`.
+        replace: let the new SAE, once it is finished, take the place of one with the same name.
         progress: where notes and bars go.
 
     Raises:
+        AlreadyExistsError: before anything is trained, when the name is taken and ``replace`` is off.
         NeuronMapError: whatever training, evaluation or storing raises. A finished training is never lost: its
             bundle stays in the run's folder.
     """
     from neuronmap.training import SAETrainer
 
+    hub = hub or SAEModelHub()
     progress = progress or progress_module.default()
+    if config is not None and config.name is not None and not replace:
+        _refuse_taken(hub, config.name)
     if resume is not None:
         result = SAETrainer.resume(resume, source, progress=progress)
     elif config is not None:
         result = SAETrainer(config, progress=progress).train(source, init_from=init_from)
     else:
         raise ConfigError("There is neither a configuration to train nor a run to resume.")
-    return store_result(result, hub=hub, evaluate=evaluate, evaluation=evaluation, progress=progress)
+    return store_result(result, hub=hub, evaluate=evaluate, evaluation=evaluation, replace=replace, progress=progress)
 
 
 def store_result(
@@ -81,6 +87,7 @@ def store_result(
     hub: SAEModelHub | None = None,
     evaluate: bool = True,
     evaluation: dict[str, Any] | None = None,
+    replace: bool = False,
     progress: Progress | None = None,
 ) -> StoredSAE:
     """Evaluate a finished training on its held-out text (or rows) and put it into the library."""
@@ -105,8 +112,18 @@ def store_result(
         else:
             metrics = evaluate_sae(result.sae, data.heldout, progress=progress, **(evaluation or {}))
         attach_file(result.bundle, "metrics.json", metrics_document(metrics, result.metrics))
+    if replace and result.config.name is not None:
+        hub.delete(result.config.name, missing_ok=True)
     entry = hub.register(result.bundle, name=result.config.name)
     return StoredSAE(entry, result, metrics)
+
+
+def _refuse_taken(hub: SAEModelHub, name: str) -> None:
+    if any(entry.id == name for entry in hub.list()):
+        raise AlreadyExistsError(
+            f"The library already has an SAE called '{name}'.",
+            hint="Choose another name, or replace it (replace=True, --replace).",
+        )
 
 
 def metrics_document(metrics: CoreMetrics, known: dict[str, Any] | None = None) -> dict[str, Any]:

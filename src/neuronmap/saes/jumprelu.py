@@ -47,6 +47,7 @@ _START_FACTOR = 4.0
 _USUAL_TANH_PENALTY = 0.005
 _STEP_BANDWIDTH, _TANH_BANDWIDTH = 0.25, 2.0  # times 1/sqrt(D)
 _DEAD_PENALTY = 3e-6  # times 1/sqrt(D)
+_TANH_START, _TANH_FLOOR = 0.1, 0.01  # times 1/sqrt(D)
 
 
 class JumpReLUOptions(ArchitectureOptions):
@@ -138,6 +139,8 @@ class JumpReLUSAE(SparseAutoencoder):
         self._weight = chosen.target_weight if self.target_l0 else chosen.sparsity_penalty or _USUAL_TANH_PENALTY
         self.bandwidth = chosen.bandwidth or unit * (_TANH_BANDWIDTH if self._tanh else _STEP_BANDWIDTH)
         self._slope = chosen.tanh_scale / unit
+        # Without a count term a threshold's gradient is proportional to the threshold: from zero it never moves.
+        self._least_start, self._floor = (_TANH_START * unit, _TANH_FLOOR * unit) if self._tanh else (0.0, 0.0)
         self._dead_penalty = _DEAD_PENALTY * unit if chosen.dead_penalty is None else chosen.dead_penalty
         self.b_enc = nn.Parameter(torch.zeros(d_sae, device=device, dtype=dtype))
         self.threshold = nn.Parameter(torch.zeros(d_sae, device=device, dtype=dtype))
@@ -156,10 +159,12 @@ class JumpReLUSAE(SparseAutoencoder):
         """
         super().initialise(mean_D, generator)
         chosen = cast(JumpReLUOptions, self.options)
-        start = min(chosen.initial_l0 or _START_FACTOR * (self.target_l0 or _USUAL_L0), self.d_sae / 2)
+        usual = self.d_sae if self._tanh else _START_FACTOR * (self.target_l0 or _USUAL_L0)
+        start = min(chosen.initial_l0 or usual, self.d_sae / 2)
         variance = max(1.0 - float(mean_D.double().square().sum()), 1e-3) / self.d_in
         with torch.no_grad():
-            self.threshold.fill_(NormalDist().inv_cdf(1.0 - start / self.d_sae) * math.sqrt(variance))
+            threshold = NormalDist().inv_cdf(1.0 - start / self.d_sae) * math.sqrt(variance)
+            self.threshold.fill_(max(threshold, self._least_start))
 
     def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:
         """The loss at the top of this file, by autograd."""
@@ -268,10 +273,13 @@ class JumpReLUSAE(SparseAutoencoder):
         return torch.dot(gap_F, norm_F) / len(pre_BF)
 
     def after_step(self, loss: StepLoss, state: StepState) -> None:
-        """Unit decoder rows, and thresholds not below zero, where a negative pre-activation would count as active."""
+        """Unit decoder rows, and thresholds not below zero, where a negative pre-activation would count as active.
+
+        tanh: not below 0.01 / sqrt(D), since a threshold of zero has no gradient there.
+        """
         super().after_step(loss, state)
         with torch.no_grad():
-            self.threshold.clamp_(min=0.0)
+            self.threshold.clamp_(min=self._floor)
 
     def scaled_tensors(self) -> list[Tensor]:
         """Both biases and the thresholds."""

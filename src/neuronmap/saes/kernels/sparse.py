@@ -9,9 +9,9 @@ A step of a sparse SAE needs four products besides the encoder's GEMM; each touc
     gW_FD    = f_BF^T @ G_BD                   embedding_bag over the entries sorted by feature
     gWenc_FD = df_BF^T @ x_BD                  the same, same sort
 
-4 B k D multiplications instead of 4 B F D. What was measured (2 cores, B=4096, D=576, k=32, in units of one encoder
-GEMM): 0.06 for the first two and 0.02 for each of the others at F=4096; adding materialised contributions row by row
-(index_add) costs 20 times as much. embedding_bag sums each bag in the order of its list, in one thread, so
+4 B k D multiply-adds instead of 4 B F D. Measured (2 cores, B=4096, D=576, F=4096, k=32), in units of one encoder GEMM:
+0.07 for the first two together, 0.02 to 0.03 for each of the others; adding materialised contributions row by row
+(index_add) costs some fifty times as much. embedding_bag sums each bag in the order of its list, in one thread, so
 results are the same from run to run. Once more than about one entry in ``DENSE_FROM`` is active, plain GEMMs win.
 """
 
@@ -31,8 +31,9 @@ from neuronmap.saes.workspace import Workspace
 
 __all__ = ["DENSE_FROM", "CodeProducts", "DenseProducts", "SparseCode", "SparseProducts", "products_of"]
 
-DENSE_FROM = 4
-"""Above a density of 1 / DENSE_FROM the products run as dense GEMMs."""
+DENSE_FROM = 6
+"""Above a density of 1 / DENSE_FROM the products run as dense GEMMs. Measured crossover on a CPU: 4 to 5 while W_dec fits
+the cache (F=1152 and 4096, D=576), 10 at F=16384."""
 
 CHUNK_FEATURES = 1024
 """Features a weight gradient is computed for at a time: the result is still in cache when it is copied to its place."""

@@ -219,7 +219,8 @@ def next_knob(tried: Sequence[tuple[float, float]], target: float, rising: bool,
         if high[1] - low[1] <= math.log(2.0):
             return None
         return math.exp(low[0] + (high[0] - low[0]) * -low[1] / (high[1] - low[1]))
-    direction = 1.0 if rising else -1.0
-    overshoot = math.copysign(math.log(1.15), -nearest[1])
-    step = direction * (-nearest[1] + overshoot)
-    return math.exp(nearest[0] + max(-math.log(8), min(math.log(8), step)))
+    # All on one side: from the knob that went furthest the right way (several may sit on the same saturated L0).
+    more = (nearest[1] < 0) == rising
+    knob, off = max(points, key=lambda point: point[0] if more else -point[0])
+    step = min(math.log(8), abs(off) + math.log(1.15))
+    return math.exp(knob + (step if more else -step))

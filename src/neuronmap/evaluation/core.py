@@ -43,6 +43,7 @@ def evaluate_sae(
     hook: HookPoint | str | None = None,
     tokens: TokenSet | None = None,
     mask: MaskConfig | None = None,
+    outlier_threshold: float | None = None,
     max_tokens: int | None = None,
     max_ce_tokens: int = 4096,
     batch_tokens: int = 1024,
@@ -71,6 +72,8 @@ def evaluate_sae(
         hook: where; a hook point or its name. Left out, it is the store's.
         tokens: contexts of held-out text, tokenised for ``model``.
         mask: positions to leave out; the store's own, else the default mask. Not for rows that are masked already.
+        outlier_threshold: norm above which a position is left out, if it is known (from the rows the SAE was trained
+            on). Left out, it is the store's, else calibrated on 8,192 tokens as a harvest does.
         max_tokens: most tokens (rows) for reconstruction and sparsity, evenly spread; 131,072 rows or 16,384
             tokens through the model when left out.
         max_ce_tokens: most tokens for loss and KL, evenly spread; 0 leaves that part out. Each costs one full
@@ -100,7 +103,7 @@ def evaluate_sae(
         tokens, source = _only(tokens, source), None
     if isinstance(source, Tensor | np.ndarray):
         source = ArrayRows(source)
-    task = _Evaluation(sae, source, model, hook, tokens, mask, progress or progress_module.default())
+    task = _Evaluation(sae, source, model, hook, tokens, mask, outlier_threshold, progress or progress_module.default())
     task.check_arguments(max_tokens, max_ce_tokens, batch_tokens, ablations)
     return task.run(max_tokens, max_ce_tokens, batch_tokens, tuple(dict.fromkeys(ablations)), bootstrap, seed)
 
@@ -122,6 +125,7 @@ class _Evaluation:
         hook: HookPoint | str | None,
         tokens: TokenSet | None,
         mask: MaskConfig | None,
+        outlier_threshold: float | None,
         progress: Progress,
     ) -> None:
         self.sae, self.source, self.model, self.tokens, self.progress = sae, source, model, tokens, progress
@@ -139,6 +143,12 @@ class _Evaluation:
             )
         if mask is not None and source is not None and model is None and stored_mask is None:
             raise ConfigError("mask= applies to tokens; rows of activations are taken as they are.")
+        if outlier_threshold is not None and (source is not None or not outlier_threshold > 0):
+            raise ConfigError(
+                f"outlier_threshold = {outlier_threshold}: a norm above 0, and only for tokens run through a model; "
+                "stored rows have theirs."
+            )
+        self.outlier_threshold = outlier_threshold
         self.store = store
         self.mask = mask or stored_mask or MaskConfig()
         self.hook = self._resolve(hook)
@@ -246,6 +256,8 @@ class _Evaluation:
 
     def _threshold(self) -> tuple[float | None, str | None]:
         """The norm above which a position is an outlier: as harvested, else calibrated in the same way."""
+        if self.outlier_threshold is not None:
+            return self.outlier_threshold, "as given"
         if self.store is not None:
             return self.store.manifest["outlier_threshold"], "the stored rows"
         if self.model is None or self.tokens is None or self.hook is None or self.mask.outlier_factor is None:

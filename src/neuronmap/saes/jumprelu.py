@@ -44,7 +44,7 @@ __all__ = ["JumpReLUOptions", "JumpReLUSAE"]
 
 _USUAL_L0 = 64.0
 _START_FACTOR = 4.0
-_USUAL_TANH_PENALTY = 0.005
+_USUAL_TANH_PENALTY = 0.0005
 _STEP_BANDWIDTH, _TANH_BANDWIDTH = 0.25, 2.0  # times 1/sqrt(D)
 _DEAD_PENALTY = 3e-6  # times 1/sqrt(D)
 _TANH_START, _TANH_FLOOR = 0.1, 0.01  # times 1/sqrt(D)
@@ -60,11 +60,11 @@ class JumpReLUOptions(ArchitectureOptions):
     target_weight: float = Field(default=5.0, gt=0)
     """step: weight of (L0 / target_l0 - 1)^2. L0 settles above the target by a share inversely proportional to it."""
     sparsity_penalty: float | None = Field(default=None, gt=0)
-    """step: charge for each active feature, in place of a target. tanh: weight of the tanh term, 0.005 when left out."""
+    """step: charge for each active feature, in place of a target. tanh: weight of the tanh term, 0.0005 when left out."""
     bandwidth: float | None = Field(default=None, gt=0)
     """Width of the window around the threshold in which its gradient acts; 0.25 (tanh: 2) / sqrt(d_in) when left out."""
     initial_l0: float | None = Field(default=None, gt=0)
-    """About how many features are active per row before the first step; 4 times the target (or 256) when left out, half of all at most."""
+    """Active features per row before the first step, about; 4 times the target (or 256) when left out, for tanh half of all."""
     tanh_scale: float = Field(default=4.0, gt=0)
     """tanh: slope of the tanh at zero, in units of sqrt(d_in)."""
     dead_penalty: float | None = Field(default=None, ge=0)

@@ -32,26 +32,14 @@ from torch import Tensor
 from neuronmap.config import FrozenConfig
 from neuronmap.errors import InputError, MismatchError
 
-__all__ = ["DensityHistogram", "ReconstructionMeter", "ReconstructionMetrics"]
+__all__ = ["ReconstructionMeter", "ReconstructionMetrics"]
 
 _CHUNK_ELEMENTS = 2**20
 """Feature activations are counted in pieces of this size: the scratch tensor stays in the cache and is reused."""
 _NEAR_CONSTANT = 1e-10
 """A dimension whose variance is at most this share of its mean square is below what float32 sums resolve."""
-_HISTOGRAM_EDGES = tuple(-8.0 + step / 4 for step in range(33))
 _SUMS = ("cosine", "norm_ratio", "xhat_square", "x_dot_xhat", "l1")
 _COUNTS = ("cosine_rows", "norm_ratio_rows", "zero_inputs", "zero_reconstructions")
-
-
-class DensityHistogram(FrozenConfig):
-    """How often features fire, on a logarithmic scale."""
-
-    log10_edges: tuple[float, ...]
-    """Borders of the bins in log10(density), rising; each bin holds its lower border, the last one also its upper."""
-    counts: tuple[int, ...]
-    """Features in each bin; one fewer than the borders. Densities below the first border count in the first bin."""
-    never: int
-    """Features that did not fire at all, in no bin."""
 
 
 class ReconstructionMetrics(FrozenConfig):
@@ -97,8 +85,6 @@ class ReconstructionMetrics(FrozenConfig):
     """Share of features that fired in more than 1 % of rows."""
     fraction_above_10_percent: float | None
     """Share of features that fired in more than 10 % of rows."""
-    density_histogram: DensityHistogram
-    """Features by log10 of their density."""
     notes: dict[str, str] = Field(default_factory=dict)
     """For each metric that is None, why."""
 
@@ -362,7 +348,6 @@ class ReconstructionMeter:
         values.put("fraction_above_1_percent", lambda: int((fired_F * 100 > rows).sum()) / self.d_sae)
         values.put("fraction_above_10_percent", lambda: int((fired_F * 10 > rows).sum()) / self.d_sae)
         values.found["dead_at_n"] = never
-        values.found["density_histogram"] = _histogram(fired_F[fired_F > 0], rows, never)
 
 
 class _Values:
@@ -381,13 +366,3 @@ class _Values:
         self.found[name] = value
         if reason:
             self.notes[name] = reason
-
-
-def _histogram(fired: Tensor, rows: int, never: int) -> DensityHistogram:
-    """Count features that fired at least once by the log10 of their density."""
-    edges = torch.tensor(_HISTOGRAM_EDGES, dtype=torch.float64)
-    bins = len(_HISTOGRAM_EDGES) - 1
-    log_density = (fired.double() / max(rows, 1)).log10()
-    place = (torch.bucketize(log_density, edges, right=True) - 1).clamp(0, bins - 1)
-    counts = torch.bincount(place, minlength=bins)
-    return DensityHistogram(log10_edges=_HISTOGRAM_EDGES, counts=tuple(counts.tolist()), never=never)

@@ -9,7 +9,7 @@ Shapes: B rows, D = d_in, F = d_sae, K = k, N kept entries of the batch, L neste
 
 Of a step's six B x D x F products only the encoder's forward one is done; the others touch the N kept entries (see
 ``kernels.sparse``). A whole step, optimiser included, takes 1.4 to 1.7 times that product's time at D=576, F=4096,
-B=4096, k=32 on a CPU; the selection is a third of what comes on top.
+B=4096, k=32 on a CPU; the selection is half of what comes on top.
 """
 
 from __future__ import annotations

@@ -213,6 +213,20 @@ def test_outliers_are_neither_replaced_nor_scored(tiny_llama: LanguageModel, hoo
     assert zero.ce_score_zero.value == 0.0
 
 
+def test_a_known_threshold_is_taken_as_it_is(
+    tiny_llama: LanguageModel, hook: HookPoint, tokens: TokenSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrated = evaluate(Scaled(WIDTH), tiny_llama, hook, tokens)
+    monkeypatch.setattr("neuronmap.evaluation.core.calibrate", None)
+    threshold = calibrated.protocol.outlier_threshold
+    known = evaluate(Scaled(WIDTH), tiny_llama, hook, tokens, outlier_threshold=threshold)
+    assert known.summary() == calibrated.summary()
+    assert known.protocol.outlier_threshold_from == "as given"
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(ConfigError, match="outlier_threshold"):
+            evaluate(Scaled(WIDTH), tiny_llama, hook, tokens, outlier_threshold=wrong)
+
+
 def test_only_the_ablations_asked_for_are_run(tiny_llama: LanguageModel, hook: HookPoint, tokens: TokenSet) -> None:
     behaviour = evaluate(Scaled(WIDTH), tiny_llama, hook, tokens, ablations=("mean",)).behaviour
     assert behaviour is not None

@@ -94,6 +94,17 @@ def test_thresholds_never_go_below_zero() -> None:
     assert sae.threshold.tolist() == [0.0, 0.25]
 
 
+def test_tanh_thresholds_stay_off_zero_where_they_would_have_no_gradient() -> None:
+    sae = JumpReLUSAE(4, 8, JumpReLUOptions(sparsity_form="tanh"))
+    sae.initialise(torch.zeros(4), torch.Generator().manual_seed(0))
+    assert sae.threshold.tolist() == pytest.approx([0.1 / 2] * 8)
+    with torch.no_grad():
+        sae.threshold.fill_(-1.0)
+    state = StepState()
+    sae.after_step(sae.training_loss(torch.ones(1, 4), state), state)
+    assert sae.threshold.tolist() == pytest.approx([0.01 / 2] * 8)
+
+
 @pytest.mark.parametrize("mean_share", [0.0, 0.5])
 def test_training_starts_near_the_chosen_number_of_active_features(mean_share: float) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -202,3 +213,16 @@ def test_a_short_run_reaches_its_target_and_reconstructs_as_well_as_topk(target:
     assert explained > held_out(rival, x_ND[:2000])[1] - 0.01
     thresholds = sae.threshold.detach()
     assert float(thresholds.std() / thresholds.mean()) > 0.02  # each has moved on its own
+
+
+def test_a_short_tanh_run_grows_sparser_with_the_penalty_and_does_not_collapse() -> None:
+    x_ND = mixture(12_000)
+    found = []
+    for penalty in (0.0005, 0.005):
+        sae = JumpReLUSAE(64, 256, JumpReLUOptions(sparsity_form="tanh", sparsity_penalty=penalty))
+        train(sae, x_ND[2000:], steps=300, rate=5e-4)
+        found.append(held_out(sae, x_ND[:2000]))
+        assert float(sae.threshold.detach().std()) > 1e-3
+    (loose_l0, loose_explained), (tight_l0, tight_explained) = found
+    assert 2 < tight_l0 < loose_l0 / 3
+    assert 0.4 < tight_explained < loose_explained

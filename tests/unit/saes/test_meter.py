@@ -99,19 +99,6 @@ def test_one_dead_and_one_always_active_feature() -> None:
     assert meter.activation_sum_F.tolist() == [0, 2000, 50, 20]
 
 
-def test_the_histogram_keeps_never_apart_and_always_in_the_last_bin() -> None:
-    f = torch.zeros(1000, 4)
-    f[:, 1] = 1.0
-    f[:50, 2] = 1.0
-    f[0, 3] = 1.0
-    histogram = measure(rows(1000), rows(1000), f).density_histogram
-    assert histogram.never == 1
-    assert sum(histogram.counts) == 3
-    assert len(histogram.log10_edges) == len(histogram.counts) + 1
-    filled = {histogram.log10_edges[i]: n for i, n in enumerate(histogram.counts) if n}
-    assert filled == {-3.0: 1, -1.5: 1, -0.25: 1}  # 1/1000 on its border, 10^-1.3, and 1
-
-
 @pytest.mark.parametrize(
     ("mean", "spread"), [(0.0, 1.0), (3.0, 1.0), (5.0, 0.1), (30.0, 1.0), (60.0, 30.0), (1e4, 1.0)]
 )

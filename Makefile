@@ -33,7 +33,7 @@ lint: $(VENV)/.ready ## ruff, mypy --strict, import layers
 
 test: lint ## lint, then every test that needs no foreign package (under 20 minutes on 2 cores)
 	@echo "tests (up to 20 minutes on 2 cores)"
-	@$(BIN)/python -m pytest -q -m "not peers"
+	@$(BIN)/python -m pytest -q -n auto -m "not peers"
 
 docs: $(VENV)/.docs ## build the documentation site into site/
 	@echo "docs: building site/ (up to a minute)"

@@ -1,6 +1,7 @@
 """Write what is generated from code: ``python docs/generate.py`` (``make reference``). A test checks that it was run.
 
 docs/reference/cli.md              every command and option, from the typer application
+docs/reference/json.md             what every command prints with --json, from neuronmap.cli.documents
 docs/reference/config.md           every setting, from the field docstrings of the configuration classes
 tests/unit/house/public_api.txt    every public name of every room
 """
@@ -23,6 +24,7 @@ def pages() -> dict[Path, str]:
     return {
         Path("docs/reference/cli.md"): cli_page(),
         Path("docs/reference/config.md"): config_page(),
+        Path("docs/reference/json.md"): json_page(),
         Path("tests/unit/house/public_api.txt"): public_names(),
     }
 
@@ -33,6 +35,43 @@ def public_names() -> str:
     rooms = ["neuronmap", *sorted(f"neuronmap.{init.parent.name}" for init in source.glob("*/__init__.py"))]
     rooms += sorted(f"neuronmap.{path.stem}" for path in source.glob("*.py") if not path.stem.startswith("__"))
     return "".join(f"{room}.{name}\n" for room in rooms for name in import_module(room).__all__)
+
+
+# --- JSON documents ------------------------------------------------------------------------------------------------
+
+
+def json_page() -> str:
+    """One table a document, and one a record that they share."""
+    from neuronmap.cli.documents import DOCUMENTS
+
+    commands: dict[Any, list[str]] = {}
+    for command, document in DOCUMENTS.items():
+        commands.setdefault(document, []).append("any command that fails" if command == "error" else f"neuronmap {command}")
+    parts = [
+        "# JSON output\n\n",
+        NOTE,
+        "With `--json` a command prints exactly one JSON document on stdout; progress and notes go to stderr. `schema` names the\n"
+        "document and its version: within a version no field is removed or changes its meaning. `neuronmap schema 'sae show'`\n"
+        "prints the JSON Schema of a command's document.\n",
+    ]
+    shared: dict[str, Any] = {}
+    for document, names in commands.items():
+        parts.append(f"\n## {', '.join(f'`{name}`' for name in names)}\n\n{document_table(document, shared)}")
+    for name, record in shared.items():
+        parts.append(f"\n## {name}\n\n{document_table(record, shared)}")
+    return "".join(parts)
+
+
+def document_table(document: Any, shared: dict[str, Any]) -> str:
+    """The fields of a document; records inside it are added to ``shared``."""
+    lines = ["| field | type | meaning |", "| --- | --- | --- |"]
+    for name, field in document.model_fields.items():
+        for part in (field.annotation, *get_args(field.annotation)):
+            if inspect.isclass(part) and hasattr(part, "model_fields"):
+                shared.setdefault(part.__name__, part)
+        kind = cell(type_text(field.annotation))
+        lines.append(f"| `{field.alias or name}` | {kind} | {cell(help_text(field.description))} |")
+    return "\n".join(lines) + "\n"
 
 
 # --- settings ------------------------------------------------------------------------------------------------------

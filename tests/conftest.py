@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 # huggingface_hub reads this once, at import: no test talks to the hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# `make test` runs one worker a core; more threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -31,7 +31,7 @@ __all__ = ["GatedOptions", "GatedSAE"]
 class GatedOptions(ArchitectureOptions):
     """Settings of :class:`GatedSAE`."""
 
-    sparsity_penalty: float = Field(default=0.02, gt=0)
+    sparsity_penalty: float = Field(default=0.06, gt=0)
     """Weight of the L1 term on the gate; inputs have unit energy, so 0.01 to 0.06 is the usual range."""
 
 

@@ -24,7 +24,7 @@ __all__ = ["ReLUOptions", "ReLUSAE"]
 class ReLUOptions(ArchitectureOptions):
     """Settings of :class:`ReLUSAE`."""
 
-    sparsity_penalty: float = Field(default=0.02, gt=0)
+    sparsity_penalty: float = Field(default=0.06, gt=0)
     """Weight of the L1 term; inputs have unit energy, so 0.01 to 0.06 is the usual range."""
 
 

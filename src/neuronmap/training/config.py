@@ -27,6 +27,9 @@ OPTION_FIELDS = (
 )
 """Fields that are handed to the architecture's own options when given."""
 
+DEFAULT_K = 64
+"""In the range of L0 (50 to 150) where most quality measures agree (SAEBench, arXiv 2503.09532)."""
+
 
 class SAEConfig(FrozenConfig):
     """Configuration of one SAE training run.
@@ -56,9 +59,9 @@ class SAEConfig(FrozenConfig):
     """relu, gated, topk, batchtopk, jumprelu, matryoshka, or a plug-in's name. auto: relu when sparsity_penalty is
     given, else batchtopk."""
     k: int | None = Field(default=None, ge=1)
-    """Active features per activation, for topk, batchtopk and matryoshka."""
+    """Active features per activation, for topk, batchtopk and matryoshka; 64 when left out."""
     sparsity_penalty: float | None = Field(default=None, gt=0)
-    """Weight of the sparsity term, for relu, gated and jumprelu. With unit-energy inputs 0.01 to 0.06 is the usual range for relu."""
+    """Weight of the sparsity term, for relu, gated and jumprelu. With unit-energy inputs 0.01 to 0.1 is the usual range for relu."""
     target_l0: float | None = Field(default=None, gt=0)
     """Active features per activation that jumprelu steers to."""
     sparsity_form: Literal["step", "tanh"] | None = None
@@ -232,6 +235,10 @@ class SAEConfig(FrozenConfig):
         """The architecture's options object, checked against the widths."""
         from neuronmap.saes.registry import get_architecture
 
-        options = get_architecture(self.resolved_architecture).Options(**self.options_given())
+        owner = get_architecture(self.resolved_architecture)
+        given = self.options_given()
+        if "k" in owner.Options.model_fields:
+            given.setdefault("k", DEFAULT_K)
+        options = owner.Options(**given)
         options.check_width(input_dim, self.width(input_dim))
         return options

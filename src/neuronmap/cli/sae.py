@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output, table
 from neuronmap.cli.report import config_help, entry_rows, metric_table, show_entry, stored_document
+
+if TYPE_CHECKING:
+    from neuronmap.hub.pipeline import StoredSAE
 
 __all__ = ["app"]
 
@@ -69,12 +72,6 @@ def train(
 
         neuronmap sae train --resume 20260101-120000-batchtopk-1a2b3c
     """
-    from neuronmap.errors import ConfigError
-    from neuronmap.hub import SAEModelHub
-    from neuronmap.hub.pipeline import train_into_library
-    from neuronmap.training import load_recipe
-
-    output = Output(as_json, quiet)
     fields = {
         "corpus": text,
         "model_name": model,
@@ -87,21 +84,43 @@ def train(
         "num_epochs": epochs,
         "name": name,
     }
-    if resume is not None:
-        given = [
-            f"--{n}" for n, v in {"config": config, "set": settings, "init-from": init_from, **fields}.items() if v
-        ]
-        if given:
+    output = Output(as_json, quiet)
+    stored = _run_training(output, config, settings or [], fields, resume, init_from, evaluate, replace)
+    if stored.metrics is not None:
+        output.show(*metric_table(stored.metrics))
+    output.show(*show_entry(stored.entry))
+    output.document(stored_document("neuronmap/sae.train/1", stored.entry, run=str(stored.result.run.folder)))
+
+
+def _run_training(
+    output: Output,
+    config: Path | None,
+    settings: list[str],
+    fields: dict[str, Any],
+    resume: str | None,
+    init_from: str | None,
+    evaluate: bool,
+    replace: bool,
+) -> StoredSAE:
+    """What ``train`` does once its options are parsed."""
+    from neuronmap.errors import ConfigError
+    from neuronmap.hub import SAEModelHub
+    from neuronmap.hub.pipeline import train_into_library
+    from neuronmap.training import load_recipe
+
+    hub, recipe, start = SAEModelHub(), None, None
+    if resume is None:
+        recipe = load_recipe(config, settings, **fields)
+    else:
+        others = {"config": config, "set": settings, "init-from": init_from, **fields}
+        if given := [f"--{option}" for option, value in others.items() if value]:
             raise ConfigError(
                 f"--resume goes on with the run's own settings; {', '.join(given)} cannot be given with it.",
                 hint="To start a new run from that SAE with other settings, use --init-from.",
             )
-    recipe = None if resume is not None else load_recipe(config, settings or (), **fields)
-    hub = SAEModelHub()
-    start = None
     if init_from is not None:
         start = init_from if Path(init_from).is_dir() else hub.get(init_from).path
-    stored = train_into_library(
+    return train_into_library(
         recipe,
         hub=hub,
         resume=resume,
@@ -110,10 +129,6 @@ def train(
         replace=replace,
         progress=output.progress(),
     )
-    if stored.metrics is not None:
-        output.show(*metric_table(stored.metrics))
-    output.show(*show_entry(stored.entry))
-    output.document(stored_document("neuronmap/sae.train/1", stored.entry, run=str(stored.result.run.folder)))
 
 
 @app.command("list-models")

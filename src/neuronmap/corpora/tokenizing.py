@@ -38,9 +38,13 @@ class TokenOptions(FrozenConfig):
     """The checked options of :func:`tokenize`, as they enter the cache key."""
 
     context_length: int = Field(ge=1)
+    """Tokens per context."""
     part: Part
+    """train, heldout, or all."""
     heldout_fraction: float = Field(ge=0.0, lt=1.0)
+    """Share of the documents that belong to the held-out part."""
     max_tokens: int | None = Field(ge=1)
+    """Most tokens to take; None takes all."""
 
 
 def is_heldout(document: Document, fraction: float) -> bool:

@@ -12,9 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from neuronmap.saes import get_architecture
 from neuronmap.training.plan import default_learning_rate
 
 ARCHITECTURES = ("topk", "batchtopk", "jumprelu", "relu")
+PEER_VARIANTS = ("recommended", "matched")
 LIBRARIES = ("neuronmap", "saelens", "dictionary_learning")
 
 
@@ -61,9 +63,9 @@ class Knob:
     rising: bool
 
 
-def variants(library: str) -> tuple[str, ...]:
-    """Settings that are tried on the first seed."""
-    return ("default",) if library == "neuronmap" else ("recommended", "matched")
+def variants(library: str, tried: tuple[str, ...] = PEER_VARIANTS) -> tuple[str, ...]:
+    """Settings that are tried on the first seed; ``tried`` limits the peers' to some of them."""
+    return ("default",) if library == "neuronmap" else tried
 
 
 def knob(library: str, architecture: str, k: int) -> Knob | None:
@@ -83,7 +85,7 @@ def knob(library: str, architecture: str, k: int) -> Knob | None:
 def settings(library: str, architecture: str, variant: str, budget: Budget) -> dict[str, Any]:
     """Everything a peer's training script is told besides data, widths, seed and knob."""
     steps = budget.steps
-    matched_rate = default_learning_rate(budget.d_sae, steps)
+    matched_rate = default_learning_rate(budget.d_sae, steps) * get_architecture(architecture).rate_factor
     if library == "saelens":
         return _saelens(architecture, variant, budget, matched_rate)
     if library == "dictionary_learning":

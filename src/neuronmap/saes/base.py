@@ -96,6 +96,8 @@ class SparseAutoencoder(nn.Module):
     revival: ClassVar[Revival] = "none"
     """How dead features are brought back: by an auxiliary loss, or by re-initialising them."""
     adam_betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    rate_factor: ClassVar[float] = 1.0
+    """Default learning rate of this architecture over the general rule."""
     calibrated: ClassVar[bool] = False
     """Whether the inference threshold has to be fitted after training (``calibrate``)."""
 

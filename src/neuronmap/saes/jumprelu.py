@@ -43,10 +43,11 @@ from neuronmap.saes.workspace import Workspace
 __all__ = ["JumpReLUOptions", "JumpReLUSAE"]
 
 _USUAL_L0 = 64.0
-_START_FACTOR = 4.0
+_START_FACTOR = 2.0
 _USUAL_TANH_PENALTY = 0.0005
 _STEP_BANDWIDTH, _TANH_BANDWIDTH = 0.25, 2.0  # times 1/sqrt(D)
-_DEAD_PENALTY = 3e-6  # times 1/sqrt(D)
+_STEP_DEAD_PENALTY = 0.01
+_TANH_DEAD_PENALTY = 3e-6  # times 1/sqrt(D)
 _TANH_START, _TANH_FLOOR = 0.1, 0.01  # times 1/sqrt(D)
 
 
@@ -64,11 +65,11 @@ class JumpReLUOptions(ArchitectureOptions):
     bandwidth: float | None = Field(default=None, gt=0)
     """Width of the window around the threshold in which its gradient acts; 0.25 (tanh: 2) / sqrt(d_in) when left out."""
     initial_l0: float | None = Field(default=None, gt=0)
-    """Active features per row before the first step, about; 4 times the target (or 256) when left out, for tanh half of all."""
+    """Active features per row before the first step, about; 2 times the target (or 128) when left out, for tanh half of all."""
     tanh_scale: float = Field(default=4.0, gt=0)
     """tanh: slope of the tanh at zero, in units of sqrt(d_in)."""
     dead_penalty: float | None = Field(default=None, ge=0)
-    """Weight of the term that pulls dead features back; 3e-6 / sqrt(d_in) when left out, 0 turns it off."""
+    """Weight of the term that pulls dead features back; 0.01 (tanh: 3e-6 / sqrt(d_in)) when left out, 0 turns it off."""
 
     @model_validator(mode="after")
     def _one_sparsity_term(self) -> Self:
@@ -114,6 +115,7 @@ class JumpReLUSAE(SparseAutoencoder):
     architecture: ClassVar[str] = "jumprelu"
     Options: ClassVar[type[ArchitectureOptions]] = JumpReLUOptions
     revival: ClassVar[Revival] = "none"
+    rate_factor: ClassVar[float] = 0.5
 
     b_enc: nn.Parameter
     """[F]"""
@@ -141,7 +143,8 @@ class JumpReLUSAE(SparseAutoencoder):
         self._slope = chosen.tanh_scale / unit
         # Without a count term a threshold's gradient is proportional to the threshold: from zero it never moves.
         self._least_start, self._floor = (_TANH_START * unit, _TANH_FLOOR * unit) if self._tanh else (0.0, 0.0)
-        self._dead_penalty = _DEAD_PENALTY * unit if chosen.dead_penalty is None else chosen.dead_penalty
+        least = _TANH_DEAD_PENALTY * unit if self._tanh else _STEP_DEAD_PENALTY
+        self._dead_penalty = least if chosen.dead_penalty is None else chosen.dead_penalty
         self.b_enc = nn.Parameter(torch.zeros(d_sae, device=device, dtype=dtype))
         self.threshold = nn.Parameter(torch.zeros(d_sae, device=device, dtype=dtype))
 

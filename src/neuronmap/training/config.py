@@ -115,15 +115,15 @@ class SAEConfig(FrozenConfig):
     max_steps: int | None = Field(default=None, ge=1)
     """Stop after that many steps, whatever num_epochs says."""
     learning_rate: float | None = Field(default=None, gt=0)
-    """Peak learning rate; 2e-4 / sqrt(hidden_dim / 16384) when left out, raised for runs under 2,000 steps (see docs)."""
+    """Peak learning rate; 2e-4 / sqrt(hidden_dim / 16384) when left out, raised for runs under 16,000 steps (see docs)."""
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises from 0 (1,000 steps at most)."""
     decay_fraction: float = Field(default=0.2, ge=0, le=1)
     """Share of the steps, at the end, over which the learning rate falls to 0."""
     sparsity_warmup_fraction: float = Field(default=0.1, ge=0, le=1)
     """Share of the steps over which the sparsity term rises from 0."""
-    k_anneal_fraction: float = Field(default=0.1, ge=0, le=1)
-    """Share of the steps over which k falls from k_anneal_factor times its value; 0 turns it off."""
+    k_anneal_fraction: float = Field(default=0.0, ge=0, le=1)
+    """Share of the steps over which k falls from k_anneal_factor times its value; 0 (no annealing) measured best."""
     k_anneal_factor: float = Field(default=4.0, ge=1)
     """How many times k is at the first step."""
     adam_epsilon: float = Field(default=1e-10, gt=0)

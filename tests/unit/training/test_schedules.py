@@ -39,10 +39,10 @@ def test_sparsity_rises_from_nothing_to_one():
 
 
 def test_k_falls_from_its_multiple_and_never_exceeds_the_width():
-    made = schedule()
+    made = schedule(k_anneal_fraction=0.1)
     assert made.active_k(0) == 40
     assert made.active_k(50) == 25
     assert made.active_k(100) == made.active_k(999) == 10
-    assert schedule(k=32).active_k(0) == 64
+    assert schedule(k=32, k_anneal_fraction=0.1).active_k(0) == 64
     assert schedule(k=None).active_k(0) is None
-    assert schedule(k_anneal_fraction=0.0).active_k(0) == 10
+    assert schedule().active_k(0) == 10

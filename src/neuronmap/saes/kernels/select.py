@@ -139,6 +139,6 @@ def _largest(pre_BF: Tensor, count: int) -> tuple[Tensor, Tensor]:
     members = torch.arange(0, num_features, groups, device=pre_BF.device)
     peak_BG = pre_BF.view(num_rows, GROUP, groups).amax(1)
     group_BK = torch.topk(peak_BG, count, dim=1, sorted=False).indices
-    feature_BC = (group_BK.unsqueeze(2) + members).view(num_rows, -1)
+    feature_BC = (group_BK.unsqueeze(2) + members).view(num_rows, count * GROUP)
     values, position = torch.topk(pre_BF.gather(1, feature_BC), count, dim=1)
     return values, feature_BC.gather(1, position)

@@ -46,7 +46,9 @@ def json_page() -> str:
 
     commands: dict[Any, list[str]] = {}
     for command, document in DOCUMENTS.items():
-        commands.setdefault(document, []).append("any command that fails" if command == "error" else f"neuronmap {command}")
+        commands.setdefault(document, []).append(
+            "any command that fails" if command == "error" else f"neuronmap {command}"
+        )
     parts = [
         "# JSON output\n\n",
         NOTE,

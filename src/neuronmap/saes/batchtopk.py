@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from neuronmap.errors import InputError
-from neuronmap.saes.base import ArchitectureOptions, StepLoss, StepState
+from neuronmap.saes.base import ArchitectureOptions, SparseAutoencoder, StepLoss, StepState
 from neuronmap.saes.kernels.select import positive_above, sampled_bound, select_top_of_batch
 from neuronmap.saes.kernels.sparse import SparseCode
 from neuronmap.saes.topk import TopKFamily, TopKOptions
@@ -77,7 +77,9 @@ class BatchTopKSAE(TopKFamily):
 
     def encode(self, x: Tensor) -> Tensor:
         """The inference rule at the top of this file."""
-        pre = self.pre_activations(x)
+        # The product and sum of SAELens, not training's fused one: entries within rounding of the threshold then fall
+        # on the same side in both.
+        pre = SparseAutoencoder.pre_activations(self, x)
         return torch.relu(pre) * (pre > self.threshold)
 
     def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:

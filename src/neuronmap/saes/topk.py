@@ -210,7 +210,8 @@ class TopKSAE(TopKFamily):
 
     def encode(self, x: Tensor) -> Tensor:
         """The rule at the top of this file, with the option's k."""
-        pre_RF = self.pre_activations(x).reshape(-1, self.d_sae)
+        # The product and sum of SAELens, so that near ties fall alike there.
+        pre_RF = SparseAutoencoder.pre_activations(self, x).reshape(-1, self.d_sae)
         f_RF = dense_activations(pre_RF, select_top_k(pre_RF.detach(), self.options.k))
         return f_RF.view(*x.shape[:-1], self.d_sae)
 

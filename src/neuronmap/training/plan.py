@@ -19,6 +19,17 @@ __all__ = ["Plan", "make_plan", "seconds_per_gemm"]
 _GEMMS = {"topk": 2.0, "batchtopk": 2.0, "matryoshka": 2.5, "relu": 6.0, "jumprelu": 7.0, "gated": 7.0}
 """Time of a whole step over the time of its encoder GEMM at F = 4096, k = 32, measured on 2 cores; for the estimate only."""
 
+_BUFFERS = {
+    "topk": (1, 6),
+    "batchtopk": (1, 6),
+    "matryoshka": (1, 8),
+    "relu": (3, 4),
+    "jumprelu": (4, 4),
+    "gated": (4, 4),
+}
+"""Scratch matrices of a step: how many B x F and how many B x D; plug-ins run under autograd, which keeps more.
+AuxK adds B times the number of dead features while there are any."""
+
 _LONG_RUN_STEPS = 16_000
 _MOST_SHORT_RUN_FACTOR = 8.0
 
@@ -117,8 +128,8 @@ def make_plan(config: SAEConfig, rows: int, d_in: int, device: torch.device, shu
             hint="Give more text, lower batch_size, or raise num_epochs.",
         )
     weights = 4 * (2 * d_in * F + 2 * F + d_in)
-    dense = config.resolved_architecture in ("relu", "gated", "jumprelu")
-    step_bytes = 4 * B * (F * (3 if dense else 1) + 4 * d_in)
+    wide, narrow = _BUFFERS.get(config.resolved_architecture, (6, 8))
+    step_bytes = 4 * B * (F * wide + d_in * narrow)
     seen = steps * B
     plan = Plan(
         rows=rows,

@@ -46,7 +46,7 @@ def test_info_tells_everything_without_the_weights(bundle: Path) -> None:
     assert (info.kind, info.architecture, info.d_in, info.d_sae, info.k) == ("neuronmap", "relu", 6, 20, None)
     assert info.metadata is not None
     assert (info.metadata.model, info.metadata.hook, info.metadata.tags) == (MODEL, HOOK, ("a", "b"))
-    assert info.metadata.options == {"sparsity_penalty": 0.02}
+    assert info.metadata.options == {"sparsity_penalty": 0.06}
     assert info.tensors["W_enc"] == ("F32", (6, 20))
     assert info.metrics == {"l0": 3.5}
 

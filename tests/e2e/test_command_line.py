@@ -100,6 +100,17 @@ def test_a_recipe_is_the_same_as_flags(neuronmap, train_arguments, model_folder,
     assert torch.equal(SAEModelHub().load("flags").W_enc, SAEModelHub().load("recipe").W_enc)
 
 
+def test_streaming_stores_no_training_activations(neuronmap, train_arguments, home):
+    streamed = neuronmap(*train_arguments, "--set", "stream=true", "--name", "streamed", "--json")
+    assert streamed.code == 0, streamed.err
+    assert streamed.document("sae train")["sae"]["metrics"]["l0"] == pytest.approx(4.0, rel=0.02)
+    stores = list(home.glob("cache/activations/*/manifest.json"))
+    assert len(stores) == 1  # the held-out rows only
+    stored = neuronmap(*train_arguments, "--name", "stored", "--json").document("sae train")["sae"]["metrics"]
+    for name in ("explained_variance", "l0"):
+        assert streamed.document("sae train")["sae"]["metrics"][name] == pytest.approx(stored[name], rel=0.1)
+
+
 def test_hooks_corpora_and_doctor(neuronmap, model_folder):
     hooks = neuronmap("models", "hooks", model_folder, "--layer", "1", "--json").document("models hooks")
     assert {h["component"]: h["width"] for h in hooks["hooks"]} == {

@@ -98,6 +98,9 @@ class SparseAutoencoder(nn.Module):
     adam_betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     rate_factor: ClassVar[float] = 1.0
     """Default learning rate of this architecture over the general rule."""
+    dense_start: ClassVar[bool] = False
+    """Whether about half of the features are active before training. Their sum overshoots x by F / 2D when F > 2D, and
+    unlearning that kills features, so the encoder then starts shorter by that factor (docs/experiments.md)."""
     calibrated: ClassVar[bool] = False
     """Whether the inference threshold has to be fitted after training (``calibrate``)."""
 
@@ -159,6 +162,8 @@ class SparseAutoencoder(nn.Module):
     def initialise(self, mean_D: Tensor, generator: torch.Generator) -> None:
         """Decoder rows uniform on the unit sphere, encoder = decoder transposed, b_dec = mean of the data, other biases zero.
 
+        Architectures with a ``dense_start`` shorten the encoder so that the first reconstruction is about as long as x.
+
         Args:
             mean_D: [D] mean of the scaled training rows.
             generator: the run's seeded CPU generator; nothing else is random.
@@ -167,7 +172,7 @@ class SparseAutoencoder(nn.Module):
             rows_FD = torch.randn(self.d_sae, self.d_in, generator=generator, dtype=torch.float32)
             rows_FD /= rows_FD.norm(dim=1, keepdim=True).clamp_min(1e-12)
             self.W_dec.copy_(rows_FD)
-            self.W_enc.copy_(rows_FD.T)
+            self.W_enc.copy_(rows_FD.T * min(1.0, 2 * self.d_in / self.d_sae) if self.dense_start else rows_FD.T)
             self.b_dec.copy_(mean_D)
 
     def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:

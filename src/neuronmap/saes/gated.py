@@ -49,6 +49,7 @@ class GatedSAE(SparseAutoencoder):
     architecture: ClassVar[str] = "gated"
     Options: ClassVar[type[ArchitectureOptions]] = GatedOptions
     revival: ClassVar[Revival] = "resample"
+    dense_start: ClassVar[bool] = True
 
     b_gate: nn.Parameter
     """[F]"""

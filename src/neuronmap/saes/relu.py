@@ -45,6 +45,7 @@ class ReLUSAE(SparseAutoencoder):
     architecture: ClassVar[str] = "relu"
     Options: ClassVar[type[ArchitectureOptions]] = ReLUOptions
     revival: ClassVar[Revival] = "resample"
+    dense_start: ClassVar[bool] = True
 
     b_enc: nn.Parameter
     """[F]"""

@@ -6,10 +6,13 @@ Shape legend: N rows, W width of a hook.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
-from contextlib import ExitStack
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -26,6 +29,7 @@ from neuronmap.activations.extract import (
 )
 from neuronmap.activations.mask import MaskConfig, nothing_left
 from neuronmap.activations.store import DTYPES, FORMAT, INDEX_BYTES, JOURNAL, MANIFEST, VERSION, ActivationStore
+from neuronmap.activations.verified import open_verified, remember_verified
 from neuronmap.activations.writer import StoreWriter, remove_work_files
 from neuronmap.errors import ConfigError, DamagedError, InputError, NeuronMapError, ResourceError
 from neuronmap.hashing import digest_json, short
@@ -88,8 +92,8 @@ def harvest(
 ) -> dict[str, ActivationStore]:
     """Store the activations of many hook points in one pass over the text.
 
-    A complete store made from the same inputs is reused; an interrupted one (Ctrl-C, SIGKILL, full disk) continues
-    where it stopped and ends with the same bytes. Two processes that want the same store do not work twice: the
+    A complete store made from the same inputs is reused, after its digests were checked once; an interrupted one
+    (Ctrl-C, SIGTERM, SIGKILL, full disk) continues where it stopped and ends with the same bytes. Two processes that want the same store do not work twice: the
     second waits for the first.
 
     Args:
@@ -112,6 +116,8 @@ def harvest(
         InputError: if the model gives NaN or infinity, or a value does not fit the storage dtype.
         DiskSpaceError: if there is too little room, before starting or on the way (then it can be continued).
         UnwritablePathError: if the folder cannot be written.
+        DamagedError: if a store that would be reused is not as its manifest says.
+        KeyboardInterrupt: on Ctrl-C, and on SIGTERM in the main thread; what was done is saved.
 
     Example:
         >>> stores = harvest(model, tokens, [resolve_hook(model, 8, "residual")])  # doctest: +SKIP
@@ -135,7 +141,8 @@ def harvest(
         todo = [job for job in todo if not job.is_complete()]
         _note_reused(jobs, todo, progress)
         if todo:
-            _Pass(model, tokens, todo, folder, mask, batch_tokens, progress).run(dtype, shard_rows)
+            with _sigterm_as_ctrl_c():
+                _Pass(model, tokens, todo, folder, mask, batch_tokens, progress).run(dtype, shard_rows)
     return {job.hook.name: ActivationStore.open(job.path) for job in jobs}
 
 
@@ -158,7 +165,7 @@ class _Job:
 def _note_reused(jobs: list[_Job], todo: list[_Job], progress: Progress) -> None:
     for job in jobs:
         if job not in todo:
-            store = ActivationStore.open(job.path)
+            store = open_verified(job.path, progress)
             day = str(store.manifest["created"])[:10]
             progress.note(f"Reusing {store.num_rows:,} rows of {job.hook.name}, harvested {day} ({job.path}).")
 
@@ -171,6 +178,25 @@ def _locked(job: _Job, progress: Progress) -> FileLock:
         progress.note(f"Another process is harvesting {job.hook.name}; waiting for it.")
         lock.acquire()
     return lock
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Batch systems stop a job with SIGTERM; it saves what is done as Ctrl-C does. Nothing outside the main thread."""
+    before = signal.getsignal(signal.SIGTERM)
+    # Python lets only the main thread set handlers, and cannot put back one that was not set from Python (None)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Pass:
@@ -305,6 +331,7 @@ class _Pass:
             if not writer.num_rows:
                 raise nothing_left(tokens, writer.journal["dropped"])
             writer.finish()
+            remember_verified(writer.folder)
             dropped = ", ".join(f"{count:,} {reason}" for reason, count in writer.journal["dropped"].items() if count)
             self._progress.note(f"{name}: {writer.num_rows:,} rows stored; dropped {dropped or 'none'}.")
 

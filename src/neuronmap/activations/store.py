@@ -4,7 +4,8 @@
     ├── manifest.json           what the rows are, how they were made, sizes and digests; written last
     ├── statistics.safetensors  mean_D, m2_D: float64
     ├── rows-00000.bin          raw [shard rows, W], little-endian float32, float16 or bfloat16
-    └── index-00000.bin         raw int32 [shard rows, 4]: document, position, token id, context
+    ├── index-00000.bin         raw int32 [shard rows, 4]: document, position, token id, context
+    └── verified.json           file times at which the digests were last found right; may be missing
 
 A store that is still being harvested has ``journal.json`` in place of the manifest (see ``writer.py``).
 Shape legend: N rows, W width of the hook.

@@ -13,7 +13,7 @@ from typing import Any
 from neuronmap.errors import ConfigError, DamagedError, InputError
 from neuronmap.saes.metadata import BundleInfo, read_bundle_info
 
-__all__ = ["LibraryEntry", "MetricFilter", "parse_metric_filter", "read_entry", "sort_entries"]
+__all__ = ["LibraryEntry", "MetricFilter", "parse_metric_filter", "read_entry", "require_metric", "sort_entries"]
 
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -131,6 +131,18 @@ def parse_metric_filter(text: str) -> MetricFilter:
         f"{text!r} is not a condition on a metric. It needs a name, one of {' '.join(_COMPARISONS)}, and a number.",
         hint="For example: explained_variance>=0.7",
     )
+
+
+def require_metric(entries: Iterable[LibraryEntry], name: str) -> None:
+    """Refuse a metric that none of the entries has; without sound entries there is nothing to compare with.
+
+    Raises:
+        ConfigError: lists the metrics that there are.
+    """
+    sound = [entry for entry in entries if not entry.problem]
+    if sound and all(entry.metric(name) is None for entry in sound):
+        known = sorted({metric for entry in sound for metric in entry.metrics})
+        raise ConfigError(f"No SAE has a metric {name!r}. There are: {', '.join(known) or 'none'}.")
 
 
 def sort_entries(entries: list[LibraryEntry], sort: str) -> list[LibraryEntry]:

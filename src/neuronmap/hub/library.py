@@ -29,7 +29,7 @@ from neuronmap.errors import (
     UnwritablePathError,
 )
 from neuronmap.hub.contents import clean_tags, convert_saelens, copy_visible, require_digest, write_metadata
-from neuronmap.hub.entry import LibraryEntry, parse_metric_filter, read_entry, sort_entries
+from neuronmap.hub.entry import LibraryEntry, parse_metric_filter, read_entry, require_metric, sort_entries
 from neuronmap.hub.fit import Difference, differences, require_fit
 from neuronmap.hub.folder import Fingerprint, LibraryFolder, fingerprint
 from neuronmap.hub.names import check_id, derived_id
@@ -121,13 +121,16 @@ class SAEModelHub:
             limit: how many at most.
 
         Raises:
-            ConfigError: for a condition that cannot be read or an unknown sort field.
+            ConfigError: for a condition that cannot be read, a metric that no SAE has, or an unknown sort field.
         """
         tags = [tag] if isinstance(tag, str) else [*tag]
         conditions = [parse_metric_filter(text) for text in ([where] if isinstance(where, str) else where)]
+        entries = self.list()
+        for condition in conditions:
+            require_metric(entries, condition.name)
         found = [
             entry
-            for entry in self.list()
+            for entry in entries
             if entry.matches(model, layer, component, architecture, tags)
             and all(condition(entry) for condition in conditions)
         ]
@@ -177,6 +180,7 @@ class SAEModelHub:
         *,
         name: str | None = None,
         tags: Iterable[str] = (),
+        replace: bool = False,
     ) -> LibraryEntry:
         """Put an SAE into the library. It is copied; a plain SAELens folder is rewritten as a NeuronMap bundle.
 
@@ -184,9 +188,10 @@ class SAEModelHub:
             source: a bundle's folder, ``(sae, metadata)``, or a training result.
             name: its id; None derives ``<model>/<place>/<architecture>-<features>-<digest>``.
             tags: added to those it has.
+            replace: take the place of the SAE with that id, analyses and all. It stays until the new one is whole.
 
         Returns:
-            The entry; the one that is there already if the same weights have that id.
+            The entry; without ``replace``, the one that is there already if the same weights have that id.
 
         Raises:
             AlreadyExistsError: if the id belongs to other weights, or lies inside another bundle.
@@ -206,7 +211,25 @@ class SAEModelHub:
             if extra:
                 write_metadata(bundle, metadata.updated(tags=metadata.tags + clean_tags(extra)))
             identifier = check_id(name if name is not None else derived_id(info))
-            return self._place(bundle, identifier, metadata.weights_digest)
+            return self._place(bundle, identifier, metadata.weights_digest, replace)
+
+    def require_free(self, name: str, *, replace: bool = False) -> None:
+        """Find out, before hours of training, whether an SAE could be registered under this name.
+
+        Args:
+            name: the id it would get.
+            replace: whether it may take the place of another SAE.
+
+        Raises:
+            ConfigError: if the name cannot be an id.
+            AlreadyExistsError: if it is taken, lies inside another SAE, or is a folder of other SAEs.
+        """
+        target = self._target(check_id(name))
+        if target.exists() and not replace:
+            raise AlreadyExistsError(
+                f"The library already has an SAE called '{name}'.",
+                hint="Choose another name, or replace it (replace=True, --replace).",
+            )
 
     def attach(self, name: str, analysis: str, source: str | Path, *, overwrite: bool = False) -> Path:
         """Copy a file or folder to ``<bundle>/analyses/<analysis>``, whole or not at all.
@@ -417,28 +440,42 @@ class SAEModelHub:
         else:
             raise InputError(f"Cannot register a {type(source).__name__}: give a folder, (sae, metadata), or a result.")
 
-    def _place(self, bundle: Path, identifier: str, digest: str | None) -> LibraryEntry:
+    def _target(self, identifier: str) -> Path:
+        """The folder that belongs to an id; refuses ids that would nest bundles."""
         target = self.root.joinpath(*identifier.split("/"))
+        around = [parent for parent in target.parents if parent.is_relative_to(self.root) and parent != self.root]
+        outer = next((parent for parent in around if is_bundle(parent)), None)
+        if outer is not None:
+            raise AlreadyExistsError(f"'{identifier}' would lie inside the SAE '{outer.relative_to(self.root)}'.")
+        if target.exists() and not is_bundle(target):
+            raise AlreadyExistsError(f"'{identifier}' is a folder of other SAEs: {target}.")
+        return target
+
+    def _place(self, bundle: Path, identifier: str, digest: str | None, replace: bool) -> LibraryEntry:
+        """Rename a whole bundle into its place; one that it replaces is left beside it, in the staging folder."""
         with self._folder.lock():
-            around = [parent for parent in target.parents if parent.is_relative_to(self.root) and parent != self.root]
-            outer = next((parent for parent in around if is_bundle(parent)), None)
-            if outer is not None:
-                raise AlreadyExistsError(f"'{identifier}' would lie inside the SAE '{outer.relative_to(self.root)}'.")
-            if target.exists():
-                existing = self._entry(identifier, target) if is_bundle(target) else None
-                if existing is None:
-                    raise AlreadyExistsError(f"'{identifier}' is a folder of other SAEs: {target}.")
+            target = self._target(identifier)
+            existing = self._entry(identifier, target) if target.exists() else None
+            if existing is not None and not replace:
                 if existing.problem or existing.weights_digest != digest:
                     raise AlreadyExistsError(
                         f"The library has another SAE '{identifier}' already: {existing.problem or existing.weights_digest}.",
-                        hint="Give another name, or delete that one first.",
+                        hint="Give another name, delete that one first, or replace it.",
                     )
                 return existing
             paths.new_folder(target.parent)
+            aside = bundle.with_name("replaced")
             try:
+                if existing is not None:
+                    os.rename(target, aside)
                 os.rename(bundle, target)
-            except OSError as error:
-                raise UnwritablePathError(f"Cannot write {target}: {error.strerror or error}.") from error
+            except BaseException as error:
+                if aside.exists() and not target.exists():
+                    os.rename(aside, target)
+                if isinstance(error, OSError):
+                    raise UnwritablePathError(f"Cannot write {target}: {error.strerror or error}.") from error
+                raise
+            self._listed.pop(identifier, None)
         entry = self._entry(identifier, target)
         if entry is None:
             raise NotInLibraryError(f"'{identifier}' was deleted by another program just after it was registered.")

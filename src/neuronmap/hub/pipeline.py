@@ -1,25 +1,28 @@
 """From a configuration to a stored, evaluated SAE: the one path that the command line, the demo and jobs take.
 
-train (or resume) -> evaluate on held-out text with the model -> into the library
+train (or resume) -> into the library -> evaluate on held-out text with the model
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from neuronmap import progress as progress_module
-from neuronmap.errors import AlreadyExistsError, ConfigError, InputError
+from neuronmap.errors import AlreadyExistsError, ConfigError, InputError, Interrupted, ModelError
 from neuronmap.hub.entry import LibraryEntry
 from neuronmap.hub.library import SAEModelHub
 from neuronmap.progress import Progress
+from neuronmap.saes.metadata import read_bundle_info
 
 if TYPE_CHECKING:
     from neuronmap.evaluation import CoreMetrics
     from neuronmap.saes import SparseAutoencoder
-    from neuronmap.training import SAEConfig, TrainingResult
+    from neuronmap.training import SAEConfig, TrainingResult, TrainingRun
 
-__all__ = ["StoredSAE", "metrics_document", "store_result", "train_into_library"]
+__all__ = ["StoredSAE", "evaluate_entry", "metrics_document", "store_result", "train_into_library"]
 
 
 class StoredSAE(NamedTuple):
@@ -27,12 +30,14 @@ class StoredSAE(NamedTuple):
 
     Attributes:
         entry: the library's entry.
-        result: the training result, with run folder and history.
-        metrics: the evaluation; None when it was not asked for.
+        run: the training run, with its history.
+        result: the training result; None when the run had been finished before.
+        metrics: the evaluation; None when it was not asked for, or model and text cannot be opened again.
     """
 
     entry: LibraryEntry
-    result: TrainingResult
+    run: TrainingRun
+    result: TrainingResult | None
     metrics: CoreMetrics | None
 
 
@@ -41,6 +46,7 @@ def train_into_library(
     source: Any = None,
     *,
     hub: SAEModelHub | None = None,
+    name: str | None = None,
     resume: str | Path | None = None,
     init_from: SparseAutoencoder | str | Path | None = None,
     evaluate: bool = True,
@@ -48,13 +54,14 @@ def train_into_library(
     replace: bool = False,
     progress: Progress | None = None,
 ) -> StoredSAE:
-    """Train, evaluate and store.
+    """Train, store and evaluate.
 
     Args:
         config: what to train; None when resuming.
         source: what to train on; see :meth:`neuronmap.SAETrainer.train`.
         hub: the library; this machine's when left out.
-        resume: a run to continue instead.
+        name: id in the library, instead of the configuration's name.
+        resume: a run to continue instead. One that is finished but not in the library is stored and evaluated.
         init_from: an SAE, or a bundle's folder, to start from.
         evaluate: whether to measure the SAE in the model afterwards.
         evaluation: further arguments for :func:`neuronmap.evaluation.evaluate_sae`.
@@ -62,43 +69,58 @@ def train_into_library(
         progress: where notes and bars go.
 
     Raises:
-        AlreadyExistsError: before anything is trained, when the name is taken and ``replace`` is off.
-        NeuronMapError: whatever training, evaluation or storing raises. A finished training is never lost: its
-            bundle stays in the run's folder.
+        ConfigError, AlreadyExistsError: before anything is loaded, when the name cannot be one or is taken.
+        InputError: when the run to resume is finished and its SAE is in the library.
+        NeuronMapError: whatever training, storing or evaluation raises. A finished training is never lost: its
+            bundle stays in the run's folder, and resuming the run stores it.
     """
-    from neuronmap.training import SAETrainer
+    from neuronmap.training import SAETrainer, TrainingRun
 
     hub = hub or SAEModelHub()
     progress = progress or progress_module.default()
-    if config is not None and config.name is not None and not replace:
-        _refuse_taken(hub, config.name)
-    if resume is not None:
-        result = SAETrainer.resume(resume, source, progress=progress)
-    elif config is not None:
-        result = SAETrainer(config, progress=progress).train(source, init_from=init_from)
-    else:
+    run = TrainingRun.open(resume) if resume is not None else None
+    if run is not None:
+        config = run.config()
+    if config is None:
         raise ConfigError("There is neither a configuration to train nor a run to resume.")
-    return store_result(result, hub=hub, evaluate=evaluate, evaluation=evaluation, replace=replace, progress=progress)
+    chosen = name if name is not None else config.name
+    finished = run is not None and run.read()["status"] == "finished"
+    if run is not None and finished:
+        _refuse_stored(hub, run, name)
+    if chosen is not None:
+        hub.require_free(chosen, replace=replace)
+    if run is not None and finished:
+        return _store_finished(hub, run, chosen, evaluate, evaluation, replace, progress)
+    if run is not None:
+        result = SAETrainer.resume(run, source, progress=progress)
+    else:
+        result = SAETrainer(config, progress=progress).train(source, init_from=init_from)
+    return store_result(
+        result, hub=hub, name=name, evaluate=evaluate, evaluation=evaluation, replace=replace, progress=progress
+    )
 
 
 def store_result(
     result: TrainingResult,
     *,
     hub: SAEModelHub | None = None,
+    name: str | None = None,
     evaluate: bool = True,
     evaluation: dict[str, Any] | None = None,
     replace: bool = False,
     progress: Progress | None = None,
 ) -> StoredSAE:
-    """Evaluate a finished training on its held-out text (or rows) and put it into the library."""
+    """Put a finished training into the library, then evaluate it on its held-out text (or rows)."""
     from neuronmap.evaluation import evaluate_sae
     from neuronmap.saes import attach_file
 
     hub = hub or SAEModelHub()
     progress = progress or progress_module.default()
-    metrics = None
-    if evaluate:
-        data = result.data
+    entry = _register(hub, result.run, name if name is not None else result.config.name, replace)
+    if not evaluate:
+        return StoredSAE(entry, result.run, result, None)
+    data = result.data
+    with _stored_already(entry, progress):
         if data.language_model is not None and data.heldout_tokens is not None:
             metrics = evaluate_sae(
                 result.sae,
@@ -111,19 +133,67 @@ def store_result(
             )
         else:
             metrics = evaluate_sae(result.sae, data.heldout, progress=progress, **(evaluation or {}))
-        attach_file(result.bundle, "metrics.json", metrics_document(metrics, result.metrics))
-    if replace and result.config.name is not None:
-        hub.delete(result.config.name, missing_ok=True)
-    entry = hub.register(result.bundle, name=result.config.name)
-    return StoredSAE(entry, result, metrics)
+        attach_file(entry.path, "metrics.json", metrics_document(metrics, result.metrics))
+    return StoredSAE(hub.get(entry.id), result.run, result, metrics)
 
 
-def _refuse_taken(hub: SAEModelHub, name: str) -> None:
-    if any(entry.id == name for entry in hub.list()):
+def _refuse_stored(hub: SAEModelHub, run: TrainingRun, name: str | None) -> None:
+    """A finished run has nothing to go on with once its SAE is in the library (under the name asked for, if any)."""
+    metadata = read_bundle_info(run.bundle).metadata
+    digest = metadata.weights_digest if metadata is not None else None
+    for entry in hub.list():
+        if entry.weights_digest == digest and name in (None, entry.id):
+            raise InputError(
+                f"The run {run.folder.name} is finished: its SAE is in the library as '{entry.id}'.",
+                hint=f"neuronmap sae evaluate {entry.id} measures it. To train it further with a fresh schedule, use "
+                "init_from (--init-from).",
+            )
+
+
+def _store_finished(
+    hub: SAEModelHub,
+    run: TrainingRun,
+    name: str | None,
+    evaluate: bool,
+    evaluation: dict[str, Any] | None,
+    replace: bool,
+    progress: Progress,
+) -> StoredSAE:
+    """Bring in the SAE of a run that finished without reaching the library."""
+    progress.note(f"The run {run.folder.name} is finished; its SAE goes into the library.")
+    entry = _register(hub, run, name, replace)
+    metrics = None
+    if evaluate:
+        with _stored_already(entry, progress):
+            try:
+                metrics = evaluate_entry(hub, entry, evaluation=evaluation, progress=progress)
+            except (InputError, ModelError) as error:  # its text or model may be long gone
+                progress.note(f"Not evaluated: {error}")
+    return StoredSAE(hub.get(entry.id), run, None, metrics)
+
+
+def _register(hub: SAEModelHub, run: TrainingRun, name: str | None, replace: bool) -> LibraryEntry:
+    try:
+        return hub.register(run.bundle, name=name, replace=replace)
+    except AlreadyExistsError as error:  # the name was taken while we trained
         raise AlreadyExistsError(
-            f"The library already has an SAE called '{name}'.",
-            hint="Choose another name, or replace it (replace=True, --replace).",
-        )
+            error.message, hint=f"The SAE is kept. neuronmap sae train --resume {run.folder.name} --name OTHER stores it."
+        ) from error
+
+
+@contextmanager
+def _stored_already(entry: LibraryEntry, progress: Progress) -> Iterator[None]:
+    """Say, whatever ends an evaluation, that the SAE itself is safe."""
+    again = f"neuronmap sae evaluate {entry.id}"
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Stopped while evaluating; the SAE is in the library as '{entry.id}'.", hint=f"Evaluate it with: {again}"
+        ) from None
+    except Exception:
+        progress.note(f"The SAE is in the library as '{entry.id}'; its evaluation failed. To try again: {again}")
+        raise
 
 
 def metrics_document(metrics: CoreMetrics, known: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -140,7 +210,10 @@ def evaluate_entry(
     model: str | None = None,
     tokens: int = 16_384,
     ce_tokens: int = 8_192,
+    device: str | None = None,
+    dtype: str | None = None,
     force: bool = False,
+    evaluation: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> CoreMetrics:
     """Measure an SAE of the library in its language model and keep the result with it.
@@ -148,11 +221,14 @@ def evaluate_entry(
     Args:
         hub: the library.
         entry: the SAE.
-        text: what to evaluate on; the held-out part of the training text when left out.
+        text: what to evaluate on; the part of the training text that training held out when left out.
         model: the language model; the one it was trained on when left out.
         tokens: tokens for reconstruction and sparsity.
         ce_tokens: tokens run through the whole model.
+        device: where to compute; as in training when left out.
+        dtype: of the language model; as in training when left out.
         force: go on although model, revision or tokenizer differ.
+        evaluation: further arguments for :func:`neuronmap.evaluation.evaluate_sae`.
         progress: where notes and bars go.
 
     Raises:
@@ -165,6 +241,7 @@ def evaluate_entry(
     from neuronmap.models import load_model, resolve_hook
     from neuronmap.saes import attach_file
     from neuronmap.training import SAEConfig
+    from neuronmap.training.data import split_tokens
 
     progress = progress or progress_module.default()
     name = model or entry.model
@@ -174,27 +251,36 @@ def evaluate_entry(
     source = text if text is not None else (config.corpus if config else None)
     if source is None:
         raise InputError(f"{entry.id} was not trained on text that can be opened by name.", hint="Give --text.")
-    language_model = load_model(name, revision=config.revision if config and model is None else None, progress=progress)
-    sae = hub.load(entry.id, model=language_model, force=force, progress=progress)
-    length = config.context_length if config else 128
-    found = tokenize(
-        open_corpus(source, **(config.corpus_fields() if config and text is None else {})),
-        language_model.tokenizer,
-        context_length=length,
-        part="heldout" if text is None else "all",
-        heldout_fraction=config.heldout_fraction if config else 0.05,
-        max_tokens=tokens,
-        tokenizer_digest=language_model.identity.tokenizer_digest,
+    language_model = load_model(
+        name,
+        revision=config.revision if config and model is None else None,
+        dtype=dtype or (config.model_dtype if config else "auto"),
+        device=device or (config.device if config else "auto"),
         progress=progress,
     )
+    sae = hub.load(entry.id, model=language_model, device=str(language_model.device), force=force, progress=progress)
+    known: dict[str, Any] = {}
+    if text is None and config is not None:
+        _, found, in_sample = split_tokens(config, source, language_model, progress)
+        known["heldout_is_training"] = in_sample
+    else:
+        found = tokenize(
+            open_corpus(source),
+            language_model.tokenizer,
+            context_length=config.context_length if config else 128,
+            part="all",
+            max_tokens=tokens,
+            tokenizer_digest=language_model.identity.tokenizer_digest,
+            progress=progress,
+        )
     metrics = evaluate_sae(
         sae,
         found,
         model=language_model,
         hook=resolve_hook(language_model, component=entry.hook),
         mask=MaskConfig(**config.mask_fields()) if config else MaskConfig(),
-        max_ce_tokens=ce_tokens,
         progress=progress,
+        **{"max_tokens": tokens, "max_ce_tokens": ce_tokens, **(evaluation or {})},
     )
-    attach_file(entry.path, "metrics.json", metrics_document(metrics))
+    attach_file(entry.path, "metrics.json", metrics_document(metrics, known))
     return metrics

@@ -16,6 +16,7 @@ from neuronmap.errors import HookPointError
 from neuronmap.models.blocks import activation_of_call, backbone_kwargs
 from neuronmap.models.hooks import HookPoint
 from neuronmap.models.language_model import LanguageModel
+from neuronmap.models.quiet import quiet_log
 
 __all__ = ["capture", "replaced"]
 
@@ -82,7 +83,7 @@ def capture(
     inputs: dict[str, Any] = {"input_ids": input_ids_BT.to(model.device)}
     if attention_mask_BT is not None:
         inputs["attention_mask"] = attention_mask_BT.to(model.device, torch.int64)
-    with ExitStack() as stack, torch.inference_mode():
+    with ExitStack() as stack, torch.inference_mode(), quiet_log():
         for hook in wanted.values():
             stack.callback(_read_at(_module_of(model, hook), hook, take).remove)
         try:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from neuronmap.errors import ModelFormatError
 from neuronmap.models.blocks import Blocks, Roles, backbone_kwargs, find_blocks, find_roles
 from neuronmap.models.identity import ModelIdentity, module_digest, tokenizer_digest
+from neuronmap.models.quiet import quiet_log
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -50,7 +51,8 @@ class LanguageModel:
         self.backbone: nn.Module = module.base_model
         self.backbone_path = next(path for path, child in module.named_modules() if child is self.backbone)
         self.has_lm_head = module.get_output_embeddings() is not None
-        self.blocks: Blocks = find_blocks(module, self.backbone)
+        with quiet_log():
+            self.blocks: Blocks = find_blocks(module, self.backbone)
         self._roles: dict[_Signature, Roles] = {}
         self.identity = ModelIdentity(
             name=name,
@@ -111,7 +113,8 @@ class LanguageModel:
             for name, child in block.named_modules()
         )
         if signature not in self._roles:
-            self._roles[signature] = find_roles(self.module, self.backbone, block)
+            with quiet_log():
+                self._roles[signature] = find_roles(self.module, self.backbone, block)
         return self._roles[signature]
 
     def logits(self, input_ids_BT: Tensor, attention_mask_BT: Tensor | None = None) -> Tensor:
@@ -134,7 +137,7 @@ class LanguageModel:
         inputs = {"input_ids": input_ids_BT.to(self.device)}
         if attention_mask_BT is not None:
             inputs["attention_mask"] = attention_mask_BT.to(self.device, torch.int64)
-        with torch.inference_mode():
+        with torch.inference_mode(), quiet_log():
             output = self.module(**inputs, **backbone_kwargs(self.module))
         logits_BTV: Tensor = output.logits
         return logits_BTV

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,7 @@ def load_model(
     reasons = "; ".join(reason for reason in (why_device, why_dtype) if reason)
     needed = stored.parameters * chosen.itemsize
     progress.note(
-        f"Loading {located.name}: {stored.parameters / 1e6:,.0f} M values, {human_bytes(needed)}, "
+        f"Loading {located.name}: {_human_count(stored.parameters)} values, {human_bytes(needed)}, "
         f"{str(chosen).removeprefix('torch.')} on {target}" + (f" ({reasons})" if reasons else "")
     )
     check_memory(target, needed, f"Model '{located.name}'")
@@ -148,6 +149,12 @@ def _locate(source: str | Path, revision: str | None, *, weights: bool, progress
         return _Located(name, path)
     folder, digest = dequantised_folder(path, progress)
     return _Located(name, folder, digest=digest)
+
+
+def _human_count(count: int) -> str:
+    if count >= 1_000_000:
+        return f"{count / 1e6:,.{0 if count >= 10_000_000 else 1}f} M"
+    return f"{count / 1e3:,.0f} k" if count >= 1000 else str(count)
 
 
 def _format_error(located: _Located, what: str, error: BaseException) -> ModelFormatError:
@@ -223,15 +230,13 @@ def _read_module(
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are named and refused below
                 **({} if device.type == "cpu" else {"device_map": {"": device}}),
             )
     except (*_READING_ERRORS, SafetensorError) as error:
         raise _format_error(located, "The weights", error) from error
-    except RuntimeError as error:
-        # transformers reports weights of the wrong shape this way; running out of memory is told apart above us.
-        if "size mismatch" not in str(error) and "ignore_mismatched_sizes" not in str(error):
-            raise
-        raise _format_error(located, "The weights", error) from error
+    if info["mismatched_keys"]:
+        raise _other_shapes(located, type(module).__name__, info["mismatched_keys"])
     # A pooler on top of an encoder takes no part in the blocks, and many checkpoints come without it.
     missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
     if missing:
@@ -242,6 +247,19 @@ def _read_module(
         )
     loaded: PreTrainedModel = module
     return loaded
+
+
+def _other_shapes(
+    located: _Located, architecture: str, mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]]
+) -> ModelFormatError:
+    """From what transformers found: (name, stored shape, shape by the configuration)."""
+    found = sorted((name, list(stored), list(wanted)) for name, stored, wanted in mismatched)
+    shown = "; ".join(f"{name} is {stored}, should be {wanted}" for name, stored, wanted in found[:3])
+    return ModelFormatError(
+        f"The weights of '{located.name}' do not fit its configuration ({architecture}): {len(found)} have another "
+        f"shape: {shown}{'; ...' if len(found) > 3 else ''}.",
+        hint="Check that config.json and the weights are of the same model.",
+    )
 
 
 def _read_tokenizer(located: _Located) -> PreTrainedTokenizerBase | None:

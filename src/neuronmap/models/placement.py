@@ -40,7 +40,12 @@ def choose_device(device: str | torch.device) -> tuple[torch.device, str]:
         *(["mps"] if mps else []),
     ]
     if str(device) not in here:
-        raise ConfigError(f"device = {str(device)!r}: this machine has auto, {', '.join(here)}.")
+        kind = str(device).partition(":")[0]
+        why = {
+            "cuda": f"no such CUDA device here ({count} found)" if count else "no CUDA device here",
+            "mps": "no Apple GPU here",
+        }.get(kind, "no such device here")
+        raise ConfigError(f"device = {str(device)!r}: {why}; allowed: auto, {', '.join(here)}.")
     return torch.device(device), ""
 
 

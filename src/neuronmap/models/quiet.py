@@ -6,7 +6,20 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["quiet_libraries"]
+__all__ = ["quiet_libraries", "quiet_log"]
+
+
+@contextmanager
+def quiet_log() -> Iterator[None]:
+    """No log lines below errors from transformers within the block; cheap enough for every forward pass."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 @contextmanager

@@ -98,9 +98,6 @@ class SparseAutoencoder(nn.Module):
     adam_betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     rate_factor: ClassVar[float] = 1.0
     """Default learning rate of this architecture over the general rule."""
-    dense_start: ClassVar[bool] = False
-    """Whether about half of the features are active before training. Their sum overshoots x by F / 2D when F > 2D, and
-    unlearning that kills features, so the encoder then starts shorter by that factor (docs/experiments.md)."""
     calibrated: ClassVar[bool] = False
     """Whether the inference threshold has to be fitted after training (``calibrate``)."""
 
@@ -162,7 +159,7 @@ class SparseAutoencoder(nn.Module):
     def initialise(self, mean_D: Tensor, generator: torch.Generator) -> None:
         """Decoder rows uniform on the unit sphere, encoder = decoder transposed, b_dec = mean of the data, other biases zero.
 
-        Architectures with a ``dense_start`` shorten the encoder so that the first reconstruction is about as long as x.
+        The encoder's columns have the length that :meth:`encoder_start` says.
 
         Args:
             mean_D: [D] mean of the scaled training rows.
@@ -172,8 +169,12 @@ class SparseAutoencoder(nn.Module):
             rows_FD = torch.randn(self.d_sae, self.d_in, generator=generator, dtype=torch.float32)
             rows_FD /= rows_FD.norm(dim=1, keepdim=True).clamp_min(1e-12)
             self.W_dec.copy_(rows_FD)
-            self.W_enc.copy_(rows_FD.T * min(1.0, 2 * self.d_in / self.d_sae) if self.dense_start else rows_FD.T)
+            self.W_enc.copy_(rows_FD.T * self.encoder_start())
             self.b_dec.copy_(mean_D)
+
+    def encoder_start(self) -> float:
+        """Length of the encoder's columns before training; what is best was measured (docs/experiments.md)."""
+        return 1.0
 
     def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:
         """The loss as an equation, differentiable by autograd: the reference that the fast path must equal."""

@@ -49,7 +49,6 @@ class GatedSAE(SparseAutoencoder):
     architecture: ClassVar[str] = "gated"
     Options: ClassVar[type[ArchitectureOptions]] = GatedOptions
     revival: ClassVar[Revival] = "resample"
-    dense_start: ClassVar[bool] = True
 
     b_gate: nn.Parameter
     """[F]"""
@@ -75,6 +74,11 @@ class GatedSAE(SparseAutoencoder):
     def pre_activations(self, x: Tensor) -> Tensor:
         """Gate pre-activations [..., F]; a feature is off where they are not above zero."""
         return (x - self.b_dec) @ self.W_enc + self.b_gate
+
+    def encoder_start(self) -> float:
+        """A quarter: half of the features start active, with unit columns their sum overshoots x by F / 2D, and unlearning
+        that kills features."""
+        return 0.25
 
     def encode(self, x: Tensor) -> Tensor:
         """Magnitudes where the gate is open, else zero."""

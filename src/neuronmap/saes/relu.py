@@ -45,7 +45,6 @@ class ReLUSAE(SparseAutoencoder):
     architecture: ClassVar[str] = "relu"
     Options: ClassVar[type[ArchitectureOptions]] = ReLUOptions
     revival: ClassVar[Revival] = "resample"
-    dense_start: ClassVar[bool] = True
 
     b_enc: nn.Parameter
     """[F]"""
@@ -61,6 +60,11 @@ class ReLUSAE(SparseAutoencoder):
     ) -> None:
         super().__init__(d_in, d_sae, options, device=device, dtype=dtype)
         self.b_enc = nn.Parameter(torch.zeros(d_sae, device=device, dtype=dtype))
+
+    def encoder_start(self) -> float:
+        """A tenth: half of the features start active, with unit columns their sum overshoots x by F / 2D, and unlearning
+        that kills features."""
+        return 0.1
 
     def encode(self, x: Tensor) -> Tensor:
         """relu of the pre-activations."""

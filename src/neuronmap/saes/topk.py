@@ -92,6 +92,10 @@ class TopKFamily(SparseAutoencoder):
         """Widths of the nested prefixes that are trained to reconstruct, ascending; the last is F."""
         return (self.d_sae,)
 
+    def encoder_start(self) -> float:
+        """A quarter: the k largest of F random projections overshoot x, most of all where the batch chooses."""
+        return 0.25
+
     def pre_activations(self, x: Tensor) -> Tensor:
         """[..., F]: (x - b_dec) @ W_enc + b_enc, by the operation that training uses, so that both select alike."""
         centred = (x - self.b_dec).reshape(-1, self.d_in)

@@ -21,7 +21,7 @@ from neuronmap.errors import DamagedError, DiskSpaceError
 from neuronmap.hashing import digest_file
 from neuronmap.paths import check_disk_space, read_json, staging_folder, write_json
 
-__all__ = ["FORMAT", "latest_checkpoint", "list_checkpoints", "load_checkpoint", "save_checkpoint"]
+__all__ = ["FORMAT", "drop_checkpoint", "latest_checkpoint", "list_checkpoints", "load_checkpoint", "save_checkpoint"]
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{8})")
@@ -39,6 +39,11 @@ def latest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint, or None."""
     checkpoints = list_checkpoints(folder)
     return checkpoints[-1][1] if checkpoints else None
+
+
+def drop_checkpoint(folder: Path, step: int) -> None:
+    """Remove the checkpoint of a step, if there is one."""
+    shutil.rmtree(folder / f"step-{step:08d}", ignore_errors=True)
 
 
 def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int) -> Path:

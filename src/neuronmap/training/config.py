@@ -6,9 +6,10 @@ This module does not import torch: ``neuronmap sae train --help`` is made from i
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from neuronmap.config import FrozenConfig
 from neuronmap.errors import ConfigError
@@ -132,7 +133,7 @@ class SAEConfig(FrozenConfig):
     """Largest norm of the whole gradient; null turns clipping off."""
     dead_after_tokens: int | None = Field(default=None, ge=1)
     """A feature is dead after that many activations without firing; min(10 million, a tenth of the run) when left out."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**40)
     """One seed for initialisation, data order and resampling."""
 
     # --- bookkeeping ---
@@ -146,10 +147,16 @@ class SAEConfig(FrozenConfig):
     """Steps between rows of the training history; about 400 rows when left out."""
     checkpoint_every_steps: int | None = Field(default=None, ge=1)
     """Steps between checkpoints; 10 evenly spread when left out."""
-    keep_checkpoints: int = Field(default=2, ge=1)
-    """How many checkpoints to keep."""
+    keep_checkpoints: int = Field(default=2, ge=2)
+    """How many checkpoints to keep while the run goes on; at least 2, so that a broken one is never the only one."""
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where to send curves besides the run's own files."""
+
+    @field_validator("tags", "loggers", "group_fractions", mode="before")
+    @classmethod
+    def _split_words(cls, value: Any) -> Any:
+        """``--set tags=a,b``: words with commas between are a list."""
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -174,8 +181,9 @@ class SAEConfig(FrozenConfig):
                 f"SAEConfig.skip_first_positions = {self.skip_first_positions} leaves nothing of a context of "
                 f"context_length = {self.context_length} tokens; it must be smaller."
             )
-        if self.input_dim is not None:
-            self.sae_options(self.input_dim)
+        width = self.input_dim or self.hidden_dim
+        if width is not None:
+            self.sae_options(width)
         else:
             self.options_given()
         return self
@@ -239,6 +247,23 @@ class SAEConfig(FrozenConfig):
         given = self.options_given()
         if "k" in owner.Options.model_fields:
             given.setdefault("k", DEFAULT_K)
-        options = owner.Options(**given)
-        options.check_width(input_dim, self.width(input_dim))
+        try:
+            options = owner.Options(**given)
+            options.check_width(input_dim, self.width(input_dim))
+        except ConfigError as error:
+            # In the names that the user typed.
+            message, hint = (
+                text.replace(owner.Options.__name__, "SAEConfig").replace("d_sae", "hidden_dim")
+                for text in (error.message, error.hint)
+            )
+            raise ConfigError(message, hint=hint) from None
         return options
+
+    def with_absolute_paths(self) -> Self:
+        """A copy in which a model or corpus that is a file or folder here is named by its absolute path."""
+        found = {
+            name: str(Path(value).resolve())
+            for name in ("model_name", "corpus")
+            if (value := getattr(self, name)) is not None and Path(value).exists()
+        }
+        return self.updated(**found)

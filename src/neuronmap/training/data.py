@@ -31,7 +31,7 @@ from neuronmap.models import HookPoint, LanguageModel, load_model, resolve_hook,
 from neuronmap.progress import Progress
 from neuronmap.training.config import SAEConfig
 
-__all__ = ["RowRange", "TrainingData", "prepare"]
+__all__ = ["RowRange", "TrainingData", "prepare", "split_tokens"]
 
 _EVALUATION_ROWS = 4096
 
@@ -172,7 +172,8 @@ def _from_text(config: SAEConfig, source: Any, model: Any, progress: Progress) -
     language_model = _language_model(config, model, progress)
     hook = resolve_hook(language_model, config.layer, config.component)
     _check_width(config, hook.width, f"{hook.name} of {language_model.identity.name}")
-    train, heldout, in_sample = _tokens(config, source, language_model, progress)
+    config.sae_options(hook.width)  # before hours of harvesting
+    train, heldout, in_sample = split_tokens(config, source, language_model, progress)
     mask = MaskConfig(**config.mask_fields())
     rows: RowSource | ActivationStream
     if config.stream:
@@ -232,10 +233,14 @@ def _language_model(config: SAEConfig, model: Any, progress: Progress) -> Langua
     )
 
 
-def _tokens(
+def split_tokens(
     config: SAEConfig, source: Any, language_model: LanguageModel, progress: Progress
 ) -> tuple[TokenSet, TokenSet, bool]:
-    """Training and held-out tokens; by document if possible, else by context, else the same (then True)."""
+    """Training and held-out tokens: split by document if possible, else by context, else the same for both.
+
+    Returns:
+        Training part, held-out part, and True when they are the same.
+    """
     if language_model.tokenizer is None:
         raise ConfigError(f"{language_model.identity.name} was given without a tokenizer, which text needs.")
     if language_model.max_length is not None and config.context_length > language_model.max_length:

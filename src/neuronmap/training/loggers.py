@@ -30,14 +30,17 @@ class Logger(Protocol):
 class TensorBoardLogger:
     """Writes event files into ``<run>/tensorboard`` (extra ``tensorboard``)."""
 
-    def start(self, config: Mapping[str, Any], folder: Path) -> None:
+    def __init__(self) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingDependencyError(
                 "The logger 'tensorboard' needs the package tensorboard.", hint="pip install 'neuronmap[tensorboard]'"
             ) from error
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
+        self._make_writer: Any = SummaryWriter
+
+    def start(self, config: Mapping[str, Any], folder: Path) -> None:
+        self._writer = self._make_writer(str(folder / "tensorboard"))
         self._writer.add_text("config", "\n".join(f"    {name} = {value!r}" for name, value in config.items()))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -52,14 +55,17 @@ class TensorBoardLogger:
 class WandbLogger:
     """Sends curves to Weights & Biases (extra ``wandb``); WANDB_MODE and WANDB_PROJECT are honoured."""
 
-    def start(self, config: Mapping[str, Any], folder: Path) -> None:
+    def __init__(self) -> None:
         try:
             import wandb
         except ImportError as error:
             raise MissingDependencyError(
                 "The logger 'wandb' needs the package wandb.", hint="pip install 'neuronmap[wandb]'"
             ) from error
-        self._run = wandb.init(id=folder.name, resume="allow", config=dict(config), dir=str(folder))
+        self._wandb: Any = wandb
+
+    def start(self, config: Mapping[str, Any], folder: Path) -> None:
+        self._run = self._wandb.init(id=folder.name, resume="allow", config=dict(config), dir=str(folder))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
@@ -74,6 +80,7 @@ def make_loggers(names: Sequence[str]) -> list[Logger]:
 
     Raises:
         ConfigError: for an unknown name.
+        MissingDependencyError: when a logger's package is not installed.
     """
     makers: dict[str, type[TensorBoardLogger] | type[WandbLogger]] = {
         "tensorboard": TensorBoardLogger,

@@ -19,6 +19,11 @@ __all__ = ["Plan", "make_plan", "seconds_per_gemm"]
 _GEMMS = {"topk": 2.0, "batchtopk": 2.0, "matryoshka": 2.5, "relu": 6.0, "jumprelu": 7.0, "gated": 7.0}
 """Time of a whole step over the time of its encoder GEMM at F = 4096, k = 32, measured on 2 cores; for the estimate only."""
 
+_STEP_OVERHEAD_S = 3e-3
+"""Of a step however small: some hundred small operations."""
+_SECONDS_PER_WEIGHT_BYTE = 1e-9
+"""Of the passes over all parameters (clipping, Adam, projection, unit norm): about 12 bytes moved a byte at 12 GB/s."""
+
 _BUFFERS = {
     "topk": (1, 6),
     "batchtopk": (1, 6),
@@ -152,4 +157,5 @@ def make_plan(config: SAEConfig, rows: int, d_in: int, device: torch.device, shu
             hint="Lower hidden_dim or batch_size.",
         )
     factor = _GEMMS.get(config.resolved_architecture, 8.0)
-    return Plan(**{**plan.__dict__, "seconds": steps * factor * seconds_per_gemm(B, d_in, F, device)})
+    step_seconds = factor * seconds_per_gemm(B, d_in, F, device) + _STEP_OVERHEAD_S + weights * _SECONDS_PER_WEIGHT_BYTE
+    return Plan(**{**plan.__dict__, "seconds": steps * step_seconds})

@@ -133,7 +133,7 @@ class Session:
         rate = self.schedule.learning_rate(self.step)
         return TrainingDivergedError(
             f"Training diverged at step {self.step} of {self.plan.steps}: {what}, at learning rate {rate:.3g}.",
-            hint=f"The weights before this step are saved. Lower learning_rate (try {rate / 4:.1g}) or set clip_norm.",
+            hint="Lower learning_rate, or set clip_norm.",
         )
 
     # --- figures -------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ from neuronmap.errors import (
     Interrupted,
     MemoryExhaustedError,
     MismatchError,
+    NeuronMapError,
     TrainingDivergedError,
 )
 from neuronmap.progress import Progress, Task
 from neuronmap.saes import BundleMetadata, SparseAutoencoder, get_architecture, load_sae
-from neuronmap.training.checkpoint import latest_checkpoint, load_checkpoint
+from neuronmap.training.checkpoint import drop_checkpoint, latest_checkpoint, load_checkpoint
 from neuronmap.training.config import SAEConfig
 from neuronmap.training.data import TrainingData, prepare
 from neuronmap.training.history import History
@@ -111,16 +113,23 @@ class SAETrainer:
 
         Raises:
             ConfigError, InputError, ModelError, ResourceError: for what was asked or given.
-            TrainingDivergedError: with the last good weights saved as a checkpoint.
+            TrainingDivergedError: the newest checkpoint from before is kept, and named.
             Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
         """
         folder = Path(self.run_folder) if self.run_folder is not None else None
         if folder is not None and (folder / "run.json").exists():
             raise InputError(f"{folder} already holds a training run.", hint="Resume it, or choose another folder.")
+        self.config = self.config.with_absolute_paths()
         start_from = self._load_start(init_from)
+        loggers = self._all_loggers()
         data = self._prepare(source, heldout, model)
         run = TrainingRun.create(self.config, _reopenable(source, self.config), folder)
-        return self._run(run, data, start_from)
+        try:
+            return self._run(run, data, start_from, loggers)
+        except NeuronMapError:
+            if folder is None and run.read()["status"] == "preparing":
+                shutil.rmtree(run.folder, ignore_errors=True)  # nothing was trained: leave nothing behind
+            raise
 
     @classmethod
     def resume(
@@ -159,7 +168,8 @@ class SAETrainer:
                 )
             source = run.source
         trainer = cls(run.config(), progress=progress, loggers=loggers, run_folder=run.folder)
-        return trainer._run(run, trainer._prepare(source, heldout, model), None)
+        all_loggers = trainer._all_loggers()
+        return trainer._run(run, trainer._prepare(source, heldout, model), None, all_loggers)
 
     # --- the parts of a run --------------------------------------------------------------------------------------
 
@@ -172,18 +182,24 @@ class SAETrainer:
                 hint="The same command goes on where it stopped.",
             ) from None
 
+    def _all_loggers(self) -> list[Logger]:
+        """Made before anything long begins, so that a missing package is known at once."""
+        return [*make_loggers(self.config.loggers), *self.loggers]
+
     def _load_start(self, init_from: SparseAutoencoder | str | Path | None) -> SparseAutoencoder | None:
         if init_from is None or isinstance(init_from, SparseAutoencoder):
             return init_from
         return load_sae(Path(init_from))
 
-    def _run(self, run: TrainingRun, data: TrainingData, start_from: SparseAutoencoder | None) -> TrainingResult:
+    def _run(
+        self, run: TrainingRun, data: TrainingData, start_from: SparseAutoencoder | None, loggers: Sequence[Logger]
+    ) -> TrainingResult:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             try:
                 session = self._session(run, data, start_from)
                 try:
-                    self._loop(run, session)
+                    self._loop(run, session, loggers)
                     return self._finish(run, session)
                 finally:
                     session.batches.close()
@@ -224,19 +240,17 @@ class SAETrainer:
             raise
         return session
 
-    def _loop(self, run: TrainingRun, session: Session) -> None:
+    def _loop(self, run: TrainingRun, session: Session, loggers: Sequence[Logger]) -> None:
         """Steps from where the session stands to the end of the plan."""
         plan, pace = session.plan, _Pace.of(self.config, session.plan.steps)
         history = History(run.history_path)
         history.rewind(session.step)
-        loggers = [*make_loggers(self.config.loggers), *self.loggers]
         for logger in loggers:
             logger.start(self.config.to_dict(), run.folder)
         run.set("training", steps=plan.steps, rows=plan.rows)
         if session.step == 0:
             session.save()  # a run killed before its first interval still resumes
-        with StopSignals() as stop, self.progress.task("Training", plan.steps * plan.batch_rows, "tokens") as bar:
-            bar.advance(session.step * plan.batch_rows)
+        with StopSignals() as stop, self._bar(session) as bar:
             try:
                 while session.step < plan.steps:
                     self._step(session, pace, history, loggers, bar)
@@ -247,12 +261,21 @@ class SAETrainer:
                             f"Stopped by {stop.requested} after step {session.step} of {plan.steps}; everything is saved.",
                             hint=f"neuronmap sae train --resume {run.folder}",
                         )
-            except TrainingDivergedError:
-                session.save()
+            except TrainingDivergedError as error:
+                # The loss was taken with the present weights, so they and a checkpoint of them are broken.
+                drop_checkpoint(run.checkpoints, session.step)
                 run.set("diverged", step=session.step)
-                raise
+                kept = latest_checkpoint(run.checkpoints)
+                raise TrainingDivergedError(
+                    error.message, hint=f"{error.hint} The weights from before are kept in {kept}."
+                ) from None
         for logger in loggers:
             logger.finish(history.rows[-1] if history.rows else {})
+
+    def _bar(self, session: Session) -> AbstractContextManager[Task]:
+        """The bar over what is left to do."""
+        left = session.plan.steps - session.step
+        return self.progress.task("Training", left * session.plan.batch_rows, "tokens")
 
     def _step(self, session: Session, pace: _Pace, history: History, loggers: Sequence[Logger], bar: Task) -> None:
         """One step with everything that is due after it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -71,6 +73,34 @@ def test_ctrl_c_anywhere_then_again_gives_the_same_bytes(
     done = max(calls - 1, 0) * 2
     assert notes.advanced == (23 - done) * 16
     assert ("Continuing the interrupted harvest" in notes.text) == (calls >= 1)
+
+
+def test_sigterm_saves_what_is_done_like_ctrl_c(
+    model: LanguageModel, tokens: PlainTokens, tmp_path: Path, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, received = [0], []
+
+    def stopped(*args: Any, **rest: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 6:  # one call calibrates, four did 2 contexts each
+            os.kill(os.getpid(), signal.SIGTERM)
+        return capture(*args, **rest)
+
+    def own(number: int, _frame: Any) -> None:
+        received.append(number)
+
+    root, before = tmp_path / "stopped", signal.signal(signal.SIGTERM, own)
+    try:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012 (patched within)
+            patch.setattr("neuronmap.activations.extract.capture", stopped)
+            run(model, tokens, root)
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == []
+    notes = Notes()
+    assert all_bytes(run(model, tokens, root, notes)) == expected
+    assert notes.advanced == (23 - 8) * 16
 
 
 @pytest.mark.parametrize("writes", [0, 1, 2, 3, 7, 18, 33, 45])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -159,3 +161,25 @@ def test_mixed_precision_is_cast_back(ids_BT: Tensor, tiny_llama: LanguageModel)
     hook = resolve_hook(tiny_llama, 1, "residual")
     with replaced(tiny_llama, hook, lambda x: x.double()):
         assert tiny_llama.logits(ids_BT).dtype == torch.float32
+
+
+def test_a_models_remarks_on_its_forward_pass_are_not_printed(ids_BT: Tensor, tiny_llama: LanguageModel) -> None:
+    from transformers.utils import logging as theirs
+
+    logger, before, heard = theirs.get_logger("transformers.models.llama"), theirs.get_verbosity(), []
+    handler = logging.Handler()
+    handler.emit = heard.append  # type: ignore[method-assign, assignment]
+    logger.addHandler(handler)
+    remark = tiny_llama.module.model.layers[0].register_forward_pre_hook(lambda *_: logger.warning("falling back"))
+    try:
+        theirs.set_verbosity_warning()
+        capture(tiny_llama, ids_BT, [resolve_hook(tiny_llama, 1)])
+        tiny_llama.logits(ids_BT)
+        assert heard == []
+        assert theirs.get_verbosity() == theirs.WARNING
+        tiny_llama.module(ids_BT)
+        assert len(heard) == 1
+    finally:
+        remark.remove()
+        logger.removeHandler(handler)
+        theirs.set_verbosity(before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -24,7 +25,7 @@ from neuronmap.errors import (
     ModelOfflineError,
     NeuronMapError,
 )
-from neuronmap.models import LanguageModel, ModelIdentity, load_model, load_tokenizer, placement, remote
+from neuronmap.models import LanguageModel, ModelIdentity, load_model, load_tokenizer, loading, placement, remote
 from neuronmap.progress import SilentProgress
 
 
@@ -36,6 +37,10 @@ class Notes(SilentProgress):
 
     def note(self, message: str) -> None:
         self.lines.append(message)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
 
 
 @pytest.fixture
@@ -96,6 +101,32 @@ def test_the_rule_for_device_and_precision_is_said(folder: Path) -> None:
     assert load(folder, dtype=torch.float16, device="cpu").identity.dtype == "float16"
 
 
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(7, "7"), (31_400, "31 k"), (1_240_000, "1.2 M"), (134_515_008, "135 M"), (1_234_000_000, "1,234 M")],
+)
+def test_the_size_is_said_at_every_scale(count: int, said: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = loading.read_stored_weights
+    monkeypatch.setattr(loading, "read_stored_weights", lambda path: replace(real(path), parameters=count))
+    monkeypatch.setattr(placement, "_free_memory", lambda _device: 10**12)
+    notes = Notes()
+    load_model(folder, progress=notes)
+    assert f": {said} values, " in notes.text
+
+
+def test_a_device_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"device = 'cuda': no CUDA device here; allowed: auto, cpu\."):
+        placement.choose_device("cuda")
+    with pytest.raises(ConfigError, match=r"device = 'mps': no Apple GPU here; allowed: auto, cpu\."):
+        placement.choose_device("mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"no such CUDA device here \(1 found\); allowed: auto, cpu, cuda, cuda:0\."):
+        placement.choose_device("cuda:3")
+
+
 def test_auto_precision() -> None:
     assert placement.choose_dtype("auto", torch.device("cpu"), torch.bfloat16)[0] == torch.float32
     assert placement.choose_dtype("auto", torch.device("cuda"), torch.bfloat16)[0] == torch.bfloat16
@@ -106,7 +137,7 @@ def test_auto_precision() -> None:
     ("options", "message"),
     [
         ({"dtype": "int8"}, r"dtype = 'int8': allowed are auto, float32, bfloat16, float16"),
-        ({"device": "tpu"}, r"device = 'tpu': this machine has auto, cpu"),
+        ({"device": "tpu"}, r"device = 'tpu': no such device here; allowed: auto, cpu"),
         ({"revision": "main"}, r"revision = 'main' goes with a hub id only"),
     ],
 )
@@ -179,7 +210,11 @@ def _own_code(folder: Path) -> None:
         (lambda f: change_config(f, model_type="mystery"), r"configuration .* cannot be read: .*mystery"),
         (_own_code, r"needs code from its own repository to run, and NeuronMap never runs that"),
         (lambda f: change_config(f, hidden_size="wide"), r"configuration .* cannot be read"),
-        (lambda f: change_config(f, intermediate_size=100), r"weights of .* cannot be read"),
+        (
+            lambda f: change_config(f, intermediate_size=100),
+            r"do not fit .*: 12 have another shape: model\.layers\.0\.mlp\.down_proj\.weight is \[32, \d+\], should be"
+            r" \[32, 100\]; .*; \.\.\.\.",
+        ),
         (lambda f: (f / "tokenizer.json").write_text("{}"), r"tokenizer of .* cannot be read"),
     ],
 )

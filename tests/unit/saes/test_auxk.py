@@ -128,6 +128,7 @@ def trained(cls, aux_coefficient: float, steps: int = 400) -> tuple[float, int]:
     sae = cls(16, 64, cls.Options(k=4, aux_coefficient=aux_coefficient))
     sae.initialise(torch.zeros(16), generator)
     with torch.no_grad():
+        sae.W_enc.copy_(sae.W_dec.T)
         sae.b_enc[torch.arange(64) % 4 != 0] = -0.8
         sae.W_enc[:, torch.arange(64) % 4 != 0] *= 0.6
     optimiser = torch.optim.Adam(sae.parameters(), lr=4e-3)

@@ -45,6 +45,11 @@ def test_architecture_is_batchtopk_without_a_penalty():
         ({"skip_first_positions": 128}, ["skip_first_positions", "context_length"]),
         ({"architecture_options": {"k": 3}}, ["architecture_options", "set k"]),
         ({"architecture_options": {"nonsense": 3}}, ["nonsense", "no architecture has it"]),
+        ({"hidden_dim": 10, "k": 100}, ["SAEConfig.k", "100", "10"]),
+        ({"architecture": "matryoshka", "hidden_dim": 63, "k": 4}, ["hidden_dim = 63", "multiple of 16"]),
+        ({"architecture": "jumprelu", "hidden_dim": 8, "target_l0": 9}, ["SAEConfig.target_l0", "9"]),
+        ({"num_epochs": float("inf")}, ["num_epochs", "finite"]),
+        ({"seed": 10**20}, ["seed"]),
         ({"learning_rate": "fast"}, ["learning_rate", "fast"]),
     ],
 )
@@ -66,6 +71,18 @@ def test_recipe_file_settings_and_fields_win_in_that_order(tmp_path):
     recipe.write_text('architecture = "topk"\nk = 8\nhidden_dim = 64\nnum_epochs = 2\n')
     config = load_recipe(recipe, ["k=16", "num_epochs=3", "clip_norm=null"], num_epochs=4.0, layer=None)
     assert (config.k, config.hidden_dim, config.num_epochs, config.clip_norm) == (16, 64, 4.0, None)
+
+
+def test_words_with_commas_are_lists():
+    config = load_recipe(None, ["tags=a, b", "loggers=tensorboard"])
+    assert (config.tags, config.loggers) == (("a", "b"), ("tensorboard",))
+
+
+def test_paths_become_absolute_and_names_stay(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = SAEConfig(model_name="./model", corpus="sotu").with_absolute_paths()
+    assert (config.model_name, config.corpus) == (str(tmp_path / "model"), "sotu")
 
 
 @pytest.mark.parametrize(

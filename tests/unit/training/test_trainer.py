@@ -229,13 +229,17 @@ def test_nan_activations_are_refused_with_the_row(small_config, rows):
         train(small_config, rows)
 
 
-def test_divergence_stops_with_the_last_good_weights_saved(small, rows, tmp_path):
-    config = SAEConfig(**{**small, "learning_rate": 1e30, "clip_norm": None})
-    with pytest.raises(TrainingDivergedError, match="diverged at step"):
+def test_divergence_stops_and_keeps_the_newest_sane_checkpoint(small, rows, tmp_path):
+    config = SAEConfig(**{**small, "learning_rate": 1e30, "clip_norm": None, "checkpoint_every_steps": 1})
+    with pytest.raises(TrainingDivergedError, match="diverged at step 1") as stopped:
         train(config, rows, trainer={"run_folder": tmp_path / "run"})
-    tensors, _ = checkpoint.load_checkpoint(checkpoint.latest_checkpoint(tmp_path / "run/checkpoints"), "cpu")
     assert TrainingRun.open(tmp_path / "run").read()["status"] == "diverged"
-    assert all(torch.isfinite(t).all() for n, t in tensors.items() if n.startswith("sae.") and t.is_floating_point())
+    kept = checkpoint.latest_checkpoint(tmp_path / "run/checkpoints")
+    assert kept.name == "step-00000000"
+    assert str(kept) in stopped.value.hint
+    tensors, _ = checkpoint.load_checkpoint(kept, "cpu")
+    torch.testing.assert_close(tensors["sae.W_dec"].norm(dim=1), torch.ones(48))
+    assert tensors["sae.W_enc"].norm(dim=0).max() <= 1.0
 
 
 def test_wrong_width_too_little_and_nothing(small, rows):

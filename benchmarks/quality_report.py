@@ -75,5 +75,8 @@ def _verdict(methods: list[dict[str, Any]]) -> str:
     if seeds < 2:
         return f"NeuronMap minus the best peer ({best['library']}): {gap:+.4f} (one seed, no error)."
     error = sum(statistics.variance(_values(m, "explained_variance")) / len(m["seeds"]) for m in (ours[0], best)) ** 0.5
-    said = "at least as good" if gap >= -2 * error else "WORSE"
+    if gap >= 0:
+        said = "at least as good"
+    else:
+        said = "behind, by less than two standard errors" if gap >= -2 * error else "WORSE"
     return f"NeuronMap minus the best peer ({best['library']}): {gap:+.4f} ± {error:.4f} over {seeds} seeds: {said}."

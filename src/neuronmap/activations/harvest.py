@@ -93,8 +93,8 @@ def harvest(
     """Store the activations of many hook points in one pass over the text.
 
     A complete store made from the same inputs is reused, after its digests were checked once; an interrupted one
-    (Ctrl-C, SIGTERM, SIGKILL, full disk) continues where it stopped and ends with the same bytes. Two processes that want the same store do not work twice: the
-    second waits for the first.
+    (Ctrl-C, SIGTERM, SIGKILL, full disk) continues where it stopped and ends with the same bytes. Two processes that
+    want the same store do not work twice: the second waits for the first.
 
     Args:
         model: the language model; it runs only as far as the deepest hook.

@@ -8,6 +8,9 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import typer
+
+from neuronmap.cli.exits import EXIT_CODES
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output, table
 
 __all__ = ["doctor"]
@@ -85,14 +88,19 @@ def _folders() -> tuple[list[dict[str, str]], list[str]]:
 
 @command_output
 def doctor(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
-    """Check versions, devices, sample data, folders and disk; say what is missing and how to get it."""
+    """Check versions, devices, sample data, folders and disk; say what is missing and how to get it.
+
+    Exit code 4 when the home folder cannot be written or its disk is nearly full.
+    """
     from neuronmap.corpora import list_corpora
+    from neuronmap.errors import ResourceError
     from neuronmap.models.samples import list_samples
 
     output = Output(as_json, quiet)
     packages = {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()}
     devices = _devices()
     folders, problems = _folders()
+    unfit = bool(problems)  # missing samples can be lived without
     samples: list[dict[str, Any]] = [
         {"kind": "model", "name": s.name, "installed": s.path() is not None, "install": s.install}
         for s in list_samples()
@@ -127,3 +135,5 @@ def doctor(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
             "problems": problems,
         }
     )
+    if unfit:
+        raise typer.Exit(EXIT_CODES[ResourceError])

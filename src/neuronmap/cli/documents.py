@@ -141,7 +141,7 @@ class DoctorDocument(_Document):
 
 
 class ErrorDocument(_Document):
-    """Any command that fails."""
+    """Any command that fails after its options were understood."""
 
     schema_name: Literal["neuronmap/error/1"] = Field(alias="schema")
     error: str

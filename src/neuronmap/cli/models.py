@@ -36,10 +36,16 @@ def hooks(
 
         neuronmap models hooks ./my-model --match '*.mlp:out'
     """
+    from neuronmap.errors import HookPointError
     from neuronmap.models import list_hooks, load_model, resolve_hooks
 
     output = Output(as_json, quiet)
     loaded = load_model(model, revision=revision, progress=output.progress())
+    if layer is not None and not 0 <= layer < loaded.num_layers:
+        raise HookPointError(
+            f"{loaded.identity.name} has no block {layer}: it has {loaded.num_layers} blocks, "
+            f"counted from 0 to {loaded.num_layers - 1}."
+        )
     found = resolve_hooks(loaded, pattern) if pattern else list_hooks(loaded)
     found = [hook for hook in found if layer is None or hook.layer == layer]
     rows = [["" if h.layer is None else str(h.layer), h.component or "", str(h.width), h.name] for h in found]

@@ -3,6 +3,7 @@ with ``--quiet``. Progress and notes go to stderr."""
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -17,7 +18,7 @@ from rich.table import Table
 
 from neuronmap import progress
 from neuronmap.cli.exits import exit_code
-from neuronmap.errors import Interrupted, NeuronMapError
+from neuronmap.errors import DiskSpaceError, Interrupted, NeuronMapError, UnwritablePathError
 
 __all__ = ["JsonOption", "Output", "QuietOption", "command_output", "table"]
 
@@ -83,8 +84,25 @@ def command_output(command: Callable[P, None]) -> Callable[P, None]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, less) has left
             raise typer.Exit(0) from None
+        except OSError as error:
+            if error.errno is None:  # not from the operating system: a bug of ours, or of a library
+                raise
+            refused = _refusal(error)
+            output.fail(refused)
+            raise typer.Exit(exit_code(refused)) from None
 
     return run
+
+
+def _refusal(error: OSError) -> NeuronMapError:
+    """What the operating system refused, as one of our errors."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return DiskSpaceError(f"No space left on the disk{where}.", hint="Free some disk space.")
+    return UnwritablePathError(
+        f"The operating system refused to read or write{where}: {error.strerror or error}.",
+        hint="Check that the path exists and that you may use it, or set NEURONMAP_HOME to another folder.",
+    )
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> Table:

@@ -17,6 +17,16 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True)
 
+_OPTIONS = {
+    "corpus": "--text",
+    "model_name": "--model",
+    "hidden_dim": "--features",
+    "k": "-k",
+    "max_tokens": "--tokens",
+    "num_epochs": "--epochs",
+}
+"""Options of ``train`` that are not called like their setting."""
+
 NameArgument = Annotated[str, typer.Argument(help="Name in the library; a unique beginning is enough.")]
 
 
@@ -46,7 +56,8 @@ def train(
     epochs: Annotated[float | None, typer.Option(help="Passes over the activations (num_epochs).")] = None,
     name: Annotated[str | None, typer.Option(help="Name in the library.")] = None,
     resume: Annotated[
-        str | None, typer.Option(help="Continue an interrupted run: its folder or name under <home>/runs.")
+        str | None,
+        typer.Option(help="Continue an interrupted run: its folder, or its name in runs/ in the home folder."),
     ] = None,
     init_from: Annotated[
         str | None, typer.Option(help="Start from an SAE: name in the library, or folder (fine-tuning).")
@@ -61,7 +72,7 @@ def train(
     Activations are harvested once and reused by later runs. Ctrl-C saves a checkpoint.
 
     **--resume** continues an interrupted run bit for bit: same weights, optimiser, schedules, random numbers and place
-    in the data, as if it had never stopped. **--init-from** begins a new run from another SAE's weights, with a fresh
+    in the data, as if it had never stopped. A finished run whose SAE is not in the library is put there. **--init-from** begins a new run from another SAE's weights, with a fresh
     optimiser and schedule: that is fine-tuning.
 
     Examples:
@@ -82,14 +93,13 @@ def train(
         "k": k,
         "max_tokens": tokens,
         "num_epochs": epochs,
-        "name": name,
     }
     output = Output(as_json, quiet)
-    stored = _run_training(output, config, settings or [], fields, resume, init_from, evaluate, replace)
+    stored = _run_training(output, config, settings or [], fields, name, resume, init_from, evaluate, replace)
     if stored.metrics is not None:
         output.show(*metric_table(stored.metrics))
     output.show(*show_entry(stored.entry))
-    output.document(stored_document("neuronmap/sae.train/1", stored.entry, run=str(stored.result.run.folder)))
+    output.document(stored_document("neuronmap/sae.train/1", stored.entry, run=str(stored.run.folder)))
 
 
 def _run_training(
@@ -97,6 +107,7 @@ def _run_training(
     config: Path | None,
     settings: list[str],
     fields: dict[str, Any],
+    name: str | None,
     resume: str | None,
     init_from: str | None,
     evaluate: bool,
@@ -109,11 +120,13 @@ def _run_training(
     from neuronmap.training import load_recipe
 
     hub, recipe, start = SAEModelHub(), None, None
+    typed = {_OPTIONS.get(field, f"--{field}"): value for field, value in fields.items() if value is not None}
     if resume is None:
-        recipe = load_recipe(config, settings, **fields)
+        _refuse_twice(settings, {**fields, "name": name})
+        recipe = load_recipe(config, settings, **fields, name=name)
     else:
-        others = {"config": config, "set": settings, "init-from": init_from, **fields}
-        if given := [f"--{option}" for option, value in others.items() if value]:
+        others = {"--config": config, "--set": settings or None, "--init-from": init_from, **typed}
+        if given := [option for option, value in others.items() if value is not None]:
             raise ConfigError(
                 f"--resume goes on with the run's own settings; {', '.join(given)} cannot be given with it.",
                 hint="To start a new run from that SAE with other settings, use --init-from.",
@@ -123,12 +136,28 @@ def _run_training(
     return train_into_library(
         recipe,
         hub=hub,
+        name=name,
         resume=resume,
         init_from=start,
         evaluate=evaluate,
         replace=replace,
         progress=output.progress(),
     )
+
+
+def _refuse_twice(settings: list[str], fields: dict[str, Any]) -> None:
+    """One setting must not be typed in two ways: whichever lost would be dropped in silence."""
+    from neuronmap.errors import ConfigError
+    from neuronmap.training.recipe import parse_setting
+
+    for text in settings:
+        field = parse_setting(text)[0]
+        if fields.get(field) is not None:
+            option = _OPTIONS.get(field, f"--{field}")
+            raise ConfigError(
+                f"{field} is given twice: by --set {text} and by {option} {fields[field]}.",
+                hint="Leave one of them out.",
+            )
 
 
 @app.command("list-models")
@@ -189,7 +218,7 @@ def list_models(
 @command_output
 def show(
     name: NameArgument,
-    verify: Annotated[bool, typer.Option("--verify", help="Also compare every file with its digest.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Also compare the weights with their digest.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -224,6 +253,11 @@ def evaluate(
     ] = None,
     tokens: Annotated[int, typer.Option(help="Tokens for reconstruction and sparsity.")] = 16_384,
     ce_tokens: Annotated[int, typer.Option(help="Tokens run through the whole model for loss and KL.")] = 8_192,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; as in training if left out.")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Of the language model: auto, float32, bfloat16, float16; as in training if left out."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Go on although model, revision or tokenizer differ.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -246,7 +280,16 @@ def evaluate(
     hub = SAEModelHub()
     entry = hub.get(name)
     metrics = evaluate_entry(
-        hub, entry, text=text, model=model, tokens=tokens, ce_tokens=ce_tokens, force=force, progress=output.progress()
+        hub,
+        entry,
+        text=text,
+        model=model,
+        tokens=tokens,
+        ce_tokens=ce_tokens,
+        device=device,
+        dtype=dtype,
+        force=force,
+        progress=output.progress(),
     )
     output.show(*metric_table(metrics))
     output.document(stored_document("neuronmap/sae.evaluate/1", hub.get(entry.id), core=metrics.to_dict()))
@@ -256,7 +299,7 @@ def evaluate(
 @command_output
 def delete(
     name: NameArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needs the whole name.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -274,6 +317,11 @@ def delete(
             )
         if not typer.confirm(f"Delete {entry.id} ({entry.path})?"):
             raise typer.Exit(0)
+    elif entry.id != name:
+        raise ConfigError(
+            f"'{name}' is not the whole name of an SAE, which --yes needs; it begins {entry.id}.",
+            hint=f"neuronmap sae delete {entry.id} --yes",
+        )
     hub.delete(entry.id)
     output.show(f"Deleted {entry.id}.")
     output.document({"schema": "neuronmap/sae.delete/1", "deleted": entry.id})

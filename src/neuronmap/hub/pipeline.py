@@ -177,7 +177,8 @@ def _register(hub: SAEModelHub, run: TrainingRun, name: str | None, replace: boo
         return hub.register(run.bundle, name=name, replace=replace)
     except AlreadyExistsError as error:  # the name was taken while we trained
         raise AlreadyExistsError(
-            error.message, hint=f"The SAE is kept. neuronmap sae train --resume {run.folder.name} --name OTHER stores it."
+            error.message,
+            hint=f"The SAE is kept. neuronmap sae train --resume {run.folder.name} --name OTHER stores it.",
         ) from error
 
 

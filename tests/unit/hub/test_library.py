@@ -491,7 +491,6 @@ def shelf(hub: SAEModelHub) -> SAEModelHub:
         ({"where": "explained_variance>=0.7"}, "b"),
         ({"where": ["l0 < 50", "explained_variance<0.7"]}, "a"),
         ({"where": "l0!=5"}, "a"),
-        ({"where": "no_such_metric>0"}, ""),
         ({"sort": "-explained_variance"}, "bac"),
         ({"sort": "l0"}, "bac"),
         ({"sort": "-id"}, "cba"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -147,6 +148,8 @@ def test_quiet_prints_nothing(neuronmap, train_arguments):
         (["--config", "absent.toml"], 2, ["absent.toml"]),
         (["--set", "context_length=65"], 2, ["65", "64"]),
         (["--init-from", "nobody"], 6, ["nobody"]),
+        (["--set", "k=8"], 2, ["--set k=8", "-k 4"]),
+        (["--set", "corpus=sotu"], 2, ["--set corpus=sotu", "--text"]),
     ],
 )
 def test_bad_input_is_a_sentence_and_a_code(neuronmap, train_arguments, change, code, said):
@@ -197,10 +200,85 @@ def test_a_model_that_gives_nan_is_an_error(neuronmap, train_arguments, model_fo
     assert "NaN" in failed.document("error")["message"]
 
 
-def test_resume_takes_no_other_settings(neuronmap):
-    failed = neuronmap("sae", "train", "--resume", "some-run", "-k", "3", "--json")
+@pytest.mark.parametrize("option", [["-k", "3"], ["--layer", "0"], ["--text", ""], ["--set", "k=3"]])
+def test_resume_takes_no_other_settings(neuronmap, option):
+    failed = neuronmap("sae", "train", "--resume", "some-run", *option, "--json")
     assert failed.code == 2
+    assert option[0] in failed.document("error")["message"]
     assert "--init-from" in failed.document("error")["hint"]
+
+
+def test_an_sae_of_one_document_is_evaluated_on_what_training_held_out(
+    neuronmap, train_arguments, text_folder, tmp_path
+):
+    text = tmp_path / "one.txt"
+    text.write_text(" ".join(path.read_text() for path in sorted(text_folder.iterdir())))
+    trained = neuronmap(*train_arguments, "--text", text, "--name", "first", "--json").document("sae train")
+    again = neuronmap("sae", "evaluate", "first", "--json")
+    assert again.code == 0, again.err
+    for name in ("explained_variance", "ce_sae"):
+        figure = again.document("sae evaluate")["sae"]["metrics"][name]
+        assert figure == pytest.approx(trained["sae"]["metrics"][name], rel=1e-6)
+
+
+def test_evaluation_loads_the_model_as_training_did_unless_told(neuronmap, train_arguments, monkeypatch):
+    from neuronmap import models
+
+    neuronmap(*train_arguments, "--set", "model_dtype=bfloat16", "--set", "device=cpu", "--name", "first")
+    load, seen = models.load_model, []
+
+    def watched(*args, **options):
+        seen.append((options["dtype"], options["device"]))
+        return load(*args, **options)
+
+    monkeypatch.setattr(models, "load_model", watched)
+    assert neuronmap("sae", "evaluate", "first").code == 0
+    neuronmap("sae", "evaluate", "first", "--dtype", "float32", "--device", "cpu")
+    assert seen == [("bfloat16", "cpu"), ("float32", "cpu")]
+
+
+def test_a_block_or_metric_that_is_not_there_is_an_error(neuronmap, train_arguments, model_folder):
+    for layer in ("99", "-1"):
+        failed = neuronmap("models", "hooks", model_folder, "--layer", layer, "--json")
+        assert (failed.code, failed.document("error")["error"]) == (3, "hook_point")
+        assert "4 blocks" in failed.document("error")["message"]
+    assert neuronmap("sae", "list-models", "--where", "foo<40").code == 0  # an empty library
+    neuronmap(*train_arguments, "--no-evaluate")
+    failed = neuronmap("sae", "list-models", "--where", "foo<40", "--json")
+    assert failed.code == 2
+    assert "explained_variance" in failed.document("error")["message"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, "disk_space"), (errno.EACCES, "unwritable")])
+def test_what_the_system_refuses_is_a_sentence(neuronmap, monkeypatch, number, code):
+    def refuse(self):
+        raise OSError(number, "the reason", "/some/file")
+
+    monkeypatch.setattr(SAEModelHub, "list", refuse)
+    failed = neuronmap("sae", "list-models", "--json")
+    assert (failed.code, failed.document("error")["error"]) == (4, code)
+    assert "/some/file" in failed.document("error")["message"]
+
+
+def test_a_bug_shows_its_traceback(neuronmap, monkeypatch):
+    def fail(self):
+        raise OSError("a library's own")
+
+    monkeypatch.setattr(SAEModelHub, "list", fail)
+    with pytest.raises(OSError, match="a library's own"):
+        neuronmap("sae", "list-models")
+
+
+def test_doctor_fails_when_the_home_cannot_be_used(neuronmap, tmp_path, monkeypatch):
+    from neuronmap import paths
+
+    monkeypatch.setattr(paths.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100 << 30}))
+    assert neuronmap("doctor").code == 0
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NEURONMAP_HOME", str(tmp_path / "file" / "home"))
+    failed = neuronmap("doctor", "--json")
+    assert failed.code == 4
+    assert failed.document("doctor")["problems"]
 
 
 def test_ctrl_c_in_training_then_resume_ends_in_the_library(train_arguments, neuronmap, home):
@@ -231,3 +309,4 @@ def test_help_starts_without_torch():
     assert "--resume" in done.stdout
     assert "fine-tuning" in done.stdout
     assert "sparsity_penalty" in done.stdout
+    assert "runs/" in done.stdout

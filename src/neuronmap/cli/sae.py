@@ -72,8 +72,9 @@ def train(
     Activations are harvested once and reused by later runs. Ctrl-C saves a checkpoint.
 
     **--resume** continues an interrupted run bit for bit: same weights, optimiser, schedules, random numbers and place
-    in the data, as if it had never stopped. A finished run whose SAE is not in the library is put there. **--init-from** begins a new run from another SAE's weights, with a fresh
-    optimiser and schedule: that is fine-tuning.
+    in the data, as if it had never stopped; a finished run whose SAE is not in the library is put there, under another
+    **--name** if you like. **--init-from** begins a new run from another SAE's weights, with a fresh optimiser and
+    schedule: that is fine-tuning.
 
     Examples:
 

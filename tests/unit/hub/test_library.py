@@ -111,6 +111,53 @@ def test_a_name_belongs_to_one_sae(hub: SAEModelHub, tmp_path: Path) -> None:
     assert hub.list() == [kept]
 
 
+def test_replacing_puts_the_new_sae_in_the_place_of_the_old(hub: SAEModelHub, tmp_path: Path) -> None:
+    old = hub.register(make_bundle(tmp_path / "one"), name="mine")
+    new = hub.register(make_bundle(tmp_path / "two", "topk", 1), name="mine", replace=True)
+    assert hub.list() == [new]
+    assert (new.architecture, new.path) == ("topk", old.path)
+    assert new.weights_digest != old.weights_digest
+    assert not list(hub.root.glob(".staging-*"))
+
+
+@pytest.mark.parametrize("failure", [OSError("busy"), KeyboardInterrupt()])
+def test_a_replacement_that_fails_keeps_the_old_sae(
+    failure: BaseException, hub: SAEModelHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = hub.register(make_bundle(tmp_path / "one"), name="mine")
+    damaged = make_bundle(tmp_path / "damaged", "topk")
+    (damaged / WEIGHTS).write_bytes(b"")
+    with pytest.raises(DamagedError):
+        hub.register(damaged, name="mine", replace=True)
+    rename = os.rename
+
+    def fails(source: Path, target: Path) -> None:
+        if Path(source).name == "bundle":
+            raise failure
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("neuronmap.hub.library.os.rename", fails)
+        with pytest.raises(UnwritablePathError if isinstance(failure, OSError) else KeyboardInterrupt):
+            hub.register(make_bundle(tmp_path / "two", "topk", 1), name="mine", replace=True)
+    assert hub.list() == [old]
+    assert hub.verify("mine") == old.weights_digest
+
+
+def test_whether_a_name_is_free_is_known_before_training(hub: SAEModelHub, tmp_path: Path) -> None:
+    hub.register(make_bundle(tmp_path / "one"), name="a/b")
+    for name in ("a/b", "a", "a/b/c"):
+        with pytest.raises(AlreadyExistsError):
+            hub.require_free(name)
+    for name in ("a", "a/b/c"):
+        with pytest.raises(AlreadyExistsError):
+            hub.require_free(name, replace=True)
+    with pytest.raises(ConfigError):
+        hub.require_free("../a")
+    hub.require_free("a/b", replace=True)
+    hub.require_free("a/c")
+
+
 def test_bundles_do_not_lie_inside_each_other(hub: SAEModelHub, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "b")
     hub.register(bundle, name="a/b")
@@ -505,6 +552,11 @@ def test_search_gives_what_meets_every_condition(conditions: dict[str, Any], exp
 def test_a_condition_that_makes_no_sense_is_explained(text: str, shelf: SAEModelHub) -> None:
     with pytest.raises(ConfigError, match="is not a condition on a metric"):
         shelf.search(where=text)
+
+
+def test_a_metric_that_no_sae_has_lists_what_there_is(shelf: SAEModelHub) -> None:
+    with pytest.raises(ConfigError, match=r"'no_such_metric'.*explained_variance, l0"):
+        shelf.search(where="no_such_metric>0")
 
 
 def test_sorting_by_something_unknown_lists_what_there_is(shelf: SAEModelHub) -> None:

@@ -47,7 +47,7 @@ class Output:
         """Print for people (nothing with ``--json`` or ``--quiet``)."""
         if not self.as_json and not self.quiet:
             for part in parts:
-                self.console.print(part, highlight=False)
+                self.console.print(part, highlight=False, soft_wrap=isinstance(part, str))
 
     def document(self, value: dict[str, Any]) -> None:
         """Print the JSON document, if one was asked for."""

@@ -130,6 +130,21 @@ def test_ctrl_c_saves_and_resume_gives_the_same_bits(architecture, number, small
     assert_same(resumed, whole)
 
 
+def test_a_streamed_run_resumes_in_the_middle_of_the_text(tiny_gpt2):
+    """Without stored activations: the model computes the interrupted bucket again, and the weights come out the same."""
+    texts = [
+        f"Speech {i}. The river froze in winter and the children walked to school. " * (6 + i % 5) for i in range(60)
+    ]
+    config = SAEConfig(
+        layer=2, architecture="topk", k=4, hidden_dim=64, context_length=32, batch_size=4, num_epochs=3, stream=True
+    )
+    whole = train(config, texts, model=tiny_gpt2)
+    with pytest.raises(Interrupted) as stopped:
+        train(config, texts, model=tiny_gpt2, trainer={"loggers": [StopAfter(17, signal.SIGINT)]})
+    folder = Path(str(stopped.value.hint).split()[-1])
+    assert_same(SAETrainer.resume(folder, texts, model=tiny_gpt2, progress=SilentProgress()), whole)
+
+
 def assert_same(one, other) -> None:
     """Weights, buffers, and the history but for its times."""
     for (name, a), b in zip(one.sae.state_dict().items(), other.sae.state_dict().values(), strict=True):

@@ -157,7 +157,7 @@ class SparseAutoencoder(nn.Module):
     # --- training ------------------------------------------------------------------------------------------------
 
     def initialise(self, mean_D: Tensor, generator: torch.Generator) -> None:
-        """Decoder rows uniform on the unit sphere, encoder = decoder transposed, b_dec = mean of the data, other biases zero.
+        """Decoder rows uniform on the unit sphere, encoder along the decoder's rows, b_dec = mean of the data, other biases zero.
 
         The encoder's columns have the length that :meth:`encoder_start` says.
 

@@ -18,15 +18,17 @@ Cost: four products of the width of the dead, B D M each, sparse or dense as the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
-from neuronmap.saes.kernels.dense import gradient_of
+from neuronmap.saes.kernels.dense import gradient_of, keep_where_positive
+from neuronmap.saes.kernels.protocol import Kernels
 from neuronmap.saes.kernels.select import select_top_k
-from neuronmap.saes.kernels.sparse import CodeProducts, DenseProducts, products_of
 from neuronmap.saes.workspace import Workspace
 
-__all__ = ["auxk_gradients", "auxk_loss"]
+__all__ = ["AuxProblem", "auxk_gradients", "auxk_loss"]
 
 
 def auxk_loss(pre_BF: Tensor, residual_BD: Tensor, W_dec_FD: Tensor, dead_F: Tensor, aux_k: int) -> Tensor:
@@ -49,14 +51,30 @@ def auxk_loss(pre_BF: Tensor, residual_BD: Tensor, W_dec_FD: Tensor, dead_F: Ten
     return torch.where(variance > 0, miss / torch.where(variance > 0, variance, 1.0), 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class AuxProblem:
+    """What the dead features are asked to explain.
+
+    Attributes:
+        pre_BM: their pre-activations; overwritten.
+        dead_M: int64, which features they are; at least one.
+        centred_BD: x - b_dec.
+        error_BD: xhat - x (the residual's negative).
+        aux_k: features a row may use.
+    """
+
+    pre_BM: Tensor
+    dead_M: Tensor
+    centred_BD: Tensor
+    error_BD: Tensor
+    aux_k: int
+
+
 def auxk_gradients(
-    pre_BF: Tensor,
-    centred_BD: Tensor,
-    error_BD: Tensor,
-    dead_F: Tensor,
-    aux_k: int,
+    problem: AuxProblem,
     coefficient: float,
     parameters: tuple[nn.Parameter, nn.Parameter, nn.Parameter],
+    kernels: Kernels,
     workspace: Workspace,
 ) -> Tensor:
     """Add the gradients of ``coefficient * auxk_loss`` to ``.grad`` of W_enc, b_enc and W_dec.
@@ -65,44 +83,64 @@ def auxk_gradients(
     b_enc gradient at once.
 
     Args:
-        pre_BF: pre-activations.
-        centred_BD: x - b_dec.
-        error_BD: xhat - x (the residual's negative).
-        dead_F: bool, at least one True.
-        aux_k: features a row may use.
+        problem: the dead features and what is left over.
         coefficient: weight of the loss.
         parameters: W_enc [D, F], b_enc [F], W_dec [F, D], each with its ``.grad`` written.
+        kernels: who does the sparse products, when the dead are many.
         workspace: scratch space.
 
     Returns:
         The loss before its coefficient, 0-d.
     """
     W_enc, b_enc, W_dec = parameters
-    rows, d_in = centred_BD.shape
-    dead_M = torch.nonzero(dead_F).view(-1)
-    count = len(dead_M)
-    dtype = pre_BF.dtype
-
-    pre_BM = torch.index_select(pre_BF, 1, dead_M, out=workspace.get("auxk.pre", (rows, count), dtype))
-    W_MD = torch.index_select(W_dec, 0, dead_M, out=workspace.get("auxk.W_dec", (count, d_in), dtype))
-    products: CodeProducts
-    if count <= aux_k:
-        products = DenseProducts(pre_BM.relu_(), workspace, "auxk")
-    else:
-        products = products_of(select_top_k(pre_BM, aux_k), workspace, "auxk")
-    ehat_BD = products.decode(W_MD, 0, count)
-    miss_BD = torch.add(ehat_BD, error_BD, out=workspace.get("auxk.miss", (rows, d_in), dtype))
-    miss = torch.linalg.vector_norm(miss_BD, dim=1).square_().mean()
-    variance = torch.var(error_BD, dim=0, correction=0).sum()
+    rows, d_in = problem.centred_BD.shape
+    dead_M, dtype = problem.dead_M, problem.pre_BM.dtype
+    shape = (len(dead_M), d_in)
+    W_MD = torch.index_select(W_dec, 0, dead_M, out=workspace.get("auxk.W_dec", shape, dtype))
+    variance = torch.var(problem.error_BD, dim=0, correction=0).sum()
     weight = torch.where(variance > 0, 1.0 / torch.where(variance > 0, variance, 1.0), 0.0)
-    miss_BD.mul_(weight * (2.0 * coefficient / rows))
-
-    products.pull_back(miss_BD, W_MD, 0, count, 1.0)
-    sums_MD = workspace.get("auxk.sums", (count, d_in), dtype)
-    products.code_sums(1.0)(miss_BD, sums_MD, 0, count)
-    gradient_of(W_dec).index_add_(0, dead_M, sums_MD)
-    products.gradient_sums()(centred_BD, sums_MD, 0, count)
-    gradient_of(W_enc).index_add_(1, dead_M, sums_MD.T)
-    gradient_of(b_enc).index_add_(0, dead_M, products.gradient_totals())
+    g_W_enc_MD = workspace.get("auxk.g_W_enc", shape, dtype)
+    g_W_dec_MD = workspace.get("auxk.g_W_dec", shape, dtype)
+    g_b_M = workspace.get("auxk.g_b", (len(dead_M),), dtype)
+    products = _sparse_products if problem.aux_k < kernels.dense_above * len(dead_M) else _dense_products
+    miss = products(problem, W_MD, (g_W_enc_MD.T, g_b_M, g_W_dec_MD), kernels, workspace)
+    step = weight * (2.0 * coefficient / rows)
+    gradient_of(W_dec).index_add_(0, dead_M, g_W_dec_MD.mul_(step))
+    gradient_of(W_enc).T.index_add_(0, dead_M, g_W_enc_MD.mul_(step))
+    gradient_of(b_enc).index_add_(0, dead_M, g_b_M.mul_(step))
     loss: Tensor = miss * weight
     return loss
+
+
+_Gradients = tuple[Tensor, Tensor, Tensor]
+"""Of W_enc [D, M], b_enc [M] and W_dec [M, D], still without the loss's weight."""
+
+
+def _dense_products(
+    problem: AuxProblem, W_MD: Tensor, out: _Gradients, kernels: Kernels, workspace: Workspace
+) -> Tensor:
+    """Write the gradients by matrix products; returns mean_b |e - ehat|^2."""
+    f_BM = kernels.keep_top_k(problem.pre_BM, problem.aux_k)
+    miss_BD = workspace.get("auxk.miss", tuple(problem.error_BD.shape), f_BM.dtype)
+    torch.addmm(problem.error_BD, f_BM, W_MD, out=miss_BD)
+    g_BM = workspace.get("auxk.gradient", tuple(f_BM.shape), f_BM.dtype)
+    torch.mm(miss_BD, W_MD.T, out=g_BM)
+    keep_where_positive(g_BM, f_BM)
+    g_W_enc_DM, g_b_M, g_W_dec_MD = out
+    torch.mm(f_BM.T, miss_BD, out=g_W_dec_MD)
+    torch.mm(g_BM.T, problem.centred_BD, out=g_W_enc_DM.T)
+    torch.sum(g_BM, dim=0, out=g_b_M)
+    return torch.linalg.vector_norm(miss_BD, dim=1).square_().mean()
+
+
+def _sparse_products(
+    problem: AuxProblem, W_MD: Tensor, out: _Gradients, kernels: Kernels, workspace: Workspace
+) -> Tensor:
+    """The same over the active entries. What is to be explained is the residual, in the place of x - b_dec."""
+    code = kernels.top_k_of(problem.pre_BM, problem.aux_k)
+    residual_BD = workspace.get("auxk.miss", tuple(problem.error_BD.shape), code.value_N.dtype)
+    torch.neg(problem.error_BD, out=residual_BD)
+    widths = (len(problem.dead_M),)
+    found = kernels.reconstruct(code, W_MD, residual_BD, widths, 1.0)
+    kernels.weight_gradients(code, found.gradient_N, found, problem.centred_BD, widths, 1.0, out)
+    return found.squared_L[0]

@@ -49,12 +49,17 @@ class StepState:
         sparsity_scale: warm-up factor of the sparsity term, 0 to 1.
         k: active features per row at this step, for architectures that have a k (it may be annealed); None = the option's k.
         dead_F: bool [F], features that have not fired for the dead window; None when none is dead (AuxK is then free).
+        active_share: L0 / F of the step before, from which architectures without a k guess whether this one is sparse; None
+            when there was none.
+        unit_rows: whether the parameter step has left the decoder's rows at unit norm, so that ``after_step`` need not.
     """
 
     step: int = 0
     sparsity_scale: float = 1.0
     k: int | None = None
     dead_F: Tensor | None = None
+    active_share: float | None = None
+    unit_rows: bool = False
 
 
 @dataclass(slots=True)
@@ -102,7 +107,7 @@ class SparseAutoencoder(nn.Module):
     """Whether the inference threshold has to be fitted after training (``calibrate``)."""
 
     W_enc: nn.Parameter
-    """[D, F]"""
+    """[D, F]; in memory [F, D]"""
     W_dec: nn.Parameter
     """[F, D], rows of unit norm"""
     b_dec: nn.Parameter
@@ -123,7 +128,8 @@ class SparseAutoencoder(nn.Module):
         self.d_in, self.d_sae = d_in, d_sae
         self.options = options if options is not None else self.Options()
         self.options.check_width(d_in, d_sae)
-        self.W_enc = nn.Parameter(torch.zeros(d_in, d_sae, device=device, dtype=dtype))
+        # Stored by feature, as W_dec is: a feature's column is then contiguous for its gradient and its update.
+        self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in, device=device, dtype=dtype).T)
         self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in, device=device, dtype=dtype))
         self.b_dec = nn.Parameter(torch.zeros(d_in, device=device, dtype=dtype))
 
@@ -206,7 +212,9 @@ class SparseAutoencoder(nn.Module):
 
     def after_step(self, loss: StepLoss, state: StepState) -> None:
         """Restore what the optimiser step may have broken: unit decoder rows here; thresholds in subclasses (call super)."""
-        del loss, state
+        del loss
+        if state.unit_rows:
+            return
         with torch.no_grad():
             self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True).clamp_min_(1e-12))
 

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from neuronmap.errors import InputError
 from neuronmap.saes.base import ArchitectureOptions, SparseAutoencoder, StepLoss, StepState
+from neuronmap.saes.kernels.code import SparseCode
+from neuronmap.saes.kernels.protocol import Encoded, Encoder, Kernels
 from neuronmap.saes.kernels.select import positive_above, sampled_bound, select_top_of_batch
-from neuronmap.saes.kernels.sparse import SparseCode
 from neuronmap.saes.topk import TopKFamily, TopKOptions
 from neuronmap.saes.workspace import Workspace
 
@@ -74,6 +75,10 @@ class BatchTopKSAE(TopKFamily):
     def select(self, pre_BF: Tensor, k: int, workspace: Workspace) -> SparseCode:
         """The B k largest positive entries of the batch, ties to the lowest row, then feature."""
         return select_top_of_batch(pre_BF, k * len(pre_BF), workspace)
+
+    def encode_kept(self, kernels: Kernels, encoder: Encoder, k: int) -> Encoded:
+        """The same, fused with the product."""
+        return kernels.encode_top_of_batch(encoder, k * encoder.num_rows)
 
     def encode(self, x: Tensor) -> Tensor:
         """The inference rule at the top of this file."""

@@ -360,7 +360,8 @@ def _rule_fired(case: _Case) -> None:
         )
     with torch.no_grad():
         pre_BF = sae.pre_activations(x_BD)
-    _require(torch.equal(fired_F, (pre_BF >= threshold).sum(dim=0)), "fired_F and threshold do not belong together")
+    reached_F = (pre_BF >= threshold * (1 - 1e-12)).sum(dim=0)  # training may add the bias in another order
+    _require(torch.equal(fired_F, reached_F), "fired_F and threshold do not belong together")
 
 
 def _rule_projection(case: _Case) -> None:

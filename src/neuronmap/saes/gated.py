@@ -15,6 +15,7 @@ one, as in the paper, so that it is not pulled towards the shrunken activations 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import torch
@@ -23,6 +24,9 @@ from torch import Tensor, nn
 
 from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder, StepLoss, StepState
 from neuronmap.saes.kernels import dense
+from neuronmap.saes.kernels.choice import backend, is_sparse
+from neuronmap.saes.kernels.entries import at_entries, entry_limit, sums_over_entries
+from neuronmap.saes.kernels.protocol import Encoder, Kernels
 from neuronmap.saes.workspace import Workspace
 
 __all__ = ["GatedOptions", "GatedSAE"]
@@ -99,7 +103,61 @@ class GatedSAE(SparseAutoencoder):
 
     @torch.no_grad()
     def loss_and_gradients(self, x_BD: Tensor, state: StepState, workspace: Workspace) -> StepLoss:
-        """The same by hand: seven matrix products' worth of work (autograd: thirteen), four B x F buffers.
+        """The same by hand: over the open gates once they are few, else as matrix products."""
+        kernels = backend(workspace, self.W_enc)
+        loss = None
+        if is_sparse(workspace, kernels, state.active_share):
+            loss = self._sparse_step(x_BD, state, workspace, kernels)
+        return loss if loss is not None else self._dense_step(x_BD, state, workspace)
+
+    def _sparse_step(
+        self, x_BD: Tensor, state: StepState, workspace: Workspace, kernels: Kernels
+    ) -> StepLoss | None:
+        """One matrix product, the encoder's; None if too many gates are open for that to pay.
+
+        The entries are the open gates; a magnitude that is not positive stays among them as 0.
+        """
+        rows, widths, scale = len(x_BD), (self.d_sae,), 2.0 / len(x_BD)
+        c_BD = torch.sub(x_BD, self.b_dec, out=workspace.get("c", (rows, self.d_in), x_BD.dtype))
+        limit = entry_limit(workspace, kernels, rows, self.d_sae)
+        encoded = kernels.encode_above(Encoder(c_BD, self.W_enc, self.b_gate), None, limit)
+        if encoded is None:
+            return None
+        gates = encoded.code
+        scale_N = at_entries(self.r_mag.exp(), gates)
+        product_N = gates.value_N - at_entries(self.b_gate, gates)
+        f_N = torch.addcmul(at_entries(self.b_mag, gates), product_N, scale_N).relu_()
+        code = replace(gates, value_N=f_N)
+        norm_F = torch.linalg.vector_norm(self.W_dec, dim=1)
+        weight = state.sparsity_scale * self._penalty / rows
+        gate_sum_F = sums_over_entries(gates, gates.value_N)
+        sparsity = torch.dot(gate_sum_F, norm_F) / rows
+
+        frozen = kernels.reconstruct(gates, self.W_dec, c_BD, widths, scale)
+        aux = frozen.squared_L[-1]
+        g_gate_N = frozen.gradient_N.add_(at_entries(norm_F, gates), alpha=weight)
+        found = kernels.reconstruct(code, self.W_dec, c_BD, widths, scale)
+        mse = found.squared_L[-1]
+        g_f_N = dense.keep_where_positive(found.gradient_N, f_N)
+
+        g_mag_F = dense.gradient_of(self.b_mag).copy_(sums_over_entries(code, g_f_N))
+        g_scale_F = dense.gradient_of(self.r_mag).copy_(sums_over_entries(code, f_N * g_f_N))
+        g_scale_F.addcmul_(self.b_mag, g_mag_F, value=-1.0)
+        dense.gradient_of(self.b_gate).copy_(sums_over_entries(code, g_gate_N))
+        g_pre_N = g_gate_N.addcmul_(g_f_N, scale_N)
+        g_pre_sum_F = torch.empty_like(self.b_gate)
+        gradients = (dense.gradient_of(self.W_enc), g_pre_sum_F, dense.gradient_of(self.W_dec))
+        kernels.weight_gradients(code, g_pre_N, found, c_BD, widths, scale, gradients)
+        if not state.unit_rows:  # else the parameter step would take it out again
+            dense.add_norm_gradient(self.W_dec, norm_F, gate_sum_F.mul_(weight))
+        b_dec_grad = torch.sum(found.error_BD, dim=0, out=dense.gradient_of(self.b_dec)).mul_(scale)
+        b_dec_grad.addmv_(self.W_enc, g_pre_sum_F, alpha=-1.0)
+        total = mse + state.sparsity_scale * self._penalty * sparsity + aux
+        fired_F = sums_over_entries(code, (f_N > 0).to(f_N.dtype)).to(torch.int64)
+        return StepLoss(total, {"mse": mse, "sparsity": sparsity, "aux": aux}, fired_F)
+
+    def _dense_step(self, x_BD: Tensor, state: StepState, workspace: Workspace) -> StepLoss:
+        """Seven matrix products' worth of work (autograd: thirteen), four B x F buffers.
 
         Magnitudes and gates share the decoder, so their decodes and the gradients back run as one product over the
         2B rows of ``both``: f above, relu(gate) below.

@@ -28,6 +28,7 @@ times ours, their sparsity weights divide by D and the dead penalty, which is it
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 from typing import Any, ClassVar, Literal, Self, cast
 
@@ -38,6 +39,10 @@ from torch import Tensor, nn
 from neuronmap.errors import ConfigError
 from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder, StepLoss, StepState
 from neuronmap.saes.kernels import dense
+from neuronmap.saes.kernels.choice import backend, is_sparse
+from neuronmap.saes.kernels.code import SparseCode
+from neuronmap.saes.kernels.entries import at_entries, entry_limit, sums_over_entries
+from neuronmap.saes.kernels.protocol import Encoder, Kernels
 from neuronmap.saes.workspace import Workspace
 
 __all__ = ["JumpReLUOptions", "JumpReLUSAE"]
@@ -194,7 +199,94 @@ class JumpReLUSAE(SparseAutoencoder):
 
     @torch.no_grad()
     def loss_and_gradients(self, x_BD: Tensor, state: StepState, workspace: Workspace) -> StepLoss:
-        """The same by hand: five matrix products, three B x F buffers, a fourth for tanh or while features are dead."""
+        """The same by hand: over the entries above or near their threshold once they are few, else as matrix products."""
+        kernels = backend(workspace, self.W_enc)
+        loss = None
+        if is_sparse(workspace, kernels, state.active_share):
+            loss = self._sparse_step(x_BD, state, workspace, kernels)
+        return loss if loss is not None else self._dense_step(x_BD, state, workspace)
+
+    def _sparse_step(
+        self, x_BD: Tensor, state: StepState, workspace: Workspace, kernels: Kernels
+    ) -> StepLoss | None:
+        """One matrix product, the encoder's; None if too many entries count for that to pay.
+
+        An entry counts when its feature is active or in the window around its threshold, whose gradient needs it. While
+        features are dead their columns are looked at whole, for the term that pulls them back.
+        """
+        rows, widths, scale = len(x_BD), (self.d_sae,), 2.0 / len(x_BD)
+        c_BD = torch.sub(x_BD, self.b_dec, out=workspace.get("c", (rows, self.d_in), x_BD.dtype))
+        dead_M = None
+        if state.dead_F is not None and self._dead_penalty > 0:
+            dead_M = torch.nonzero(state.dead_F).view(-1)
+        limit = entry_limit(workspace, kernels, rows, self.d_sae)
+        floor_F = self.threshold - self.bandwidth / 2
+        encoded = kernels.encode_above(Encoder(c_BD, self.W_enc, self.b_enc, dead_M), floor_F, limit)
+        if encoded is None:
+            return None
+        code, weight = encoded.code, state.sparsity_scale * self._weight
+        over_N = code.value_N - at_entries(self.threshold, code)
+        active_N, window_N = over_N > 0, over_N.abs_() < self.bandwidth / 2
+        code = replace(code, value_N=code.value_N * active_N)
+        fired_F = torch.bincount(code.feature_N[active_N], minlength=self.d_sae)
+        found = kernels.reconstruct(code, self.W_dec, c_BD, widths, scale)
+        mse, g_N = found.squared_L[-1], found.gradient_N
+
+        norm_F = torch.linalg.vector_norm(self.W_dec, dim=1)
+        g_norm_F = torch.zeros_like(norm_F)
+        g_threshold_F = dense.gradient_of(self.threshold).zero_()
+        if self._tanh:
+            sparsity, g_norm_F = self._tanh_at_entries(code, g_N, norm_F, weight / rows)
+        else:
+            sparsity, g_l0 = self._count_term(fired_F.sum().to(x_BD.dtype) / rows, weight)
+            in_window_F = torch.bincount(code.feature_N[window_N], minlength=self.d_sae).to(x_BD.dtype)
+            g_threshold_F.addcmul_(in_window_F, g_l0, value=-1.0 / (self.bandwidth * rows))
+        jump_F = self.threshold / self.bandwidth
+        window_g_N = g_N * window_N
+        g_threshold_F.addcmul_(sums_over_entries(code, window_g_N), jump_F, value=-1.0)
+        g_N.mul_(active_N)
+        if self._tanh:
+            g_N.addcmul_(window_g_N, at_entries(jump_F, code))
+        gradients = tuple(map(dense.gradient_of, (self.W_enc, self.b_enc, self.W_dec)))
+        kernels.weight_gradients(code, g_N, found, c_BD, widths, scale, gradients)
+        total, parts = mse + weight * sparsity, {"mse": mse, "sparsity": sparsity}
+        if dead_M is not None and encoded.kept_BM is not None:
+            parts["aux"] = self._dead_at_columns(encoded.kept_BM, dead_M, c_BD, norm_F, g_norm_F)
+            total = total + self._dead_penalty * parts["aux"]
+        if not state.unit_rows:  # else the parameter step would take it out again
+            dense.add_norm_gradient(self.W_dec, norm_F, g_norm_F)
+        b_dec_grad = torch.sum(found.error_BD, dim=0, out=dense.gradient_of(self.b_dec)).mul_(scale)
+        b_dec_grad.addmv_(self.W_enc, dense.gradient_of(self.b_enc), alpha=-1.0)
+        return StepLoss(total, parts, fired_F)
+
+    def _tanh_at_entries(self, code: SparseCode, g_N: Tensor, norm_F: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+        """Add the tanh term's gradient to ``g_N``; the term, and its gradient to the decoder norms [F]."""
+        slope_N = at_entries(norm_F, code) * self._slope
+        t_N = torch.tanh(code.value_N * slope_N)
+        sparsity = t_N.sum() / code.num_rows
+        steep_N = 1 - t_N.square()
+        g_N.addcmul_(steep_N, slope_N, value=weight)
+        return sparsity, sums_over_entries(code, steep_N.mul_(code.value_N)).mul_(weight * self._slope)
+
+    def _dead_at_columns(
+        self, pre_BM: Tensor, dead_M: Tensor, c_BD: Tensor, norm_F: Tensor, g_norm_F: Tensor
+    ) -> Tensor:
+        """Add the dead term's gradients to W_enc, b_enc and threshold and to ``g_norm_F``; the term, before its weight."""
+        rows, norm_M = len(pre_BM), norm_F[dead_M]
+        weight = self._dead_penalty / rows
+        below_BM = torch.sub(self.threshold[dead_M], pre_BM, out=pre_BM).relu_()
+        gap_M = below_BM.sum(dim=0)
+        g_norm_F.index_add_(0, dead_M, gap_M, alpha=weight)
+        pull_M = norm_M * weight
+        below_BM.sign_().mul_(pull_M)
+        pulled_M = below_BM.sum(dim=0)
+        dense.gradient_of(self.threshold).index_add_(0, dead_M, pulled_M)
+        dense.gradient_of(self.b_enc).index_add_(0, dead_M, pulled_M, alpha=-1.0)
+        dense.gradient_of(self.W_enc).T.index_add_(0, dead_M, below_BM.T @ c_BD, alpha=-1.0)
+        return torch.dot(gap_M, norm_M) / rows
+
+    def _dense_step(self, x_BD: Tensor, state: StepState, workspace: Workspace) -> StepLoss:
+        """Five matrix products, three B x F buffers, a fourth for tanh or while features are dead."""
         rows, dtype = len(x_BD), x_BD.dtype
         c_BD = workspace.get("c", (rows, self.d_in), dtype)
         error_BD = workspace.get("error", (rows, self.d_in), dtype)

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder, StepLoss, StepState
 from neuronmap.saes.kernels import dense
+from neuronmap.saes.kernels.choice import backend, is_sparse
+from neuronmap.saes.kernels.entries import at_entries, entry_limit, sums_over_entries
+from neuronmap.saes.kernels.protocol import Encoder, Kernels
 from neuronmap.saes.workspace import Workspace
 
 __all__ = ["ReLUOptions", "ReLUSAE"]
@@ -80,7 +83,44 @@ class ReLUSAE(SparseAutoencoder):
 
     @torch.no_grad()
     def loss_and_gradients(self, x_BD: Tensor, state: StepState, workspace: Workspace) -> StepLoss:
-        """The same by hand: five matrix products, two B x F buffers."""
+        """The same by hand: over the active entries once they are few, else as five matrix products."""
+        kernels = backend(workspace, self.W_enc)
+        loss = None
+        if is_sparse(workspace, kernels, state.active_share):
+            loss = self._sparse_step(x_BD, state, workspace, kernels)
+        return loss if loss is not None else self._dense_step(x_BD, state, workspace)
+
+    def _sparse_step(
+        self, x_BD: Tensor, state: StepState, workspace: Workspace, kernels: Kernels
+    ) -> StepLoss | None:
+        """One matrix product, the encoder's; None if too many features are active for that to pay."""
+        rows, widths, scale = len(x_BD), (self.d_sae,), 2.0 / len(x_BD)
+        c_BD = torch.sub(x_BD, self.b_dec, out=workspace.get("c", (rows, self.d_in), x_BD.dtype))
+        limit = entry_limit(workspace, kernels, rows, self.d_sae)
+        encoded = kernels.encode_above(Encoder(c_BD, self.W_enc, self.b_enc), None, limit)
+        if encoded is None:
+            return None
+        code = encoded.code
+        norm_F = torch.linalg.vector_norm(self.W_dec, dim=1)
+        weight = state.sparsity_scale * self._penalty / rows
+        sum_F = sums_over_entries(code, code.value_N)
+        sparsity = torch.dot(sum_F, norm_F) / rows
+
+        found = kernels.reconstruct(code, self.W_dec, c_BD, widths, scale)
+        gradient_N = found.gradient_N.add_(at_entries(norm_F, code), alpha=weight)
+        W_enc_grad, b_enc_grad, W_dec_grad = map(dense.gradient_of, (self.W_enc, self.b_enc, self.W_dec))
+        gradients = (W_enc_grad, b_enc_grad, W_dec_grad)
+        kernels.weight_gradients(code, gradient_N, found, c_BD, widths, scale, gradients)
+        if not state.unit_rows:  # else the parameter step would take it out again
+            dense.add_norm_gradient(self.W_dec, norm_F, sum_F.mul_(weight))
+        b_dec_grad = torch.sum(found.error_BD, dim=0, out=dense.gradient_of(self.b_dec)).mul_(scale)
+        b_dec_grad.addmv_(self.W_enc, b_enc_grad, alpha=-1.0)
+        mse = found.squared_L[-1]
+        total = mse + state.sparsity_scale * self._penalty * sparsity
+        return StepLoss(total, {"mse": mse, "sparsity": sparsity}, code.fired())
+
+    def _dense_step(self, x_BD: Tensor, state: StepState, workspace: Workspace) -> StepLoss:
+        """Five matrix products, two B x F buffers."""
         rows, dtype = len(x_BD), x_BD.dtype
         c_BD = workspace.get("c", (rows, self.d_in), dtype)
         error_BD = workspace.get("error", (rows, self.d_in), dtype)

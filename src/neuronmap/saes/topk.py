@@ -21,11 +21,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from neuronmap.errors import ConfigError
-from neuronmap.saes.auxk import auxk_gradients, auxk_loss
+from neuronmap.saes.auxk import AuxProblem, auxk_gradients, auxk_loss
 from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder, StepLoss, StepState
+from neuronmap.saes.kernels.choice import kernels_for
+from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.kernels.dense import gradient_of
+from neuronmap.saes.kernels.protocol import Encoded, Encoder, Kernels
 from neuronmap.saes.kernels.select import select_top_k
-from neuronmap.saes.kernels.sparse import CodeProducts, SparseCode, products_of
 from neuronmap.saes.workspace import Workspace
 
 __all__ = ["TopKFamily", "TopKOptions", "TopKSAE"]
@@ -85,7 +87,11 @@ class TopKFamily(SparseAutoencoder):
         self.b_enc = nn.Parameter(torch.zeros(d_sae, device=device, dtype=dtype))
 
     def select(self, pre_BF: Tensor, k: int, workspace: Workspace) -> SparseCode:
-        """The entries a training step keeps."""
+        """The entries a training step keeps, of pre-activations that are there."""
+        raise NotImplementedError
+
+    def encode_kept(self, kernels: Kernels, encoder: Encoder, k: int) -> Encoded:
+        """The same entries, of pre-activations that are never there as a whole."""
         raise NotImplementedError
 
     def level_widths(self) -> tuple[int, ...]:
@@ -145,61 +151,33 @@ class TopKFamily(SparseAutoencoder):
         For nested levels xhat_l = sum of the groups up to l: each group is decoded once, the errors r_l = xhat_l - x
         accumulate, and a feature of group g receives the sum of the errors of all levels l >= g.
         """
-        rows = len(x_BD)
+        rows, k, widths = len(x_BD), self._k(state), self.level_widths()
         W_enc_grad, b_enc_grad = gradient_of(self.W_enc), gradient_of(self.b_enc)
         W_dec_grad, b_dec_grad = gradient_of(self.W_dec), gradient_of(self.b_dec)
+        kernels = kernels_for(workspace, self.W_enc, k / self.d_sae)
         centred_BD = torch.sub(x_BD, self.b_dec, out=workspace.get("centred", (rows, self.d_in), self.dtype))
-        pre_BF = workspace.get("pre", (rows, self.d_sae), self.dtype)
-        torch.addmm(self.b_enc, centred_BD, self.W_enc, out=pre_BF)
-        code = self.select(pre_BF, self._k(state), workspace)
-        products = products_of(code, workspace, "code")
-
-        error_LBD, level_mse = self._errors(products, centred_BD, workspace)
-        last_error_BD = error_LBD[-1]
-        # 2 / (B L) is the derivative of a mean square, averaged over levels; it rides on the per-entry weights.
-        scale = 2.0 / (rows * len(error_LBD))
-        ranges = list(zip((0, *self.level_widths()), self.level_widths(), strict=False))
-        for level in reversed(range(len(error_LBD))):
-            if level + 1 < len(error_LBD):
-                error_LBD[level].add_(error_LBD[level + 1])
-            products.pull_back(error_LBD[level], self.W_dec, *ranges[level], scale)
-        write_decoder = products.code_sums(scale)
-        for error_BD, (start, stop) in zip(error_LBD, ranges, strict=True):
-            write_decoder(error_BD, W_dec_grad[start:stop], start, stop)
-        products.gradient_sums()(centred_BD, W_enc_grad.T, 0, self.d_sae)
-        b_enc_grad.copy_(products.gradient_totals())
-        torch.sum(error_LBD[0], dim=0, out=b_dec_grad).mul_(scale)
-
-        parts = {"mse": level_mse[-1]}
-        total = level_mse.mean()
         dead_F = self._dead(state)
-        if dead_F is not None:
-            weights = (self.W_enc, self.b_enc, self.W_dec)
+        dead_M = None if dead_F is None else torch.nonzero(dead_F).view(-1)
+        encoded = self.encode_kept(kernels, Encoder(centred_BD, self.W_enc, self.b_enc, dead_M), k)
+
+        # 2 / (B L) is the derivative of a mean square, averaged over levels; it rides on the per-entry weights.
+        scale = 2.0 / (rows * len(widths))
+        found = kernels.reconstruct(encoded.code, self.W_dec, centred_BD, widths, scale)
+        gradients = (W_enc_grad, b_enc_grad, W_dec_grad)
+        kernels.weight_gradients(encoded.code, found.gradient_N, found, centred_BD, widths, scale, gradients)
+        torch.sum(found.pulled_LBD[0], dim=0, out=b_dec_grad).mul_(scale)
+
+        parts = {"mse": found.squared_L[-1]}
+        total = found.squared_L.mean()
+        extra = {"level_mse": found.squared_L} if len(widths) > 1 else {}
+        if dead_M is not None and encoded.kept_BM is not None:
+            problem = AuxProblem(encoded.kept_BM, dead_M, centred_BD, found.error_BD, self._aux_k)
             coefficient = self.options.aux_coefficient
-            parts["aux"] = auxk_gradients(
-                pre_BF, centred_BD, last_error_BD, dead_F, self._aux_k, coefficient, weights, workspace
-            )
+            parts["aux"] = auxk_gradients(problem, coefficient, (self.W_enc, self.b_enc, self.W_dec), kernels, workspace)
             total = total + coefficient * parts["aux"]
         # The product with the encoder's transpose is only needed summed over rows: sum first, then one vector.
         b_dec_grad.addmv_(self.W_enc, b_enc_grad, alpha=-1.0)
-        extra = {"level_mse": level_mse} if len(error_LBD) > 1 else {}
-        return StepLoss(total, parts, code.fired(), smallest(code), extra)
-
-    def _errors(self, products: CodeProducts, centred_BD: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
-        """xhat_l - x of every level [L, B, D], and their mean squares [L]."""
-        widths = self.level_widths()
-        error_LBD = workspace.get("error", (len(widths), *centred_BD.shape), self.dtype)
-        squares: list[Tensor] = []
-        start = 0
-        for level, stop in enumerate(widths):
-            part_BD = products.decode(self.W_dec, start, stop)
-            if level == 0:
-                torch.sub(part_BD, centred_BD, out=error_LBD[0])
-            else:
-                torch.add(part_BD, error_LBD[level - 1], out=error_LBD[level])
-            squares.append(torch.linalg.vector_norm(error_LBD[level], dim=1).square_().mean())
-            start = stop
-        return error_LBD, torch.stack(squares)
+        return StepLoss(total, parts, encoded.code.fired(), smallest(encoded.code), extra)
 
 
 class TopKSAE(TopKFamily):
@@ -211,6 +189,10 @@ class TopKSAE(TopKFamily):
         """The k largest of each row, ties to the lowest feature."""
         del workspace
         return select_top_k(pre_BF, k)
+
+    def encode_kept(self, kernels: Kernels, encoder: Encoder, k: int) -> Encoded:
+        """The same, fused with the product."""
+        return kernels.encode_top_k(encoder, k)
 
     def encode(self, x: Tensor) -> Tensor:
         """The rule at the top of this file, with the option's k."""

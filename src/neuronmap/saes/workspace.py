@@ -7,6 +7,8 @@ by name and gets the same memory each time.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,10 +22,17 @@ class Workspace:
 
     Args:
         device: where the buffers live.
+        kernels: backend of the steps that use this workspace (:mod:`neuronmap.saes.kernels.choice`).
+        products: whether they run sparse or dense; ``auto`` goes by the share of active entries.
+
+    Attributes:
+        backends: backends made for this workspace, by name; filled by the choice.
     """
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
+    def __init__(self, device: torch.device | str = "cpu", *, kernels: str = "auto", products: str = "auto") -> None:
         self.device = torch.device(device)
+        self.kernels, self.products = kernels, products
+        self.backends: dict[str, Any] = {}
         self._flat: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def get(self, name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:

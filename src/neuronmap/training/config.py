@@ -133,6 +133,10 @@ class SAEConfig(FrozenConfig):
     """Largest norm of the whole gradient; null turns clipping off."""
     dead_after_tokens: int | None = Field(default=None, ge=1)
     """A feature is dead after that many activations without firing; min(10 million, a tenth of the run) when left out."""
+    kernels: Literal["auto", "native", "triton", "torch"] = "auto"
+    """What runs a step: native (C, on a CPU), triton (on CUDA), torch (public operations, anywhere). auto: the first that can."""
+    products: Literal["auto", "sparse", "dense"] = "auto"
+    """Whether a step's products go over the active entries or over whole matrices. auto: by the share that is active."""
     seed: int = Field(default=0, ge=0, le=2**40)
     """One seed for initialisation, data order and resampling."""
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neuronmap.saes import SparseAutoencoder, StepLoss
+from neuronmap.training.parameters import ParameterStep, feature_axis
 
 __all__ = ["DeadFeatures", "resample"]
 
@@ -23,21 +24,28 @@ class DeadFeatures:
         d_sae: number of features.
         window: activations without firing after which a feature counts as dead.
         device: where the counter lives.
+
+    Attributes:
+        since_fired_F: int64 [F], activations since each feature fired.
+        any_dead: whether some feature was dead when :meth:`look` was last called.
     """
 
     def __init__(self, d_sae: int, window: int, device: torch.device | str = "cpu") -> None:
         self.window = window
         self.since_fired_F = torch.zeros(d_sae, dtype=torch.int64, device=device)
+        self.any_dead = False
 
     def update(self, loss: StepLoss, rows: int) -> None:
         """Count a batch of ``rows`` activations."""
-        self.since_fired_F += rows
-        self.since_fired_F[loss.fired_F > 0] = 0
+        self.since_fired_F.add_(rows).masked_fill_(loss.fired_F > 0, 0)
+
+    def look(self) -> None:
+        """Find out whether any feature is dead. Waits for the device."""
+        self.any_dead = bool((self.since_fired_F >= self.window).any())
 
     def mask(self) -> Tensor | None:
-        """bool [F], or None when every feature is alive."""
-        dead_F = self.since_fired_F >= self.window
-        return dead_F if bool(dead_F.any()) else None
+        """bool [F], or None when every feature was alive at the last look."""
+        return self.since_fired_F >= self.window if self.any_dead else None
 
     def count(self) -> int:
         """How many features are dead."""
@@ -47,7 +55,7 @@ class DeadFeatures:
 @torch.no_grad()
 def resample(
     sae: SparseAutoencoder,
-    optimiser: torch.optim.Optimizer,
+    parameters: ParameterStep,
     x_BD: Tensor,
     dead: DeadFeatures,
     generator: torch.Generator,
@@ -61,6 +69,7 @@ def resample(
     Returns:
         How many features were re-initialised.
     """
+    dead.look()
     dead_F = dead.mask()
     if dead_F is None:
         return 0
@@ -76,20 +85,12 @@ def resample(
     norm = sae.W_enc[:, living_F].norm(dim=0).mean() if bool(living_F.any()) else torch.ones((), device=sae.device)
     sae.W_dec[chosen] = direction_ND
     sae.W_enc[:, chosen] = direction_ND.T * (norm * _ENCODER_SHARE)
-    for parameter in sae.parameters():
-        feature_axes = [axis for axis, size in enumerate(parameter.shape) if size == sae.d_sae]
-        if parameter is sae.W_enc:
-            feature_axes = [1]
-        elif parameter is sae.W_dec:
-            feature_axes = [0]
-        elif parameter is sae.b_dec:
+    for name, parameter in sae.named_parameters():
+        axis = feature_axis(sae, parameter)
+        if axis is None:
             continue
-        elif parameter.ndim == 1 and feature_axes:
+        if parameter.ndim == 1:
             parameter[chosen] = 0.0
-        if not feature_axes:
-            continue
-        for moment in ("exp_avg", "exp_avg_sq"):
-            if moment in optimiser.state.get(parameter, {}):
-                optimiser.state[parameter][moment].index_fill_(feature_axes[0], chosen, 0.0)
+        parameters.forget(name, axis, chosen)
     dead.since_fired_F[chosen] = 0
     return len(chosen)

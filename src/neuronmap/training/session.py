@@ -16,11 +16,13 @@ from torch import Tensor
 from neuronmap.activations import ShuffledBatches
 from neuronmap.errors import MismatchError, TrainingDivergedError
 from neuronmap.saes import SparseAutoencoder, StepLoss, StepState, Workspace
+from neuronmap.saes.kernels.choice import describe
 from neuronmap.saes.meter import ReconstructionMeter, ReconstructionMetrics
 from neuronmap.training.checkpoint import save_checkpoint
 from neuronmap.training.config import SAEConfig
 from neuronmap.training.data import TrainingData
 from neuronmap.training.dead import DeadFeatures, resample
+from neuronmap.training.parameters import ParameterStep
 from neuronmap.training.plan import Plan
 from neuronmap.training.schedules import Schedule
 
@@ -28,6 +30,9 @@ __all__ = ["Session", "measure_heldout"]
 
 _EXPLODED = 1e3
 """A reconstruction error of a thousand times the input's energy (which is 1) is divergence, not learning."""
+
+_WATCH_EVERY = 16
+"""Steps between looks at figures that live on a GPU: each look waits for the GPU. On a CPU every step looks."""
 
 
 class Session:
@@ -54,19 +59,14 @@ class Session:
         self.config, self.plan, self.data, self.sae, self.batches, self.scale = config, plan, data, sae, batches, scale
         self.checkpoints = checkpoints
         self.schedule = Schedule(config, plan.steps, plan.peak_rate, getattr(sae.options, "k", None), sae.d_sae)
-        self.optimiser = torch.optim.Adam(
-            sae.parameters(),
-            lr=plan.peak_rate,
-            betas=sae.adam_betas,
-            eps=config.adam_epsilon,
-            fused=sae.device.type in ("cpu", "cuda"),
-        )
         self.dead = DeadFeatures(sae.d_sae, plan.dead_window, sae.device)
-        self.workspace = Workspace(sae.device)
+        self.workspace = Workspace(sae.device, kernels=config.kernels, products=config.products)
+        self.parameters = ParameterStep(sae, config.adam_epsilon, config.clip_norm, self.workspace)
         self.step = 0
         self.seconds = 0.0
         self.variance = float(data.rows.statistics.variance_D.sum()) * scale**2
-        self.gradient_norm = 0.0
+        self.gradient_norm = torch.zeros(())
+        self.active_share: float | None = None
         self._x_BD: Tensor | None = None
 
     # --- one step ------------------------------------------------------------------------------------------------
@@ -75,32 +75,43 @@ class Session:
         """Take a batch, compute the gradients, clip, project, step, renormalise, count.
 
         Raises:
-            TrainingDivergedError: before the weights are touched, when input, loss or gradient is not finite.
+            TrainingDivergedError: when input, loss or gradient is not finite; on a CPU before the weights are touched, on a
+                GPU, which is looked at every 16 steps only, up to 16 steps later.
         """
         started = time.perf_counter()
-        x_BD = self._x_BD = next(self.batches).to(self.sae.device)
+        x_BD = self._x_BD = next(self.batches).to(self.sae.device, non_blocking=True)
+        watched = self._watched
+        if watched:
+            self.dead.look()
         state = StepState(
             step=self.step,
             sparsity_scale=self.schedule.sparsity_scale(self.step),
             k=self.schedule.active_k(self.step),
             dead_F=self.dead.mask(),
+            active_share=self.active_share,
+            unit_rows=self.parameters.leaves_unit_rows,
         )
         loss = self.sae.loss_and_gradients(x_BD, state, self.workspace)
-        self._check_finite(x_BD, loss)
-        self.sae.project_decoder_gradient()
+        if watched:
+            self._check_finite(x_BD, loss)
+        norm = None
         if self.config.clip_norm is not None:
-            norm = torch.nn.utils.clip_grad_norm_(self.sae.parameters(), self.config.clip_norm)
-            self.gradient_norm = float(norm)
-            if not math.isfinite(self.gradient_norm):
-                raise self._diverged(f"the gradient's norm is {self.gradient_norm}")
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.schedule.learning_rate(self.step)
-        self.optimiser.step()
+            norm = self.gradient_norm = self.parameters.gradient_norm()
+            if watched and not math.isfinite(float(norm)):
+                raise self._diverged(f"the gradient's norm is {float(norm)}")
+        self.parameters.apply(self.schedule.learning_rate(self.step), norm)
         self.sae.after_step(loss, state)
         self.dead.update(loss, len(x_BD))
+        if watched:
+            self.active_share = float(loss.fired_F.sum()) / (len(x_BD) * self.sae.d_sae)
         self.step += 1
         self.seconds += time.perf_counter() - started
         return loss
+
+    @property
+    def _watched(self) -> bool:
+        """Whether this step may wait for its figures. Decided by the step's number, so that a resumed run decides alike."""
+        return self.sae.device.type == "cpu" or self.step % _WATCH_EVERY == 0
 
     def resample_if_due(self) -> int:
         """Re-initialise dead features, once per dead window and never during the learning rate's decay.
@@ -113,7 +124,7 @@ class Session:
         if self.sae.revival != "resample" or not due or self._x_BD is None:
             return 0
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        return resample(self.sae, self.optimiser, self._x_BD, self.dead, generator)
+        return resample(self.sae, self.parameters, self._x_BD, self.dead, generator)
 
     def _check_finite(self, x_BD: Tensor, loss: StepLoss) -> None:
         total = float(loss.total)
@@ -155,7 +166,7 @@ class Session:
             "tokens_per_second": self.step * rows / max(self.seconds, 1e-9),
         }
         if self.config.clip_norm is not None:
-            row["gradient_norm"] = self.gradient_norm
+            row["gradient_norm"] = float(self.gradient_norm)
         if self.variance > 0:
             row["explained_variance"] = 1.0 - mse / self.variance
         if (k := self.schedule.active_k(self.step - 1)) is not None:
@@ -167,8 +178,7 @@ class Session:
     def save(self) -> None:
         """Write a checkpoint of this moment."""
         tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
-        for index, moments in self.optimiser.state_dict()["state"].items():
-            tensors.update({f"adam.{index}.{name}": value for name, value in moments.items()})
+        tensors.update({f"adam.{name}": moment for name, moment in self.parameters.state().items()})
         tensors["dead.since_fired"] = self.dead.since_fired_F
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.sae.device.type == "cuda":
@@ -176,6 +186,10 @@ class Session:
         state = {
             "seconds": self.seconds,
             "scale": self.scale,
+            "updates": self.parameters.steps,
+            "active_share": self.active_share,
+            "any_dead": self.dead.any_dead,
+            "kernels": describe(self.sae.device, self.config.kernels),
             "batches": self.batches.state(),
             "rows_digest": self.data.rows.digest,
             "steps": self.plan.steps,
@@ -203,19 +217,21 @@ class Session:
         self.sae.load_state_dict(
             {name.removeprefix("sae."): t for name, t in tensors.items() if name.startswith("sae.")}
         )
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("adam."):
-                _, index, moment = name.split(".", 2)
-                moments.setdefault(int(index), {})[moment] = tensor
-        self.optimiser.load_state_dict({"state": moments, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        moments = {name.removeprefix("adam."): t for name, t in tensors.items() if name.startswith("adam.")}
+        self.parameters.restore(moments, int(state["updates"]))
+        self.active_share, self.dead.any_dead = state["active_share"], state["any_dead"]
         self.dead.since_fired_F.copy_(tensors["dead.since_fired"])
         torch.set_rng_state(tensors["rng.cpu"].cpu())
         if "rng.cuda" in tensors and self.sae.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng.cuda"].cpu(), self.sae.device)
         self.batches.restore(state["batches"])
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
-        now = {"threads": torch.get_num_threads(), "torch": torch.__version__, "device": self.sae.device.type}
+        now = {
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "device": self.sae.device.type,
+            "kernels": describe(self.sae.device, self.config.kernels),
+        }
         return [f"{name} was {state[name]}, is {value}" for name, value in now.items() if state[name] != value]
 
 

@@ -29,6 +29,7 @@ from neuronmap.errors import (
 )
 from neuronmap.progress import Progress, Task
 from neuronmap.saes import BundleMetadata, SparseAutoencoder, get_architecture, load_sae
+from neuronmap.saes.kernels.choice import describe, require
 from neuronmap.training.checkpoint import drop_checkpoint, latest_checkpoint, load_checkpoint
 from neuronmap.training.config import SAEConfig
 from neuronmap.training.data import TrainingData, prepare
@@ -225,6 +226,8 @@ class SAETrainer:
             sae = get_architecture(config.resolved_architecture)(
                 data.width, plan.d_sae, config.sae_options(data.width), device=device
             )
+            require(config.kernels, device)
+            self.progress.note(f"      kernels: {describe(device, config.kernels)}; products: {config.products}.")
             generator = torch.Generator().manual_seed(config.seed)
             sae.initialise(statistics.mean_D.float() * scale, generator)
             if start_from is not None:

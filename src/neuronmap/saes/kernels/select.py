@@ -12,10 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from neuronmap.saes.kernels.sparse import SparseCode
+from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.workspace import Workspace
 
-__all__ = ["positive_above", "sampled_bound", "select_positive", "select_top_k", "select_top_of_batch"]
+__all__ = ["positive_above", "sampled_bound", "select_positive", "select_top_k", "select_top_of_batch", "top_of_entries"]
 
 GROUP = 8
 """Features in a group of the two-stage search of :func:`select_top_k`."""
@@ -72,15 +72,22 @@ def select_top_of_batch(pre_BF: Tensor, count: int, workspace: Workspace) -> Spa
     """
     num_rows, num_features = pre_BF.shape
     flat_N, value_N = _at_least(pre_BF, count, workspace)
-    surplus = value_N.numel() - count
-    if surplus > 0:
-        cut = torch.kthvalue(value_N, surplus + 1).values
-        keep_N = value_N > cut
-        tied = torch.nonzero(value_N == cut).view(-1)
-        keep_N[tied[: count - int(torch.count_nonzero(keep_N))]] = True
-        kept = torch.nonzero(keep_N).view(-1)
+    kept = top_of_entries(value_N, count)
+    if kept is not None:
         flat_N, value_N = flat_N[kept], value_N[kept]
     return SparseCode.from_flat(flat_N, value_N, num_rows, num_features)
+
+
+def top_of_entries(value_N: Tensor, count: int) -> Tensor | None:
+    """int64 [count], ascending positions of the ``count`` largest values, of equal ones the first; None for all of them."""
+    surplus = value_N.numel() - count
+    if surplus <= 0:
+        return None
+    cut = torch.kthvalue(value_N, surplus + 1).values
+    keep_N = value_N > cut
+    tied = torch.nonzero(value_N == cut).view(-1)
+    keep_N[tied[: count - int(torch.count_nonzero(keep_N))]] = True
+    return torch.nonzero(keep_N).view(-1)
 
 
 def select_positive(pre_BF: Tensor) -> SparseCode:

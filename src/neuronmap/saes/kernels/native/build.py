@@ -1,0 +1,89 @@
+"""Compile the engine: ``python -m neuronmap.saes.kernels.native.build``. Also called while the package is being built.
+
+Standard library only, since the build happens before anything is installed. One library for each instruction set, chosen when
+it is loaded, so that a wheel is fast on every machine of its kind. Nothing is linked but libc and libm.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["SOURCES", "compile_engine", "variants"]
+
+HERE = Path(__file__).resolve().parent
+SOURCES = ("engine.c", "kernels.h")
+
+FLAGS = [
+    "-std=c11",
+    "-O3",
+    "-fPIC",
+    "-shared",
+    # Sums may be reordered into vector lanes (the same way each time); NaN and infinity keep their meaning.
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-signed-zeros",
+    "-fassociative-math",
+]
+
+
+def variants(machine: str | None = None) -> dict[str, list[str]]:
+    """Instruction sets to build for on a machine, best first: name -> compiler flags."""
+    machine = (machine or platform.machine()).lower()
+    if machine in ("x86_64", "amd64"):
+        return {
+            "x86-64-v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+            "x86-64-v3": ["-march=x86-64-v3"],
+        }
+    return {"generic": []}
+
+
+def compile_engine(folder: Path = HERE) -> list[Path]:
+    """Compile every variant into ``folder``.
+
+    Returns:
+        The libraries.
+
+    Raises:
+        RuntimeError: without a compiler (``$CC``, cc, gcc or clang), or when it fails; the message says why.
+    """
+    compiler = _compiler()
+    built = []
+    for name, flags in variants().items():
+        target = folder / f"engine-{name}.so"
+        scratch = target.with_suffix(f".{os.getpid()}.tmp")
+        command = [*compiler, *FLAGS, *flags, str(HERE / SOURCES[0]), "-o", str(scratch), "-lm"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise RuntimeError(f"{shlex.join(command)}: {error}") from error
+        if done.returncode:
+            scratch.unlink(missing_ok=True)
+            raise RuntimeError(f"{shlex.join(command)} failed:\n{done.stderr.strip()}")
+        os.replace(scratch, target)
+        built.append(target)
+    return built
+
+
+def _compiler() -> list[str]:
+    if sys.platform == "win32":
+        raise RuntimeError("The engine is not built on Windows; the backend torch runs there.")
+    if os.environ.get("CC"):
+        return shlex.split(os.environ["CC"])
+    for name in ("cc", "gcc", "clang"):
+        if shutil.which(name):
+            return [name]
+    raise RuntimeError("No C compiler found (looked for $CC, cc, gcc and clang). On Debian: apt install gcc libc6-dev")
+
+
+if __name__ == "__main__":
+    try:
+        for library in compile_engine():
+            sys.stdout.write(f"{library}\n")
+    except RuntimeError as reason:
+        sys.exit(str(reason))

@@ -120,29 +120,44 @@ class ReLUSAE(SparseAutoencoder):
         return StepLoss(total, {"mse": mse, "sparsity": sparsity}, code.fired())
 
     def _dense_step(self, x_BD: Tensor, state: StepState, workspace: Workspace) -> StepLoss:
-        """Five matrix products, two B x F buffers."""
+        """Five matrix products, one B x F buffer; block by block of features, so that what is done in between stays in cache."""
         rows, dtype = len(x_BD), x_BD.dtype
-        c_BD = workspace.get("c", (rows, self.d_in), dtype)
+        c_BD = torch.sub(x_BD, self.b_dec, out=workspace.get("c", (rows, self.d_in), dtype))
         error_BD = workspace.get("error", (rows, self.d_in), dtype)
-        f_BF = workspace.get("f", (rows, self.d_sae), dtype)
-        g_BF = workspace.get("g", (rows, self.d_sae), dtype)
         norm_F = torch.linalg.vector_norm(self.W_dec, dim=1)
         weight = state.sparsity_scale * self._penalty / rows
+        blocks = dense.blocks_of(self.d_sae, rows, dtype)
+        g_buffer = workspace.get("g", (rows * blocks[0][1],), dtype)
+        f_buffer = workspace.get("f", (rows * self.d_sae,), dtype)
+        sum_F, fired_F = torch.empty_like(norm_F), torch.empty_like(norm_F, dtype=torch.int64)
+        W_enc_FD, W_enc_grad_FD = self.W_enc.T, dense.gradient_of(self.W_enc).T
+        W_dec_grad, b_enc_grad = dense.gradient_of(self.W_dec), dense.gradient_of(self.b_enc)
 
-        torch.sub(x_BD, self.b_dec, out=c_BD)
-        torch.addmm(self.b_enc, c_BD, self.W_enc, out=f_BF).relu_()
-        fired_F = dense.count_active(torch.gt(f_BF, 0, out=g_BF))
-        sum_F = f_BF.sum(dim=0)
-        mse = dense.decode_error(f_BF, x_BD, self.W_dec, self.b_dec, error_BD)
+        torch.neg(c_BD, out=error_BD)
+        f_parts: list[Tensor] = []
+        for start, stop in blocks:
+            f_BW = f_buffer[rows * start : rows * stop].view(rows, stop - start)
+            g_BW = g_buffer[: f_BW.numel()].view_as(f_BW)
+            torch.addmm(self.b_enc[start:stop], c_BD, W_enc_FD[start:stop].T, out=f_BW).relu_()
+            fired_F[start:stop] = dense.count_active(torch.gt(f_BW, 0, out=g_BW))
+            torch.sum(f_BW, dim=0, out=sum_F[start:stop])
+            error_BD.addmm_(f_BW, self.W_dec[start:stop])
+            f_parts.append(f_BW)
+        mse = torch.linalg.vector_norm(error_BD, dim=1).square_().mean()
         sparsity = torch.dot(sum_F, norm_F) / rows
 
         error_BD.mul_(2.0 / rows)
-        dense.decoder_gradients(f_BF, error_BD, self.W_dec, self.b_dec, g_BF)
-        dense.add_norm_gradient(self.W_dec, norm_F, sum_F.mul_(weight))
-        g_BF.add_(norm_F, alpha=weight)
-        dense.keep_where_positive(g_BF, f_BF)
-        g_sum_F = torch.sum(g_BF, dim=0, out=dense.gradient_of(self.b_enc))
-        dense.encoder_gradients(c_BD, g_BF, g_sum_F, self.W_enc, self.b_dec)
+        for (start, stop), f_BW in zip(blocks, f_parts, strict=True):
+            g_BW = g_buffer[: f_BW.numel()].view_as(f_BW)
+            torch.addmm(norm_F[start:stop], error_BD, self.W_dec[start:stop].T, beta=weight, out=g_BW)
+            dense.keep_where_positive(g_BW, f_BW)
+            torch.sum(g_BW, dim=0, out=b_enc_grad[start:stop])
+            torch.mm(f_BW.T, error_BD, out=W_dec_grad[start:stop])
+            torch.mm(g_BW.T, c_BD, out=W_enc_grad_FD[start:stop])
+        if not state.unit_rows:  # else the parameter step would take it out again
+            dense.add_norm_gradient(self.W_dec, norm_F, sum_F.mul_(weight))
+        b_dec_grad = torch.sum(error_BD, dim=0, out=dense.gradient_of(self.b_dec))
+        b_dec_grad.addmv_(self.W_enc, b_enc_grad, alpha=-1.0)
         total = mse + state.sparsity_scale * self._penalty * sparsity
         return StepLoss(total, {"mse": mse, "sparsity": sparsity}, fired_F)
 

@@ -11,29 +11,28 @@ import torch
 
 from neuronmap.errors import EmptyCorpusError, MemoryExhaustedError
 from neuronmap.paths import human_bytes
-from neuronmap.saes import get_architecture
+from neuronmap.saes import SparseAutoencoder, get_architecture
+from neuronmap.saes.kernels.choice import describe
+from neuronmap.saes.topk import TopKFamily
 from neuronmap.training.config import SAEConfig
 
 __all__ = ["Plan", "make_plan", "seconds_per_gemm"]
 
-_GEMMS = {"topk": 2.0, "batchtopk": 2.0, "matryoshka": 2.5, "relu": 6.0, "jumprelu": 7.0, "gated": 7.0}
-"""Time of a whole step over the time of its encoder GEMM at F = 4096, k = 32, measured on 2 cores; for the estimate only."""
+_GEMMS = {"topk": 1.3, "batchtopk": 1.3, "matryoshka": 1.3, "relu": 2.0, "jumprelu": 1.6, "gated": 2.0}
+"""Time of a whole step over the time of its encoder GEMM at F = 4096, k = 32, measured on 2 cores with the native kernels (relu and
+gated: between their dense start and their sparse end); for the estimate only."""
 
 _STEP_OVERHEAD_S = 3e-3
 """Of a step however small: some hundred small operations."""
-_SECONDS_PER_WEIGHT_BYTE = 1e-9
-"""Of the passes over all parameters (clipping, Adam, projection, unit norm): about 12 bytes moved a byte at 12 GB/s."""
+_SECONDS_PER_WEIGHT_BYTE = 2.5e-10
+"""Of the passes over all parameters (gradient norm, Adam, unit norm), in bytes of weights; measured at F = 16384."""
 
-_BUFFERS = {
-    "topk": (1, 6),
-    "batchtopk": (1, 6),
-    "matryoshka": (1, 8),
-    "relu": (3, 4),
-    "jumprelu": (4, 4),
-    "gated": (4, 4),
-}
-"""Scratch matrices of a step: how many B x F and how many B x D; plug-ins run under autograd, which keeps more.
-AuxK adds B times the number of dead features while there are any."""
+_WHOLE_MATRICES = {"relu": 1, "jumprelu": 4, "gated": 4}
+"""B x F matrices that exist while the step is dense, as it is at the start. The top-k family needs none."""
+_PLUGIN_MATRICES = 6
+"""A plug-in without hand-written gradients runs under autograd, which keeps more."""
+_BLOCK_ENTRIES, _CHUNK_ENTRIES = 2**22, 2**24
+"""Pre-activations that exist at a time in a sparse step: native kernels, torch kernels."""
 
 _LONG_RUN_STEPS = 16_000
 _MOST_SHORT_RUN_FACTOR = 8.0
@@ -114,6 +113,22 @@ def default_learning_rate(d_sae: int, steps: int) -> float:
     return 2e-4 / math.sqrt(d_sae / 16_384) * short
 
 
+def _step_bytes(config: SAEConfig, architecture: type[SparseAutoencoder], d_in: int, native: bool) -> int:
+    """Scratch memory of a step. AuxK adds B times the number of dead features, twice, while there are any."""
+    B, F = config.batch_rows, config.width(d_in)
+    options = config.sae_options(d_in)
+    if issubclass(architecture, TopKFamily):
+        levels = len(getattr(options, "group_fractions", (1.0,)))
+        k = min(options.k, F)
+        most = B * F
+        at_once = min(most, max(_BLOCK_ENTRIES, 256 * B) if native else max(_CHUNK_ENTRIES, 512 * F))
+        entries = B * (max(8 * k, 2 * k + 256) + 3 * k)  # candidates, and the code by row and by feature
+        return 4 * (at_once + entries + B * d_in * (levels + 3) + 2 * B * min(F, d_in))
+    wide = _WHOLE_MATRICES.get(config.resolved_architecture, _PLUGIN_MATRICES)
+    block = min(B * F, max(_BLOCK_ENTRIES, 256 * B))
+    return 4 * (B * F * wide + block + 4 * B * d_in)
+
+
 def make_plan(config: SAEConfig, rows: int, d_in: int, device: torch.device, shuffle_bytes: int) -> Plan:
     """Work the numbers out, and refuse what cannot run.
 
@@ -133,8 +148,7 @@ def make_plan(config: SAEConfig, rows: int, d_in: int, device: torch.device, shu
             hint="Give more text, lower batch_size, or raise num_epochs.",
         )
     weights = 4 * (2 * d_in * F + 2 * F + d_in)
-    wide, narrow = _BUFFERS.get(config.resolved_architecture, (6, 8))
-    step_bytes = 4 * B * (F * wide + d_in * narrow)
+    step_bytes = _step_bytes(config, architecture, d_in, describe(device, config.kernels).startswith("native"))
     seen = steps * B
     plan = Plan(
         rows=rows,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "add_norm_gradient",
+    "blocks_of",
     "count_active",
     "decode_error",
     "decoder_gradients",
@@ -23,6 +24,17 @@ __all__ = [
     "gradient_of",
     "keep_where_positive",
 ]
+
+
+BLOCK_BYTES = 2**24
+"""Of a block of features [B, W]: it stays in the cache between the products that make and use it, and is wide enough for them."""
+
+
+def blocks_of(num_features: int, rows: int, dtype: torch.dtype) -> list[tuple[int, int]]:
+    """Start and stop of each block of features; the first is the widest."""
+    width = max(256, BLOCK_BYTES // (dtype.itemsize * max(rows, 1)) // 64 * 64)
+    edges = [*range(0, num_features, width), num_features]
+    return list(zip(edges, edges[1:], strict=False))
 
 
 def gradient_of(parameter: nn.Parameter) -> Tensor:

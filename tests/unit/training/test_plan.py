@@ -56,10 +56,11 @@ def test_the_plan_reads_as_numbers_a_person_can_check():
 
 @pytest.mark.parametrize("architecture", ["relu", "gated", "topk", "batchtopk", "jumprelu", "matryoshka"])
 @pytest.mark.parametrize("dead", [False, True])
-def test_step_memory_is_what_the_plan_says(architecture, dead):
+@pytest.mark.parametrize("kernels", ["auto", "torch"])
+def test_step_memory_is_what_the_plan_says(architecture, dead, kernels):
     """Every scratch buffer of a step together, with and without dead features, is within the printed figure."""
     fields = {"architecture": architecture, "k": 8 if "top" in architecture or architecture == "matryoshka" else None}
-    chosen = config(**fields, batch_size=16, dead_after_tokens=1 if dead else 10**9)
+    chosen = config(**fields, kernels=kernels, batch_size=16, dead_after_tokens=1 if dead else 10**9)
     rows = ArrayRows(torch.randn(4096, 64, generator=torch.Generator().manual_seed(0)))
     data = TrainingData(rows=rows, heldout=rows)
     plan = make_plan(chosen, rows.num_rows, 64, CPU, 0)

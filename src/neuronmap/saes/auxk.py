@@ -130,7 +130,8 @@ def _dense_products(
     torch.mm(f_BM.T, miss_BD, out=g_W_dec_MD)
     torch.mm(g_BM.T, problem.centred_BD, out=g_W_enc_DM.T)
     torch.sum(g_BM, dim=0, out=g_b_M)
-    return torch.linalg.vector_norm(miss_BD, dim=1).square_().mean()
+    miss: Tensor = torch.linalg.vector_norm(miss_BD, dim=1).square_().mean()
+    return miss
 
 
 def _sparse_products(

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from neuronmap.config import FrozenConfig
 from neuronmap.errors import ConfigError
+from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.workspace import Workspace
 
 __all__ = ["ArchitectureOptions", "SparseAutoencoder", "StepLoss", "StepState"]
@@ -154,6 +155,29 @@ class SparseAutoencoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``decode(encode(x))``."""
         return self.decode(self.encode(x))
+
+    def encode_entries(self, x_BD: Tensor, workspace: Workspace) -> SparseCode | None:
+        """What :meth:`encode` keeps, without the [B, F] matrix.
+
+        Args:
+            x_BD: activations, in the SAE's precision.
+            workspace: scratch space, and which kernels run.
+
+        Returns:
+            Every active entry, perhaps with others of value 0 among them; None where so many are active that :meth:`encode` is
+            quicker, and for architectures without such a form. Sums are taken in another order than in ``encode``, so an entry
+            within rounding of its threshold may be in one and not in the other.
+        """
+        del x_BD, workspace
+        return None
+
+    def decode_entries(self, code: SparseCode) -> Tensor:
+        """``decode`` of a code, [B, D]."""
+        xhat_BD = torch.nn.functional.embedding_bag(
+            code.feature_N.long(), self.W_dec, code.offset_R, mode="sum", per_sample_weights=code.value_N,
+            include_last_offset=True,
+        )  # fmt: skip
+        return xhat_BD.add_(self.b_dec)
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """[..., F]: (x - b_dec) @ W_enc + b_enc. Architectures without ``b_enc`` override what they need."""

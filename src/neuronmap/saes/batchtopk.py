@@ -12,7 +12,7 @@ that keeps exactly k N entries of the rows it is given. SAELens writes and reads
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -20,9 +20,11 @@ from torch import Tensor
 
 from neuronmap.errors import InputError
 from neuronmap.saes.base import ArchitectureOptions, SparseAutoencoder, StepLoss, StepState
+from neuronmap.saes.kernels.choice import backend
 from neuronmap.saes.kernels.code import SparseCode
+from neuronmap.saes.kernels.entries import above_floor
 from neuronmap.saes.kernels.protocol import Encoded, Encoder, Kernels
-from neuronmap.saes.kernels.select import positive_above, sampled_bound, select_top_of_batch
+from neuronmap.saes.kernels.select import SAMPLE_ROWS, sampled_bound, select_top_of_batch
 from neuronmap.saes.topk import TopKFamily, TopKOptions
 from neuronmap.saes.workspace import Workspace
 
@@ -30,6 +32,10 @@ __all__ = ["BatchTopKOptions", "BatchTopKSAE", "exact_threshold"]
 
 THRESHOLD_DECAY = 0.99
 """Of the running mean of the smallest kept activation, per step."""
+_SAMPLE_FACTORS = (2.0, 8.0)
+"""Times k: how many entries of a row calibration looks at, as the sampled rows tell; the second where the first misled."""
+_KEPT_ENTRIES = 2**26
+"""Entries that calibration keeps in memory (256 MiB); beyond that it makes them twice."""
 
 
 class BatchTopKOptions(TopKOptions):
@@ -87,6 +93,11 @@ class BatchTopKSAE(TopKFamily):
         pre = SparseAutoencoder.pre_activations(self, x)
         return torch.relu(pre) * (pre > self.threshold)
 
+    @torch.no_grad()
+    def encode_entries(self, x_BD: Tensor, workspace: Workspace) -> SparseCode | None:
+        """Pre-activations above the threshold."""
+        return above_floor((x_BD, self.b_dec, self.W_enc), self.b_enc, self.threshold, workspace)
+
     def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:
         """mean_b |x - xhat|^2 + aux_coefficient * AuxK, with the training rule at the top of this file, by autograd."""
         pre_BF, f_BF, code = self._training_code(x_BD, state)
@@ -118,16 +129,27 @@ class BatchTopKSAE(TopKFamily):
             InputError: for no rows.
         """
         workspace = Workspace(self.device)
+        kernels = backend(workspace, self.W_enc)
 
-        def pre_activations() -> Iterator[Tensor]:
+        def entries_above(bound: float) -> Iterator[tuple[Tensor, int]]:
+            floor_F = torch.full_like(self.b_enc, bound)
             for x_BD in batches():
-                centred_BD = x_BD.to(self.b_dec) - self.b_dec
-                pre_BF = workspace.get("pre", (len(x_BD), self.d_sae), self.dtype)
-                yield torch.addmm(self.b_enc, centred_BD, self.W_enc, out=pre_BF)
+                encoder = Encoder((x_BD.to(self.b_dec) - self.b_dec).contiguous(), self.W_enc, self.b_enc)
+                encoded = kernels.encode_above(encoder, floor_F, encoder.num_rows * encoder.num_features)
+                if encoded is not None:  # there is no limit to exceed
+                    yield encoded.code.value_N, encoder.num_rows
 
-        threshold, l0, rows = exact_threshold(pre_activations, self.options.k, workspace)
+        threshold, l0, rows = exact_threshold(entries_above, self._likely_bounds(batches), self.options.k)
         self.threshold.fill_(threshold)
         return {"threshold": threshold, "l0": l0, "rows": float(rows)}
+
+    def _likely_bounds(self, batches: Callable[[], Iterable[Tensor]]) -> list[float]:
+        """Bounds that a few times k entries of a row exceed, from some rows of the first batch."""
+        for x_BD in batches():
+            if len(x_BD):
+                pre_RF = self.pre_activations(x_BD[:: max(1, len(x_BD) // SAMPLE_ROWS)].to(self.b_dec))
+                return [sampled_bound(pre_RF, factor * self.options.k) for factor in _SAMPLE_FACTORS]
+        return []
 
     def scaled_tensors(self) -> list[Tensor]:
         """Both biases and the thresholds."""
@@ -153,18 +175,19 @@ class BatchTopKSAE(TopKFamily):
 
 
 def exact_threshold(
-    pre_activations: Callable[[], Iterable[Tensor]], k: int, workspace: Workspace
+    entries_above: Callable[[float], Iterable[tuple[Tensor, int]]], bounds: Sequence[float], k: int
 ) -> tuple[float, float, int]:
     """The threshold above which exactly round(k N) of the entries of N rows lie.
 
-    Two passes over float32 bit patterns, which order positive numbers: the first counts by their upper 16
-    bits and finds the bin of the wanted rank, the second counts inside that bin by the lower 16. Memory is two tables of
-    65,536 counts, whatever N is. A third pass is needed only if the first batch misled about where to look.
+    Float32 bit patterns order positive numbers. One pass counts entries by their upper 16 bits and finds the bin of the wanted
+    rank, a second counts inside that bin by the lower 16. Both read the entries from memory where these are few enough
+    to be kept; else they are made twice, and memory is two tables of 65,536 counts, whatever N is.
 
     Args:
-        pre_activations: gives the same [B, F] matrices each time; one may reuse the memory of the one before.
+        entries_above: gives the entries above a bound [n] and the number of rows they come from, batch by batch, the same each
+            time it is called.
+        bounds: where to look, one after the other, until as many as wanted lie above; at last all positive entries.
         k: entries per row.
-        workspace: scratch space.
 
     Returns:
         Threshold (halfway between the last value kept and the next; with ties at the cut, the side that
@@ -173,10 +196,12 @@ def exact_threshold(
     Raises:
         InputError: for no rows.
     """
-    floor, upper, rows = _count_upper_bits(pre_activations, 4.0 * k, workspace)
-    wanted = k * rows
-    if int(upper.sum()) <= wanted and floor > 0:
-        floor, upper, rows = _count_upper_bits(pre_activations, None, workspace)
+    for bound in (*bounds, 0.0):
+        passes = _Passes(entries_above, bound)
+        upper, rows = passes.upper_counts()
+        wanted = k * rows
+        if int(upper.sum()) > wanted:
+            break
     positive = int(upper.sum())
     if positive <= wanted:
         return 0.0, positive / rows, rows
@@ -186,9 +211,8 @@ def exact_threshold(
     above_bin = int(from_top[bin_from_top] - upper[chosen])
 
     lower = torch.zeros(2**16, dtype=torch.int64)
-    below = floor
-    for pre_BF in pre_activations():
-        value_N = positive_above(pre_BF, floor, workspace)[1].float()
+    below = passes.bound
+    for value_N, _ in passes.entries():
         bits_N = value_N.view(torch.int32)
         inside = (bits_N >> 16) == chosen
         lower += torch.bincount(bits_N[inside] & 0xFFFF, minlength=2**16).cpu()
@@ -207,33 +231,48 @@ def exact_threshold(
     return _between(next_value, last_kept), kept / rows, rows
 
 
-def _count_upper_bits(
-    pre_activations: Callable[[], Iterable[Tensor]], per_row: float | None, workspace: Workspace
-) -> tuple[float, Tensor, int]:
-    """Counts of entries by the upper 16 bits of their float32 pattern, above a bound taken from the first batch.
+class _Passes:
+    """The entries above a bound, as often as wanted; kept in memory after the first time while they are few.
 
     Args:
-        pre_activations: the matrices.
-        per_row: how many entries per row the bound should let through; None for all positive ones.
-        workspace: scratch space.
-
-    Returns:
-        The bound, counts int64 [2^15], rows seen.
+        entries_above: as for :func:`exact_threshold`.
+        bound: what the entries exceed.
     """
-    counts = torch.zeros(2**15, dtype=torch.int64)
-    bound: float | None = 0.0 if per_row is None else None
-    rows = 0
-    for pre_BF in pre_activations():
-        if not len(pre_BF):
-            continue
-        if bound is None:
-            bound = sampled_bound(pre_BF, per_row or 0.0)
-        value_N = positive_above(pre_BF, bound, workspace)[1].float()
-        counts += torch.bincount(value_N.view(torch.int32) >> 16, minlength=2**15).cpu()
-        rows += len(pre_BF)
-    if rows == 0:
-        raise InputError("Calibrating a threshold needs rows of activations, got none.")
-    return bound or 0.0, counts, rows
+
+    def __init__(self, entries_above: Callable[[float], Iterable[tuple[Tensor, int]]], bound: float) -> None:
+        self._entries_above, self.bound = entries_above, bound
+        self._kept: list[tuple[Tensor, int]] | None = None
+
+    def entries(self) -> Iterator[tuple[Tensor, int]]:
+        """Values in float32 and rows of each batch."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept: list[tuple[Tensor, int]] = []
+        total = 0
+        for value_N, rows in self._entries_above(self.bound):
+            total += value_N.numel()
+            if total <= _KEPT_ENTRIES:
+                kept.append((value_N.float(), rows))
+            else:
+                kept.clear()
+            yield value_N.float(), rows
+        self._kept = kept if total <= _KEPT_ENTRIES else None
+
+    def upper_counts(self) -> tuple[Tensor, int]:
+        """Counts of entries by the upper 16 bits of their pattern, int64 [2^15], and rows.
+
+        Raises:
+            InputError: for no rows.
+        """
+        counts = torch.zeros(2**15, dtype=torch.int64)
+        rows = 0
+        for value_N, rows_here in self.entries():
+            counts += torch.bincount(value_N.view(torch.int32) >> 16, minlength=2**15).cpu()
+            rows += rows_here
+        if rows == 0:
+            raise InputError("Calibrating a threshold needs rows of activations, got none.")
+        return counts, rows
 
 
 def _float_of(upper: int, lower: int) -> float:

@@ -256,6 +256,18 @@ def _rule_rows(case: _Case) -> None:
     _require_close(loud_BF, whole_BF, "a row encoded beside larger rows")
 
 
+def _rule_entries(case: _Case) -> None:
+    sae, x_BD = case.new(), case.rows()
+    f_BF = sae.encode(x_BD).detach()
+    for products in ("sparse", "dense"):
+        code = sae.encode_entries(x_BD, Workspace(products=products))
+        if code is None:
+            continue
+        _require_close(code.dense(code.value_N, torch.empty_like(f_BF)), f_BF, "encode_entries against encode")
+        with torch.no_grad():
+            _require_close(sae.decode_entries(code), sae.decode(f_BF), "decode_entries against decode")
+
+
 def _rule_decode(case: _Case) -> None:
     sae, x_BD = case.new(), case.rows()
     with torch.no_grad():
@@ -465,6 +477,7 @@ _RULES: list[tuple[str, Callable[[_Case], None]]] = [
     ("encode keeps shapes and gives fresh, non-negative activations", _rule_encode),
     ("one row never depends on another", _rule_rows),
     ("decode is affine and forward is decode(encode(x))", _rule_decode),
+    ("encode_entries keeps what encode does", _rule_entries),
     ("loss_and_gradients equals autograd of training_loss", _rule_gradients),
     ("mse is the mean squared distance to the reconstruction", _rule_mse),
     ("gradients are overwritten in place", _rule_overwrite),

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder, StepLoss, StepState
 from neuronmap.saes.kernels import dense
 from neuronmap.saes.kernels.choice import backend, is_sparse
-from neuronmap.saes.kernels.entries import at_entries, entry_limit, sums_over_entries
+from neuronmap.saes.kernels.code import SparseCode
+from neuronmap.saes.kernels.entries import above_floor, at_entries, entry_limit, sums_over_entries
 from neuronmap.saes.kernels.protocol import Encoder, Kernels
 from neuronmap.saes.workspace import Workspace
 
@@ -90,6 +91,17 @@ class GatedSAE(SparseAutoencoder):
         magnitude = torch.relu(product * self.r_mag.exp() + self.b_mag)
         return magnitude * (product + self.b_gate > 0)
 
+    @torch.no_grad()
+    def encode_entries(self, x_BD: Tensor, workspace: Workspace) -> SparseCode | None:
+        """Magnitudes of the open gates; one that is not positive stays as 0."""
+        gates = above_floor((x_BD, self.b_dec, self.W_enc), self.b_gate, None, workspace)
+        return None if gates is None else replace(gates, value_N=self._magnitudes(gates))
+
+    def _magnitudes(self, gates: SparseCode) -> Tensor:
+        """[N], the activation at each open gate."""
+        product_N = gates.value_N - at_entries(self.b_gate, gates)
+        return torch.addcmul(at_entries(self.b_mag, gates), product_N, at_entries(self.r_mag.exp(), gates)).relu_()
+
     def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:
         """The loss at the top of this file, by autograd."""
         f_BF = self.encode(x_BD)
@@ -110,9 +122,7 @@ class GatedSAE(SparseAutoencoder):
             loss = self._sparse_step(x_BD, state, workspace, kernels)
         return loss if loss is not None else self._dense_step(x_BD, state, workspace)
 
-    def _sparse_step(
-        self, x_BD: Tensor, state: StepState, workspace: Workspace, kernels: Kernels
-    ) -> StepLoss | None:
+    def _sparse_step(self, x_BD: Tensor, state: StepState, workspace: Workspace, kernels: Kernels) -> StepLoss | None:
         """One matrix product, the encoder's; None if too many gates are open for that to pay.
 
         The entries are the open gates; a magnitude that is not positive stays among them as 0.
@@ -125,8 +135,7 @@ class GatedSAE(SparseAutoencoder):
             return None
         gates = encoded.code
         scale_N = at_entries(self.r_mag.exp(), gates)
-        product_N = gates.value_N - at_entries(self.b_gate, gates)
-        f_N = torch.addcmul(at_entries(self.b_mag, gates), product_N, scale_N).relu_()
+        f_N = self._magnitudes(gates)
         code = replace(gates, value_N=f_N)
         norm_F = torch.linalg.vector_norm(self.W_dec, dim=1)
         weight = state.sparsity_scale * self._penalty / rows

@@ -41,7 +41,7 @@ from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder,
 from neuronmap.saes.kernels import dense
 from neuronmap.saes.kernels.choice import backend, is_sparse
 from neuronmap.saes.kernels.code import SparseCode
-from neuronmap.saes.kernels.entries import at_entries, entry_limit, sums_over_entries
+from neuronmap.saes.kernels.entries import above_floor, at_entries, entry_limit, sums_over_entries
 from neuronmap.saes.kernels.protocol import Encoder, Kernels
 from neuronmap.saes.workspace import Workspace
 
@@ -158,6 +158,11 @@ class JumpReLUSAE(SparseAutoencoder):
         pre = self.pre_activations(x)
         return torch.relu(pre) * (pre > self.threshold)
 
+    @torch.no_grad()
+    def encode_entries(self, x_BD: Tensor, workspace: Workspace) -> SparseCode | None:
+        """Pre-activations above their thresholds."""
+        return above_floor((x_BD, self.b_dec, self.W_enc), self.b_enc, self.threshold, workspace)
+
     def initialise(self, mean_D: Tensor, generator: torch.Generator) -> None:
         """As every SAE, and thresholds at which about ``initial_l0`` features are active.
 
@@ -206,9 +211,7 @@ class JumpReLUSAE(SparseAutoencoder):
             loss = self._sparse_step(x_BD, state, workspace, kernels)
         return loss if loss is not None else self._dense_step(x_BD, state, workspace)
 
-    def _sparse_step(
-        self, x_BD: Tensor, state: StepState, workspace: Workspace, kernels: Kernels
-    ) -> StepLoss | None:
+    def _sparse_step(self, x_BD: Tensor, state: StepState, workspace: Workspace, kernels: Kernels) -> StepLoss | None:
         """One matrix product, the encoder's; None if too many entries count for that to pay.
 
         An entry counts when its feature is active or in the window around its threshold, whose gradient needs it. While
@@ -247,7 +250,7 @@ class JumpReLUSAE(SparseAutoencoder):
         g_N.mul_(active_N)
         if self._tanh:
             g_N.addcmul_(window_g_N, at_entries(jump_F, code))
-        gradients = tuple(map(dense.gradient_of, (self.W_enc, self.b_enc, self.W_dec)))
+        gradients = (dense.gradient_of(self.W_enc), dense.gradient_of(self.b_enc), dense.gradient_of(self.W_dec))
         kernels.weight_gradients(code, g_N, found, c_BD, widths, scale, gradients)
         total, parts = mse + weight * sparsity, {"mse": mse, "sparsity": sparsity}
         if dead_M is not None and encoded.kept_BM is not None:

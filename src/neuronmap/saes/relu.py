@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder, StepLoss, StepState
 from neuronmap.saes.kernels import dense
 from neuronmap.saes.kernels.choice import backend, is_sparse
-from neuronmap.saes.kernels.entries import at_entries, entry_limit, sums_over_entries
+from neuronmap.saes.kernels.code import SparseCode
+from neuronmap.saes.kernels.entries import above_floor, at_entries, entry_limit, sums_over_entries
 from neuronmap.saes.kernels.protocol import Encoder, Kernels
 from neuronmap.saes.workspace import Workspace
 
@@ -73,6 +74,11 @@ class ReLUSAE(SparseAutoencoder):
         """relu of the pre-activations."""
         return torch.relu(self.pre_activations(x))
 
+    @torch.no_grad()
+    def encode_entries(self, x_BD: Tensor, workspace: Workspace) -> SparseCode | None:
+        """Positive pre-activations."""
+        return above_floor((x_BD, self.b_dec, self.W_enc), self.b_enc, None, workspace)
+
     def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:
         """The loss at the top of this file, by autograd."""
         f_BF = self.encode(x_BD)
@@ -90,9 +96,7 @@ class ReLUSAE(SparseAutoencoder):
             loss = self._sparse_step(x_BD, state, workspace, kernels)
         return loss if loss is not None else self._dense_step(x_BD, state, workspace)
 
-    def _sparse_step(
-        self, x_BD: Tensor, state: StepState, workspace: Workspace, kernels: Kernels
-    ) -> StepLoss | None:
+    def _sparse_step(self, x_BD: Tensor, state: StepState, workspace: Workspace, kernels: Kernels) -> StepLoss | None:
         """One matrix product, the encoder's; None if too many features are active for that to pay."""
         rows, widths, scale = len(x_BD), (self.d_sae,), 2.0 / len(x_BD)
         c_BD = torch.sub(x_BD, self.b_dec, out=workspace.get("c", (rows, self.d_in), x_BD.dtype))
@@ -108,8 +112,8 @@ class ReLUSAE(SparseAutoencoder):
 
         found = kernels.reconstruct(code, self.W_dec, c_BD, widths, scale)
         gradient_N = found.gradient_N.add_(at_entries(norm_F, code), alpha=weight)
-        W_enc_grad, b_enc_grad, W_dec_grad = map(dense.gradient_of, (self.W_enc, self.b_enc, self.W_dec))
-        gradients = (W_enc_grad, b_enc_grad, W_dec_grad)
+        b_enc_grad = dense.gradient_of(self.b_enc)
+        gradients = (dense.gradient_of(self.W_enc), b_enc_grad, dense.gradient_of(self.W_dec))
         kernels.weight_gradients(code, gradient_N, found, c_BD, widths, scale, gradients)
         if not state.unit_rows:  # else the parameter step would take it out again
             dense.add_norm_gradient(self.W_dec, norm_F, sum_F.mul_(weight))

@@ -7,9 +7,8 @@ Shapes: B rows, D = d_in, F = d_sae, K = k, N kept entries of the batch, L neste
     xhat   = f @ W_dec + b_dec
     loss   = mean_b |x - xhat|^2 + aux_coefficient * AuxK
 
-Of a step's six B x D x F products only the encoder's forward one is done; the others touch the N kept entries (see
-``kernels.sparse``). A whole step, optimiser included, takes 1.4 to 1.7 times that product's time at D=576, F=4096,
-B=4096, k=32 on a CPU; the selection is half of what comes on top.
+Of a step's six B x D x F products only the encoder's forward one is done, by blocks, so that pre_BF never exists as a
+whole; the others touch the N kept entries (see ``kernels.protocol``). What a step costs is in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from neuronmap.errors import ConfigError
 from neuronmap.saes.auxk import AuxProblem, auxk_gradients, auxk_loss
 from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder, StepLoss, StepState
-from neuronmap.saes.kernels.choice import kernels_for
+from neuronmap.saes.kernels.choice import backend, is_sparse, kernels_for
 from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.kernels.dense import gradient_of
 from neuronmap.saes.kernels.protocol import Encoded, Encoder, Kernels
@@ -173,7 +172,9 @@ class TopKFamily(SparseAutoencoder):
         if dead_M is not None and encoded.kept_BM is not None:
             problem = AuxProblem(encoded.kept_BM, dead_M, centred_BD, found.error_BD, self._aux_k)
             coefficient = self.options.aux_coefficient
-            parts["aux"] = auxk_gradients(problem, coefficient, (self.W_enc, self.b_enc, self.W_dec), kernels, workspace)
+            parts["aux"] = auxk_gradients(
+                problem, coefficient, (self.W_enc, self.b_enc, self.W_dec), kernels, workspace
+            )
             total = total + coefficient * parts["aux"]
         # The product with the encoder's transpose is only needed summed over rows: sum first, then one vector.
         b_dec_grad.addmv_(self.W_enc, b_enc_grad, alpha=-1.0)
@@ -200,6 +201,15 @@ class TopKSAE(TopKFamily):
         pre_RF = SparseAutoencoder.pre_activations(self, x).reshape(-1, self.d_sae)
         f_RF = dense_activations(pre_RF, select_top_k(pre_RF.detach(), self.options.k))
         return f_RF.view(*x.shape[:-1], self.d_sae)
+
+    @torch.no_grad()
+    def encode_entries(self, x_BD: Tensor, workspace: Workspace) -> SparseCode | None:
+        """The k largest of each row, without the others."""
+        kernels = backend(workspace, self.W_enc)
+        if not is_sparse(workspace, kernels, self.options.k / self.d_sae):
+            return None
+        encoder = Encoder((x_BD - self.b_dec).contiguous(), self.W_enc, self.b_enc)
+        return kernels.encode_top_k(encoder, self.options.k).code
 
     def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:
         """The loss at the top of this file, by autograd."""

@@ -34,6 +34,8 @@ from neuronmap.training.config import SAEConfig
 __all__ = ["RowRange", "TrainingData", "prepare", "split_tokens"]
 
 _EVALUATION_ROWS = 4096
+_STRETCH_ROWS = 256
+"""Rows read at a place when only some of the held-out rows are looked at."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,27 @@ class TrainingData:
         """Training rows; for a stream, those that pass the mask by their tokens (outliers are known only later)."""
         return self.rows.num_rows
 
-    def heldout_batches(self, scale: float, device: torch.device) -> Iterator[Tensor]:
-        """Held-out rows times ``scale``, in float32 pieces [up to 4096, D], always in the same order."""
-        for start in range(0, self.heldout.num_rows, _EVALUATION_ROWS):
-            x_BD = self.heldout.read(start, min(start + _EVALUATION_ROWS, self.heldout.num_rows))
-            yield x_BD.to(device=device, dtype=torch.float32) * scale
+    def heldout_batches(self, scale: float, device: torch.device, most: int | None = None) -> Iterator[Tensor]:
+        """Held-out rows times ``scale``, in float32 pieces [up to 4096, D], always in the same order.
+
+        Args:
+            scale: factor.
+            device: where the pieces go.
+            most: read about that many rows only, in short stretches evenly spread over all; None for all.
+        """
+        rows = self.heldout.num_rows
+        stretches = [(start, min(start + _EVALUATION_ROWS, rows)) for start in range(0, rows, _EVALUATION_ROWS)]
+        if most is not None and most < rows:
+            count = max(1, most // _STRETCH_ROWS)
+            length = min(_STRETCH_ROWS, most)
+            stretches = [(start, start + length) for start in (i * (rows - length) // count for i in range(count))]
+        parts: list[Tensor] = []
+        for index, (start, stop) in enumerate(stretches):
+            parts.append(self.heldout.read(start, stop).to(device=device, dtype=torch.float32) * scale)
+            last = index + 1 == len(stretches)
+            if last or sum(map(len, parts)) + stretches[index + 1][1] - stretches[index + 1][0] > _EVALUATION_ROWS:
+                yield torch.cat(parts) if len(parts) > 1 else parts[0]
+                parts = []
 
 
 def prepare(

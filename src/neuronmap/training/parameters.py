@@ -58,7 +58,8 @@ class ParameterStep:
         if self._fuses_rows:
             return self._kernels.gradient_energy(sae.W_dec, W_dec_gradient, list(gradients.values())).sqrt()
         norms = [torch.linalg.vector_norm(gradient) for gradient in (W_dec_gradient, *gradients.values())]
-        return torch.linalg.vector_norm(torch.stack(norms))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        return norm
 
     @torch.no_grad()
     def apply(self, rate: float, norm: Tensor | None) -> None:

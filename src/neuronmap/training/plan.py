@@ -119,7 +119,7 @@ def _step_bytes(config: SAEConfig, architecture: type[SparseAutoencoder], d_in: 
     options = config.sae_options(d_in)
     if issubclass(architecture, TopKFamily):
         levels = len(getattr(options, "group_fractions", (1.0,)))
-        k = min(options.k, F)
+        k: int = min(options.k, F)
         most = B * F
         at_once = min(most, max(_BLOCK_ENTRIES, 256 * B) if native else max(_CHUNK_ENTRIES, 512 * F))
         entries = B * (max(8 * k, 2 * k + 256) + 3 * k)  # candidates, and the code by row and by feature

@@ -173,6 +173,10 @@ class Session:
             row["k"] = k
         return row
 
+    def glance(self, rows: int) -> ReconstructionMetrics:
+        """Metrics on about that many held-out rows, by the inference rule, with the weights of this moment."""
+        return measure_heldout(self.sae, self.data, self.scale, self.workspace, rows)
+
     # --- saving and restoring ------------------------------------------------------------------------------------
 
     def save(self) -> None:
@@ -235,17 +239,25 @@ class Session:
         return [f"{name} was {state[name]}, is {value}" for name, value in now.items() if state[name] != value]
 
 
-def measure_heldout(sae: SparseAutoencoder, data: TrainingData, scale: float) -> ReconstructionMetrics:
+@torch.no_grad()
+def measure_heldout(
+    sae: SparseAutoencoder, data: TrainingData, scale: float, workspace: Workspace, most: int | None = None
+) -> ReconstructionMetrics:
     """Reconstruction and sparsity of an SAE on the held-out rows, by its inference rule.
 
     Args:
         sae: the SAE.
         data: the run's data.
         scale: what rows are multiplied by first: the input scale while training, 1 for a folded SAE.
+        workspace: scratch space, and which kernels run.
+        most: measure on about that many of the rows only, evenly spread; None for all.
     """
     meter = ReconstructionMeter(sae.d_in, sae.d_sae)
-    with torch.inference_mode():
-        for x_BD in data.heldout_batches(scale, sae.device):
-            f_BF = sae.encode(x_BD)
-            meter.update(x_BD, sae.decode(f_BF), f_BF)
+    for x_BD in data.heldout_batches(scale, sae.device, most):
+        code = sae.encode_entries(x_BD, workspace)
+        if code is not None:
+            meter.update(x_BD, sae.decode_entries(code), (code.feature_N, code.value_N))
+            continue
+        f_BF = sae.encode(x_BD)
+        meter.update(x_BD, sae.decode(f_BF), f_BF)
     return meter.result()

@@ -44,6 +44,10 @@ from neuronmap.training.session import Session, measure_heldout
 __all__ = ["SAETrainer"]
 
 
+_GLANCE_ROWS = 4096
+"""Held-out rows that are measured on while training goes on; all of them are at the end."""
+
+
 @dataclass(frozen=True)
 class _Pace:
     """How many steps lie between history rows, held-out evaluations and checkpoints."""
@@ -54,9 +58,11 @@ class _Pace:
 
     @classmethod
     def of(cls, config: SAEConfig, steps: int) -> _Pace:
+        # Measuring _GLANCE_ROWS costs about a step of as many rows; it may take a twentieth of the time.
+        rarest = math.ceil(20 * _GLANCE_ROWS / config.batch_rows)
         return cls(
             history=config.history_every_steps or max(1, steps // 400),
-            evaluation=config.eval_every_steps or max(1, steps // 20),
+            evaluation=config.eval_every_steps or max(1, steps // 20, min(rarest, steps // 4)),
             checkpoint=config.checkpoint_every_steps or max(1, math.ceil(steps / 10)),
         )
 
@@ -289,7 +295,7 @@ class SAETrainer:
         if last or session.step % pace.history == 0 or session.step % pace.evaluation == 0 or session.step == 1:
             row = session.figures(loss)
             if last or session.step % pace.evaluation == 0:
-                measured = measure_heldout(session.sae, session.data, session.scale)
+                measured = session.glance(_GLANCE_ROWS)
                 if measured.explained_variance is not None:
                     row["heldout_explained_variance"] = measured.explained_variance
                 row["heldout_l0"] = measured.l0 or 0.0
@@ -312,7 +318,7 @@ class SAETrainer:
         sae.requires_grad_(False).eval()
         for parameter in sae.parameters():
             parameter.grad = None
-        measured = measure_heldout(sae, data, 1.0).to_dict()
+        measured = measure_heldout(sae, data, 1.0, session.workspace).to_dict()
         numbers = {name: value for name, value in measured.items() if isinstance(value, int | float)}
         metrics: dict[str, Any] = {
             "summary": {**numbers, "dead_in_training": session.dead.count()},

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT_ENTRIES = {
-    ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md",
+    ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md", "hatch_build.py",
     "benchmarks", "constraints-peers.txt", "constraints.txt", "docs", "examples", "mkdocs.yml", "pyproject.toml",
     "src", "tests",
 }  # fmt: skip

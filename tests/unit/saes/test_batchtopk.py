@@ -5,6 +5,8 @@ Shapes: B rows, N rows of a calibration pass, D = d_in, F = d_sae.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from torch.nn.functional import normalize
 from neuronmap.errors import InputError
 from neuronmap.saes.base import StepState
 from neuronmap.saes.batchtopk import BatchTopKOptions, BatchTopKSAE, exact_threshold
+from neuronmap.saes.kernels.select import sampled_bound
 from neuronmap.saes.matryoshka import MatryoshkaSAE
 from neuronmap.saes.topk import TopKSAE
 from neuronmap.saes.workspace import Workspace
@@ -124,7 +127,18 @@ def test_training_keeps_bk_of_the_batch_not_k_of_each_row():
 
 
 def threshold_of(pre_NF: Tensor, k: int, batch: int = 100) -> tuple[float, float, int]:
-    return exact_threshold(lambda: pre_NF.split(batch), k, Workspace())
+    def entries_above(bound: float) -> Iterator[tuple[Tensor, int]]:
+        for pre_BF in pre_NF.split(batch):
+            yield pre_BF[pre_BF > bound], len(pre_BF)
+
+    return exact_threshold(entries_above, [sampled_bound(pre_NF[:batch], 2.0 * k)], k)
+
+
+def test_exact_threshold_is_the_same_when_the_entries_are_too_many_to_be_kept(monkeypatch):
+    pre_NF = torch.randn(1000, 64, generator=torch.Generator().manual_seed(4))
+    kept = threshold_of(pre_NF, 5)
+    monkeypatch.setattr("neuronmap.saes.batchtopk._KEPT_ENTRIES", 300)
+    assert threshold_of(pre_NF, 5) == kept
 
 
 @pytest.mark.parametrize("spread", [1e-6, 1.0, 1e6])

@@ -91,4 +91,3 @@ def test_a_step_that_turns_out_dense_is_done_dense(architecture: str) -> None:
     assert int(guessed.fired_F.sum()) > B * F / 2
     for name, parameter in sae.named_parameters():
         assert torch.equal(parameter.grad, kept[name]), name
-

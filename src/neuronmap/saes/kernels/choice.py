@@ -96,7 +96,7 @@ def _made(workspace: Workspace, name: str, W_enc_DF: Tensor) -> Kernels:
     made = workspace.backends.get(key)
     if made is None:
         made = workspace.backends[key] = _make(workspace, name, W_enc_DF)
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def _make(workspace: Workspace, name: str, W_enc_DF: Tensor) -> Kernels:

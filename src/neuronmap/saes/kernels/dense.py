@@ -11,6 +11,8 @@ Functions here write into buffers and gradients; callers run them under ``torch.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +36,7 @@ def blocks_of(num_features: int, rows: int, dtype: torch.dtype) -> list[tuple[in
     """Start and stop of each block of features; the first is the widest."""
     width = max(256, BLOCK_BYTES // (dtype.itemsize * max(rows, 1)) // 64 * 64)
     edges = [*range(0, num_features, width), num_features]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def gradient_of(parameter: nn.Parameter) -> Tensor:

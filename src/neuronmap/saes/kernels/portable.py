@@ -72,9 +72,11 @@ class TorchKernels:
         for margin in (1.3, 3.0, None):
             found: list[tuple[Tensor, Tensor]] = []
             for start, pre_RF in self._chunks(encoder, kept_BM):
-                if start == 0 or margin is None:
-                    sample = pre_RF if len(pre_RF) == encoder.num_rows else self._sample(encoder)
-                    bound = 0.0 if margin is None else sampled_bound(sample, margin * per_row + 1.0)
+                if start == 0:
+                    bound = 0.0
+                    if margin is not None:
+                        sample = pre_RF if len(pre_RF) == encoder.num_rows else self._sample(encoder)
+                        bound = sampled_bound(sample, margin * per_row + 1.0)
                 flat_n, value_n = positive_above(pre_RF, bound, self.workspace)
                 found.append((flat_n.add_(start * encoder.num_features), value_n))
             flat_N, value_N = torch.cat([flat for flat, _ in found]), torch.cat([value for _, value in found])
@@ -100,7 +102,9 @@ class TorchKernels:
             values.append(torch.take(pre_RF, flat_n))
         row_N = torch.cat(rows)
         offset_R = offsets(row_N, encoder.num_rows)
-        return Encoded(SparseCode(row_N, torch.cat(features), torch.cat(values), offset_R, encoder.num_features), kept_BM)
+        return Encoded(
+            SparseCode(row_N, torch.cat(features), torch.cat(values), offset_R, encoder.num_features), kept_BM
+        )
 
     def top_k_of(self, pre_BM: Tensor, k: int) -> SparseCode:
         return select_top_k(pre_BM, k)
@@ -185,7 +189,7 @@ class TorchKernels:
         along_F = torch.linalg.vecdot(gradient_FD, W_dec_FD)
         norm_F = torch.linalg.vector_norm(W_dec_FD, dim=1).square_()
         square_F = torch.linalg.vector_norm(gradient_FD, dim=1).square_()
-        energy = square_F.addcmul_(along_F.square_(), norm_F.sub_(2.0)).clamp_min_(0.0).sum()
+        energy: Tensor = square_F.addcmul_(along_F.square_(), norm_F.sub_(2.0)).clamp_min_(0.0).sum()
         for other in others:
             energy = energy + torch.linalg.vector_norm(other).square_()
         return energy

@@ -15,7 +15,14 @@ from torch import Tensor
 from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.workspace import Workspace
 
-__all__ = ["positive_above", "sampled_bound", "select_positive", "select_top_k", "select_top_of_batch", "top_of_entries"]
+__all__ = [
+    "positive_above",
+    "sampled_bound",
+    "select_positive",
+    "select_top_k",
+    "select_top_of_batch",
+    "top_of_entries",
+]
 
 GROUP = 8
 """Features in a group of the two-stage search of :func:`select_top_k`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -25,7 +26,8 @@ BLOCK_BYTES = 2**24
 the cache before they are searched; 512 to 2048 features measured the same within 2 %."""
 LEAST_BLOCK, MOST_BLOCK = 256, 4096
 MARGIN = 0.9
-"""Of the last batch's threshold: what an entry has to exceed to be looked at. Below 1, or a step whose threshold fell needs a second pass."""
+"""Of the last batch's threshold: what an entry has to exceed to be looked at. At 1, each step whose threshold falls would need a
+second pass."""
 PARTS_PER_THREAD = 4
 """Lists that the collector keeps for each thread, so that a slow thread can be helped out."""
 
@@ -73,7 +75,9 @@ class NativeKernels:
             self.reruns += 1
             kept_BM, collector, total = self._collect_top(encoder, count, 0.0)
         cut = None
-        if total > count:
+        if total < count:
+            self._last_cut = 0.0  # all there is was kept: no threshold to go by
+        else:
             below = self.engine.collector_tighten(collector, count)
             cut = _next_above(below, encoder.W_DF.dtype)
             self._last_cut = cut
@@ -137,7 +141,7 @@ class NativeKernels:
         kept_M, cuts = encoder.kept_M, [0] * len(edges)
         if kept_M is not None:
             cuts = torch.searchsorted(kept_M, torch.tensor(edges)).tolist()
-        for block, (first, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+        for block, (first, stop) in enumerate(pairwise(edges)):
             pre_BW = self.workspace.get("native.block", (rows, stop - first), dtype)
             torch.mm(encoder.centred_BD, encoder.W_DF[:, first:stop], out=pre_BW)
             bias_W = encoder.b_F[first:stop]
@@ -159,7 +163,8 @@ class NativeKernels:
         collector, kept_BM, total = self._cleared(encoder.num_rows), self._kept(encoder), 0
         for first, pre_BW, bias_W in self._blocks(encoder, kept_BM):
             total = self._collect(collector, pre_BW, bias_W, None, bound, first)
-            if total > 3 * count:  # nothing was known of the threshold: raise the bound to what this much of the batch shows
+            if total > 3 * count:
+                # Nothing was known of the threshold: raise the bound to what this much of the batch shows.
                 bound = self.engine.collector_tighten(collector, count)
                 total = self.engine.collector_size(collector)
         return kept_BM, collector, total
@@ -271,8 +276,8 @@ class NativeKernels:
     ) -> None:
         rows = [_as_rows(tensor) for tensor in (parameter, gradient, *moments)]
         self.engine.adam(
-            *map(_at, rows), *rows[0].shape, step.rate, step.beta1, step.beta2, step.epsilon, step.step, float(scale),
-            int(unit_rows), self._threads,
+            *map(_at, rows), *rows[0].shape, step.rate / (1 - step.beta1**step.step), step.beta1, step.beta2, step.epsilon,
+            (1 - step.beta2**step.step) ** -0.5, float(scale), int(unit_rows), self._threads,
         )  # fmt: skip
 
 

@@ -150,9 +150,11 @@ void NAME(top_k_pack)(const REAL *value, const int32_t *feature, const int32_t *
                       const int64_t *offset, int32_t *out_row, int32_t *out_feature, REAL *out_value) {
     for (int64_t row = 0; row < rows; row++) {
         int64_t n = count[row], at = offset[row];
-        memcpy(out_feature + at, feature + row * capacity, n * sizeof(int32_t));
-        memcpy(out_value + at, value + row * capacity, n * sizeof(REAL));
-        for (int64_t i = 0; i < n; i++) out_row[at + i] = (int32_t)row;
+        for (int64_t i = 0; i < n; i++) {
+            out_row[at + i] = (int32_t)row;
+            out_feature[at + i] = feature[row * capacity + i];
+            out_value[at + i] = value[row * capacity + i];
+        }
     }
 }
 
@@ -202,18 +204,8 @@ struct NAME(collector) {
     int64_t *size, *capacity;
     REAL **value;
     int32_t **feature;
-    int failed; /* out of memory */
+    atomic_int failed; /* out of memory */
 };
-
-struct NAME(collector) *NAME(collector_new)(int64_t rows, int64_t parts) {
-    struct NAME(collector) *c = calloc(1, sizeof *c);
-    if (!c) return NULL;
-    c->rows = rows, c->parts = parts;
-    c->size = calloc(parts, sizeof(int64_t)), c->capacity = calloc(parts, sizeof(int64_t));
-    c->value = calloc(parts, sizeof(REAL *)), c->feature = calloc(parts, sizeof(int32_t *));
-    c->failed = !c->size || !c->capacity || !c->value || !c->feature;
-    return c;
-}
 
 void NAME(collector_free)(struct NAME(collector) *c) {
     for (int64_t part = 0; part < c->parts; part++) {
@@ -221,6 +213,18 @@ void NAME(collector_free)(struct NAME(collector) *c) {
         if (c->feature) free(c->feature[part]);
     }
     free(c->count), free(c->size), free(c->capacity), free(c->value), free(c->feature), free(c);
+}
+
+/* NULL: out of memory. */
+struct NAME(collector) *NAME(collector_new)(int64_t rows, int64_t parts) {
+    struct NAME(collector) *c = calloc(1, sizeof *c);
+    if (!c) return NULL;
+    c->rows = rows, c->parts = parts;
+    c->size = calloc(parts, sizeof(int64_t)), c->capacity = calloc(parts, sizeof(int64_t));
+    c->value = calloc(parts, sizeof(REAL *)), c->feature = calloc(parts, sizeof(int32_t *));
+    if (c->size && c->capacity && c->value && c->feature) return c;
+    NAME(collector_free)(c);
+    return NULL;
 }
 
 int64_t NAME(collector_size)(const struct NAME(collector) *c) {
@@ -231,7 +235,7 @@ int64_t NAME(collector_size)(const struct NAME(collector) *c) {
 
 /* Forget the entries, keep the memory. */
 void NAME(collector_clear)(struct NAME(collector) *c) {
-    c->blocks = 0;
+    c->blocks = 0, c->failed = 0;
     for (int64_t part = 0; part < c->parts; part++) c->size[part] = 0;
 }
 
@@ -296,7 +300,7 @@ int64_t NAME(collect_block)(struct NAME(collector) *c, const REAL *pre, const RE
                             int64_t width, int64_t first, int threads) {
     if (c->blocks == c->block_capacity) {
         int64_t capacity = 2 * c->blocks + 16;
-        int32_t *count = realloc(c->count, capacity * c->rows * sizeof(int32_t));
+        int32_t *count = realloc(c->count, (capacity * c->rows + 1) * sizeof(int32_t)); /* never 0 bytes */
         if (!count) return -1;
         c->count = count, c->block_capacity = capacity;
     }
@@ -306,8 +310,8 @@ int64_t NAME(collect_block)(struct NAME(collector) *c, const REAL *pre, const RE
     return c->failed ? -1 : NAME(collector_size)(c);
 }
 
-/* The wanted-th largest of all (positive) entries held, of which there are more than that. Two counts of 16 bits of the pattern
- * each for float; for double the bisection of cut() over the lists. above = entries larger than it. */
+/* The wanted-th largest of all (positive) entries held, of which there are at least so many: counts over the bit pattern, a
+ * thousandth of the range at a time. above = entries larger than it. */
 static REAL NAME(batch_cut)(struct NAME(collector) *c, int64_t wanted, int64_t *above) {
     BITS low = 0, high = 0;
     for (int64_t part = 0; part < c->parts; part++)
@@ -380,10 +384,11 @@ static void NAME(pack_rows)(void *job, int64_t part, int64_t parts) {
     for (int64_t block = 0; block < c->blocks; block++)
         for (int64_t row = start; row < stop; row++) {
             int64_t n = c->count[block * c->rows + row], at = to[row - start];
-            memcpy(s->feature + at, c->feature[part] + from, n * sizeof(int32_t));
-            memcpy(s->value + at, c->value[part] + from, n * sizeof(REAL));
-            for (int64_t i = 0; i < n; i++) s->row[at + i] = (int32_t)row;
-            from += n;
+            for (int64_t i = 0; i < n; i++, from++) {
+                s->row[at + i] = (int32_t)row;
+                s->feature[at + i] = c->feature[part][from];
+                s->value[at + i] = c->value[part][from];
+            }
             to[row - start] += n;
         }
     free(to);
@@ -485,9 +490,7 @@ static void NAME(reconstruct_rows)(void *job, int64_t part, int64_t parts) {
         int64_t at = s->offset[row], end = s->offset[row + 1];
         const REAL *centred = s->centred + row * D;
         REAL *error = s->pulled + row * D;
-        int64_t first[64]; /* entries are in order of feature: where each level's begin */
-        for (int64_t level = 0, i = at; level < s->levels; level++) {
-            first[level] = i;
+        for (int64_t level = 0, i = at; level < s->levels; level++) { /* entries are in order of feature */
             if (level == 0)
                 for (int64_t j = 0; j < D; j++) error[j] = -centred[j];
             else
@@ -498,9 +501,9 @@ static void NAME(reconstruct_rows)(void *job, int64_t part, int64_t parts) {
             s->squared[row * s->levels + level] = NAME(dot)(error, error, D);
         }
         for (int64_t level = s->levels - 1;; level--) {
-            for (int64_t i = first[level]; i < end; i++)
-                s->gradient[i] = s->scale * NAME(dot)(error, s->W_dec + (int64_t)s->feature[i] * D, D);
-            end = first[level];
+            int64_t lowest = level ? s->level_width[level - 1] : 0;
+            for (; end > at && s->feature[end - 1] >= lowest; end--)
+                s->gradient[end - 1] = s->scale * NAME(dot)(error, s->W_dec + (int64_t)s->feature[end - 1] * D, D);
             if (level == 0) break;
             REAL *lower = error - plane;
             for (int64_t j = 0; j < D; j++) lower[j] += error[j];
@@ -510,7 +513,7 @@ static void NAME(reconstruct_rows)(void *job, int64_t part, int64_t parts) {
 }
 
 /* pulled[L, B, D] gets the suffix sums of the levels' errors (the last plane is the last error), squared[B, L] their squared norms,
- * gradient[N] the product of its level's plane with its decoder row. At most 64 levels; entries in order of feature within a row. */
+ * gradient[N] the product of its level's plane with its decoder row. Within a row entries are in order of feature. */
 void NAME(reconstruct)(const int64_t *offset, const int32_t *feature, const REAL *value, const REAL *W_dec, const REAL *centred,
                        int64_t rows, int64_t width, int64_t levels, const int64_t *level_width, REAL scale, REAL *pulled,
                        REAL *squared, REAL *gradient, int threads) {
@@ -606,21 +609,22 @@ struct NAME(adam) {
     REAL *W, *first, *second;
     const REAL *gradient;
     int64_t rows, width;
-    REAL rate, beta1, beta2, epsilon, correction, scale; /* correction = 1 / sqrt(1 - beta2^t); rate is over 1 - beta1^t */
+    REAL rate, take1, beta2, take2, epsilon, correction, scale; /* take = 1 - beta, which is not exact in float from beta */
     int unit_rows;
 };
 
 static void NAME(adam_rows)(void *job, int64_t part, int64_t parts) {
     struct NAME(adam) *s = job;
     int64_t D = s->width, stop = part_start(s->rows, part + 1, parts);
-    REAL rate = s->rate, beta1 = s->beta1, beta2 = s->beta2, epsilon = s->epsilon, correction = s->correction, scale = s->scale;
+    REAL rate = s->rate, take1 = s->take1, beta2 = s->beta2, take2 = s->take2, epsilon = s->epsilon;
+    REAL correction = s->correction, scale = s->scale;
     for (int64_t row = part_start(s->rows, part, parts); row < stop; row++) {
         REAL *restrict W = s->W + row * D, *restrict first = s->first + row * D, *restrict second = s->second + row * D;
         const REAL *restrict gradient = s->gradient + row * D;
         REAL along = s->unit_rows ? NAME(dot)(gradient, W, D) : 0, square = 0;
         for (int64_t j = 0; j < D; j++) {
             REAL g = scale * (gradient[j] - along * W[j]);
-            REAL m = first[j] + (1 - beta1) * (g - first[j]), v = beta2 * second[j] + (1 - beta2) * g * g;
+            REAL m = first[j] + take1 * (g - first[j]), v = beta2 * second[j] + take2 * g * g;
             REAL w = W[j] - rate * m / (SQRT(v) * correction + epsilon);
             first[j] = m, second[j] = v, W[j] = w;
             square += w * w;
@@ -632,11 +636,12 @@ static void NAME(adam_rows)(void *job, int64_t part, int64_t parts) {
     }
 }
 
-/* One Adam update of W[rows, width] with scale * gradient; see protocol.py. */
+/* One Adam update of W[rows, width] with scale * gradient; see protocol.py. The bias corrections come in: the rate is over
+ * 1 - beta1^t, correction = 1 / sqrt(1 - beta2^t). */
 void NAME(adam)(REAL *W, const REAL *gradient, REAL *first, REAL *second, int64_t rows, int64_t width, double rate, double beta1,
-                double beta2, double epsilon, int64_t step, double scale, int unit_rows, int threads) {
+                double beta2, double epsilon, double correction, double scale, int unit_rows, int threads) {
     struct NAME(adam) s = {W, first, second, gradient, rows, width,
-                           (REAL)(rate / (1 - pow(beta1, (double)step))), (REAL)beta1, (REAL)beta2, (REAL)epsilon,
-                           (REAL)(1 / sqrt(1 - pow(beta2, (double)step))), (REAL)scale, unit_rows};
+                           (REAL)rate, (REAL)(1 - beta1), (REAL)beta2, (REAL)(1 - beta2), (REAL)epsilon,
+                           (REAL)correction, (REAL)scale, unit_rows};
     run_parts(NAME(adam_rows), &s, threads * 8, threads);
 }

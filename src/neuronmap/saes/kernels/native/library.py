@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from neuronmap.saes.kernels.native.build import HERE, variants
+from neuronmap.saes.kernels.native.build import COMPILED, variants
 
 __all__ = ["Engine", "load_engine", "why_not"]
 
@@ -37,7 +37,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "sort_by_feature": (None, [*[c_void_p] * 4, c_int64, c_int64, _REAL, *[c_void_p] * 4]),
     "weight_gradients": (None, [*[c_void_p] * 6, *[c_int64] * 4, *[c_void_p] * 4, c_int]),
     "energy": (c_double, [c_void_p, c_void_p, c_int64, c_int64, c_int]),
-    "adam": (None, [*[c_void_p] * 4, c_int64, c_int64, *[c_double] * 4, c_int64, c_double, c_int, c_int]),
+    "adam": (None, [*[c_void_p] * 4, c_int64, c_int64, *[c_double] * 6, c_int, c_int]),
 }
 
 
@@ -82,13 +82,13 @@ def why_not() -> str | None:
 
 def _find() -> Path | str:
     can = torch.backends.cpu.get_cpu_capability()
-    present = [name for name in variants() if (HERE / f"engine-{name}.so").exists()]
+    present = [name for name in variants() if (COMPILED / f"engine-{name}.so").exists()]
     for name in present:
         if name not in _NEEDS or can in _NEEDS[name]:
-            return HERE / f"engine-{name}.so"
+            return COMPILED / f"engine-{name}.so"
     if present:
         return f"this CPU ({can}) has not the instructions that the engine was compiled for ({', '.join(present)})"
-    return "the engine was not compiled (python -m neuronmap.saes.kernels.native.build compiles it; it needs a C compiler)"
+    return "the engine was not compiled; with a C compiler, python -m neuronmap.saes.kernels.native.build does it"
 
 
 def _gomp_parallel() -> int | None:
@@ -105,7 +105,11 @@ def _openmp_libraries() -> list[str]:
     """OpenMP runtimes that may be torch's, the likeliest first. torch is loaded, so its own is in this process."""
     own = Path(torch.__file__).parent
     if platform.system() == "Linux":
-        mapped = {line.split(maxsplit=5)[-1].strip() for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
+        mapped = {
+            line.split(maxsplit=5)[-1].strip()
+            for line in Path("/proc/self/maps").read_text().splitlines()
+            if "/" in line
+        }
         found = [path for path in mapped if re.search(r"/lib(gomp|omp|iomp5)[-.\d\w]*\.so", path)]
     else:
         found = [str(path) for path in (own / "lib").glob("lib*omp*.dylib")]

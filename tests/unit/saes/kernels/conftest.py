@@ -1,0 +1,94 @@
+"""The backends that every kernel test runs on, and numbers to feed them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from neuronmap.saes.kernels.native.backend import NativeKernels
+from neuronmap.saes.kernels.native.build import COMPILED, variants
+from neuronmap.saes.kernels.native.library import Engine, load_engine
+from neuronmap.saes.kernels.portable import DenseKernels, TorchKernels
+from neuronmap.saes.kernels.protocol import Kernels
+from neuronmap.saes.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A way to run kernels.
+
+    Attributes:
+        label: for the names of tests.
+        dtype: of the tensors it is given.
+        make: kernels on a workspace.
+    """
+
+    label: str
+    dtype: torch.dtype
+    make: Callable[[Workspace], Kernels]
+
+    @property
+    def tolerance(self) -> float:
+        """Of a result over the largest one: sums of up to a few thousand terms, each rounded to 1e-16 (6e-8 in float32)."""
+        return 1e-10 if self.dtype == torch.float64 else 1e-5
+
+
+def native(variant: str | None, dtype: torch.dtype) -> Backend:
+    """The engine of one instruction set; None where nothing was compiled, which skips."""
+
+    def make(workspace: Workspace) -> Kernels:
+        if variant is None:
+            pytest.skip("the native engine was not compiled on this machine")
+        return NativeKernels(workspace, Engine(COMPILED / f"engine-{variant}.so", dtype == torch.float64))
+
+    return Backend(f"native-{variant}-{str(dtype)[-2:]}", dtype, make)
+
+
+def runnable() -> list[str | None]:
+    """Compiled variants that this CPU can run: the chosen one and the lesser ones after it."""
+    engine = load_engine()
+    if engine is None:
+        return [None]
+    names = list(variants())
+    return [name for name in names[names.index(engine.variant) :] if (COMPILED / f"engine-{name}.so").exists()]
+
+
+NATIVE = [native(variant, dtype) for variant in runnable() for dtype in (torch.float64, torch.float32)]
+TORCH = [Backend("torch-64", torch.float64, TorchKernels), Backend("torch-32", torch.float32, TorchKernels)]
+DENSE = [Backend("dense-64", torch.float64, DenseKernels), Backend("dense-32", torch.float32, DenseKernels)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``backend`` runs on all but the dense one, ``any_backend`` on all, ``native_backend`` on the compiled ones."""
+    for name, backends in (
+        ("backend", TORCH + NATIVE),
+        ("any_backend", TORCH + DENSE + NATIVE),
+        ("native_backend", NATIVE),
+    ):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, backends, ids=[backend.label for backend in backends])
+
+
+@pytest.fixture(params=["whole", "pieces"])
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test twice: with the encoder's product taken at once, and in blocks of 37 features or chunks of 3 rows."""
+    if request.param == "pieces":
+        monkeypatch.setattr("neuronmap.saes.kernels.native.backend.BLOCK_BYTES", 1)
+        monkeypatch.setattr("neuronmap.saes.kernels.native.backend.LEAST_BLOCK", 37)
+        monkeypatch.setattr("neuronmap.saes.kernels.portable.CHUNK_ENTRIES", 1)
+        monkeypatch.setattr("neuronmap.saes.kernels.portable.LEAST_ROWS", 3)
+    return str(request.param)
+
+
+@pytest.fixture
+def numbers() -> Callable[..., Tensor]:
+    """Normal numbers in float64, the same for the same shape and seed."""
+
+    def make(*shape: int, seed: int = 0) -> Tensor:
+        return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+    return make

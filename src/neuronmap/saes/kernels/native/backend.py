@@ -64,7 +64,7 @@ class NativeKernels:
         search = _TopK(self, encoder.num_rows, k, encoder.W_DF.dtype)
         kept_BM = self._kept(encoder)
         for first, pre_BW, bias_W in self._blocks(encoder, kept_BM):
-            search.add(pre_BW, bias_W, first)
+            search.add(pre_BW, bias_W, first, last=first + len(bias_W) == encoder.num_features)
         return Encoded(search.code(encoder.num_features), kept_BM)
 
     def encode_top_of_batch(self, encoder: Encoder, count: int) -> Encoded:
@@ -107,7 +107,7 @@ class NativeKernels:
             self._collect(self._cleared(rows), pre_BM, bias_M, None, 0.0, 0)
             return self._pack(rows, features, pre_BM.dtype)
         search = _TopK(self, rows, k, pre_BM.dtype)
-        search.add(pre_BM, bias_M, 0)
+        search.add(pre_BM, bias_M, 0, last=True)
         return search.code(features)
 
     def keep_top_k(self, pre_BM: Tensor, k: int) -> Tensor:
@@ -293,9 +293,9 @@ class _TopK:
         self._count_B = get("native.count", (rows,), torch.int32)
         self._bound_B = get("native.bound", (rows,), dtype)
 
-    def add(self, pre_BW: Tensor, bias_W: Tensor, first: int) -> None:
+    def add(self, pre_BW: Tensor, bias_W: Tensor, first: int, last: bool) -> None:
         self._kernels.engine.top_k_block(
-            _at(pre_BW), _at(bias_W), self._rows, pre_BW.shape[1], first, self._k, self._capacity,
+            _at(pre_BW), _at(bias_W), self._rows, pre_BW.shape[1], first, self._k, self._capacity, int(last),
             *map(_at, (self._value_BC, self._feature_BC, self._count_B, self._bound_B)), self._kernels._threads,
         )  # fmt: skip
 

@@ -51,6 +51,7 @@ static REAL NAME(cut)(const REAL *values, int64_t n, int64_t k, int64_t *tied) {
 struct NAME(top_k) {
     const REAL *pre, *bias;
     int64_t rows, width, first, k, capacity;
+    int last;         /* whether no block follows */
     REAL *value;      /* [B, capacity] candidates of each row, in order of their features */
     int32_t *feature; /* [B, capacity] */
     int32_t *count;   /* [B] */
@@ -134,14 +135,15 @@ static void NAME(top_k_rows)(void *job, int64_t part, int64_t parts) {
             }
         }
         s->count[row] = (int32_t)count;
-        NAME(tighten_row)(s, row);
+        if (s->last || count > s->k + s->k / 2) NAME(tighten_row)(s, row);
     }
 }
 
-/* Take in one block of features: pre[B, width] (without bias) of features first .. first + width. Blocks come in order. */
+/* Take in one block of features: pre[B, width] (without bias) of features first .. first + width. Blocks come in order;
+ * after the last one each row holds at most k candidates. */
 void NAME(top_k_block)(const REAL *pre, const REAL *bias, int64_t rows, int64_t width, int64_t first, int64_t k, int64_t capacity,
-                       REAL *value, int32_t *feature, int32_t *count, REAL *bound, int threads) {
-    struct NAME(top_k) s = {pre, bias, rows, width, first, k, capacity, value, feature, count, bound};
+                       int last, REAL *value, int32_t *feature, int32_t *count, REAL *bound, int threads) {
+    struct NAME(top_k) s = {pre, bias, rows, width, first, k, capacity, last, value, feature, count, bound};
     run_parts(NAME(top_k_rows), &s, threads * 4, threads);
 }
 

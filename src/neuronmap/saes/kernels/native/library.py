@@ -20,7 +20,7 @@ _NEEDS = {"x86-64-v4": ("AVX512",), "x86-64-v3": ("AVX512", "AVX2")}
 
 _REAL = object()  # stands for float or double in the table below
 _SIGNATURES: dict[str, tuple[object, list[object]]] = {
-    "top_k_block": (None, [c_void_p, c_void_p, *[c_int64] * 5, *[c_void_p] * 4, c_int]),
+    "top_k_block": (None, [c_void_p, c_void_p, *[c_int64] * 5, c_int, *[c_void_p] * 4, c_int]),
     "top_k_pack": (None, [*[c_void_p] * 3, c_int64, c_int64, *[c_void_p] * 4]),
     "keep_top_k": (c_int, [c_void_p, c_int64, c_int64, c_int64, c_int]),
     "collector_new": (c_void_p, [c_int64, c_int64]),

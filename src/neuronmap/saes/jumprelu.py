@@ -209,6 +209,7 @@ class JumpReLUSAE(SparseAutoencoder):
         loss = None
         if is_sparse(workspace, kernels, state.active_share):
             loss = self._sparse_step(x_BD, state, workspace, kernels)
+        workspace.ran = "dense" if loss is None else "sparse"
         return loss if loss is not None else self._dense_step(x_BD, state, workspace)
 
     def _sparse_step(self, x_BD: Tensor, state: StepState, workspace: Workspace, kernels: Kernels) -> StepLoss | None:

@@ -26,12 +26,14 @@ class Workspace:
         products: whether they run sparse or dense; ``auto`` goes by the share of active entries.
 
     Attributes:
+        ran: how the last step's products were done, ``sparse`` or ``dense``; empty before the first.
         backends: backends made for this workspace, by name; filled by the choice.
     """
 
     def __init__(self, device: torch.device | str = "cpu", *, kernels: str = "auto", products: str = "auto") -> None:
         self.device = torch.device(device)
         self.kernels, self.products = kernels, products
+        self.ran = ""
         self.backends: dict[str, Any] = {}
         self._flat: dict[tuple[str, torch.dtype], Tensor] = {}
 

@@ -68,6 +68,7 @@ class Session:
         self.gradient_norm = torch.zeros(())
         self.active_share: float | None = None
         self._x_BD: Tensor | None = None
+        self._paths_told: set[str] = set()
 
     # --- one step ------------------------------------------------------------------------------------------------
 
@@ -112,6 +113,15 @@ class Session:
     def _watched(self) -> bool:
         """Whether this step may wait for its figures. Decided by the step's number, so that a resumed run decides alike."""
         return self.sae.device.type == "cpu" or self.step % _WATCH_EVERY == 0
+
+    def new_path(self) -> str | None:
+        """What to tell of how the last step was done, the first time it was done that way."""
+        ran = self.workspace.ran
+        if ran in self._paths_told or not ran:
+            return None
+        self._paths_told.add(ran)
+        share = "" if self.active_share is None else f", {self.active_share:.2%} of them are active"
+        return f"products go over {'the active features only' if ran == 'sparse' else 'all features'}{share}"
 
     def resample_if_due(self) -> int:
         """Re-initialise dead features, once per dead window and never during the learning rate's decay.

@@ -289,6 +289,8 @@ class SAETrainer:
     def _step(self, session: Session, pace: _Pace, history: History, loggers: Sequence[Logger], bar: Task) -> None:
         """One step with everything that is due after it."""
         loss = session.train_step()
+        if (path := session.new_path()) is not None:
+            self.progress.note(f"Step {session.step}: {path}.")
         session.resample_if_due()
         last = session.step == session.plan.steps
         shown: dict[str, str] = {}

@@ -300,3 +300,30 @@ def test_resampling_brings_dead_relu_features_back(small, rows):
     without = train(SAEConfig(**{**fields, "dead_after_tokens": 10_000_000}), rows)
     assert with_it <= 0.2 * 48
     assert without.history[-1]["dead"] == 0  # the window never closed: nothing counts as dead
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"architecture": "topk", "k": 4}, ["the active features only"]),
+        ({"architecture": "topk", "k": 4, "products": "dense"}, ["all features"]),
+        ({"architecture": "relu", "k": None, "sparsity_penalty": 0.5}, ["all features", "the active features only"]),
+    ],
+    ids=["sparse", "forced dense", "relu becomes sparse"],
+)
+def test_the_log_says_which_kernels_run_and_how(rows, small, fields, told):
+    notes: list[str] = []
+
+    class Notes(SilentProgress):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    SAETrainer(SAEConfig(**{**small, **fields}), progress=Notes()).train(rows)
+    assert sum("kernels:" in note for note in notes) == 1
+    assert [part for note in notes if "products go over" in note for part in told if part in note] == told
+    assert sum("products go over" in note for note in notes) == len(told)
+
+
+def test_kernels_that_cannot_run_are_refused_by_name(rows, small):
+    with pytest.raises(ConfigError, match=r"kernels = 'triton' cannot run"):
+        SAETrainer(SAEConfig(**{**small, "kernels": "triton", "device": "cpu"})).train(rows)

@@ -37,7 +37,11 @@ def kernels_for(workspace: Workspace, W_enc_DF: Tensor, share: float) -> Kernels
         share: active entries over all, k / F.
     """
     kernels = backend(workspace, W_enc_DF)
-    return kernels if is_sparse(workspace, kernels, share) else _made(workspace, DENSE, W_enc_DF)
+    if is_sparse(workspace, kernels, share):
+        workspace.ran = "sparse"
+        return kernels
+    workspace.ran = DENSE
+    return _made(workspace, DENSE, W_enc_DF)
 
 
 def backend(workspace: Workspace, W_enc_DF: Tensor) -> Kernels:

@@ -6,6 +6,7 @@ Shape legend: B rows in a batch, W width of a row.
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
@@ -40,8 +41,10 @@ class ShuffledBatches:
         bucket_rows: rows mixed at once in memory; ``auto`` is 10^6, or what a quarter of the free memory holds.
         dtype: of the batches.
         scale: values are multiplied by it on the way (the input scale of training), saving a pass.
-        prefetch: read ahead in a thread. A stream runs the model in the caller's thread regardless, because
-            hooks of two threads on one model would meet.
+        prefetch: read ahead in a thread. A stream whose model runs on a CPU does not: both would want the same cores.
+
+    Attributes:
+        waited_seconds: time that :func:`next` has taken so far: how long the caller waited for rows to be read or computed.
 
     Raises:
         ConfigError: for sizes that are not positive.
@@ -77,6 +80,7 @@ class ShuffledBatches:
         self._position = Position()
         self._feed: _DirectFeed | _ThreadFeed | None = None
         self._stopper: Any = None
+        self.waited_seconds = 0.0
 
     @property
     def epoch(self) -> int:
@@ -105,9 +109,11 @@ class ShuffledBatches:
         return self
 
     def __next__(self) -> Tensor:
+        started = time.perf_counter()
         if self._feed is None:
             self._feed = self._start()
         batch_BW, self._position = self._feed.take()
+        self.waited_seconds += time.perf_counter() - started
         return batch_BW
 
     def state(self) -> dict[str, Any]:

@@ -49,8 +49,6 @@ class ActivationStream:
         EmptyCorpusError: if the mask leaves no row.
     """
 
-    in_background = False  # hooks of a second thread would see the first thread's forward passes
-
     def __init__(
         self,
         model: LanguageModel,
@@ -70,6 +68,13 @@ class ActivationStream:
         if not self.num_rows:
             raise nothing_left(tokens, dropped)
         self._extractor: RowExtractor | None = None
+
+    @property
+    def in_background(self) -> bool:
+        """Whether the model runs in a thread of its own, ahead of the training: on an accelerator, which works while Python
+        waits. On a CPU both would want the same cores, and two thread pools that fight for them lose more than overlapping wins.
+        The model can be used elsewhere meanwhile: forward passes take turns (``LanguageModel.running``)."""
+        return self._model.device.type != "cpu"
 
     @property
     def width(self) -> int:

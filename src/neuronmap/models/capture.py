@@ -36,7 +36,8 @@ def capture(
     """Read the activations at some hook points in one forward pass.
 
     The model runs only as far as the deepest of the hooks: layer 8 of 30 costs 8 blocks, and the language-model head
-    is never run. There is no graph and no key-value cache; each activation is copied once.
+    is never run. There is no graph and no key-value cache; each activation is copied once. Threads that share a model
+    take turns.
 
     Args:
         model: the language model.
@@ -83,7 +84,7 @@ def capture(
     inputs: dict[str, Any] = {"input_ids": input_ids_BT.to(model.device)}
     if attention_mask_BT is not None:
         inputs["attention_mask"] = attention_mask_BT.to(model.device, torch.int64)
-    with ExitStack() as stack, torch.inference_mode(), quiet_log():
+    with model.running, ExitStack() as stack, torch.inference_mode(), quiet_log():
         for hook in wanted.values():
             stack.callback(_read_at(_module_of(model, hook), hook, take).remove)
         try:
@@ -100,6 +101,8 @@ def capture(
 @contextmanager
 def replaced(model: LanguageModel, hook: HookPoint, fn: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Within the block, put ``fn`` of the activation in the activation's place, in every forward pass of the model.
+
+    Other threads wait with the model until the block is left.
 
     Args:
         model: the language model.
@@ -133,7 +136,7 @@ def replaced(model: LanguageModel, hook: HookPoint, fn: Callable[[Tensor], Tenso
         return result_BTW.to(activation).reshape(activation.shape)
 
     module = _module_of(model, hook)
-    with ExitStack() as stack:
+    with model.running, ExitStack() as stack:
         # A model's forward pass may go past its backbone's (OPT), so both are watched for the batch shape.
         for root in {model.module, model.backbone}:
             stack.callback(root.register_forward_pre_hook(note_shape, with_kwargs=True).remove)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["LanguageModel", "wrap_model"]
+
+_RUNNING: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+"""One lock a module, not a LanguageModel: two may share a module, and hooks are put on modules."""
 
 _Signature = tuple[tuple[str, type, tuple[tuple[int, ...], ...]], ...]
 
@@ -47,6 +52,7 @@ class LanguageModel:
         revision: str | None = None,
     ) -> None:
         self.module = module.eval().requires_grad_(False)
+        _RUNNING.setdefault(module, threading.RLock())
         self.tokenizer = tokenizer
         self.backbone: nn.Module = module.base_model
         self.backbone_path = next(path for path, child in module.named_modules() if child is self.backbone)
@@ -83,6 +89,16 @@ class LanguageModel:
         """Where the inputs go (the device of the token embedding)."""
         weight = self.module.get_input_embeddings().weight
         return torch.device(weight.device)
+
+    @property
+    def attention(self) -> str:
+        """How attention is computed: ``sdpa``, ``eager``, ...; it decides the last bits of activations."""
+        return str(getattr(self.module.config, "_attn_implementation", None) or "eager")
+
+    @property
+    def running(self) -> threading.RLock:
+        """Held by whoever runs the model: hooks of one thread must not see the forward pass of another."""
+        return _RUNNING.setdefault(self.module, threading.RLock())
 
     @property
     def num_layers(self) -> int:
@@ -137,7 +153,7 @@ class LanguageModel:
         inputs = {"input_ids": input_ids_BT.to(self.device)}
         if attention_mask_BT is not None:
             inputs["attention_mask"] = attention_mask_BT.to(self.device, torch.int64)
-        with torch.inference_mode(), quiet_log():
+        with self.running, torch.inference_mode(), quiet_log():
             output = self.module(**inputs, **backbone_kwargs(self.module))
         logits_BTV: Tensor = output.logits
         return logits_BTV

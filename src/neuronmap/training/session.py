@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuronmap.activations import ShuffledBatches
+from neuronmap.activations import ActivationStream, ShuffledBatches
 from neuronmap.errors import MismatchError, TrainingDivergedError
 from neuronmap.saes import SparseAutoencoder, StepLoss, StepState, Workspace
 from neuronmap.saes.kernels.choice import describe
@@ -30,6 +30,8 @@ __all__ = ["Session", "measure_heldout"]
 
 _EXPLODED = 1e3
 """A reconstruction error of a thousand times the input's energy (which is 1) is divergence, not learning."""
+
+_WORTH_TELLING = 0.05
 
 _WATCH_EVERY = 16
 """Steps between looks at figures that live on a GPU: each look waits for the GPU. On a CPU every step looks."""
@@ -64,6 +66,7 @@ class Session:
         self.parameters = ParameterStep(sae, config.adam_epsilon, config.clip_norm, self.workspace)
         self.step = 0
         self.seconds = 0.0
+        self.waited = 0.0
         self.variance = float(data.rows.statistics.variance_D.sum()) * scale**2
         self.gradient_norm = torch.zeros(())
         self.active_share: float | None = None
@@ -80,7 +83,9 @@ class Session:
                 GPU, which is looked at every 16 steps only, up to 16 steps later.
         """
         started = time.perf_counter()
+        before = self.batches.waited_seconds
         x_BD = self._x_BD = next(self.batches).to(self.sae.device, non_blocking=True)
+        self.waited += self.batches.waited_seconds - before
         watched = self._watched
         if watched:
             self.dead.look()
@@ -122,6 +127,18 @@ class Session:
         self._paths_told.add(ran)
         share = "" if self.active_share is None else f", {self.active_share:.2%} of them are active"
         return f"products go over {'the active features only' if ran == 'sparse' else 'all features'}{share}"
+
+    def waiting(self) -> str | None:
+        """What to tell of the time that steps waited for their rows; None when it was under a twentieth."""
+        share = self.waited / max(self.seconds, 1e-9)
+        if share < _WORTH_TELLING:
+            return None
+        if isinstance(self.data.rows, ActivationStream):
+            return (
+                f"{share:.0%} of the training time went by waiting for the language model. Stored activations (without stream) are "
+                "computed once and used by every later run."
+            )
+        return f"{share:.0%} of the training time went by waiting for activations to be read from disk."
 
     def resample_if_due(self) -> int:
         """Re-initialise dead features, once per dead window and never during the learning rate's decay.
@@ -174,6 +191,7 @@ class Session:
             "sparsity_scale": self.schedule.sparsity_scale(self.step - 1),
             "seconds": self.seconds,
             "tokens_per_second": self.step * rows / max(self.seconds, 1e-9),
+            "waiting_share": self.waited / max(self.seconds, 1e-9),
         }
         if self.config.clip_norm is not None:
             row["gradient_norm"] = float(self.gradient_norm)
@@ -199,6 +217,7 @@ class Session:
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.sae.device)
         state = {
             "seconds": self.seconds,
+            "waited": self.waited,
             "scale": self.scale,
             "updates": self.parameters.steps,
             "active_share": self.active_share,
@@ -239,7 +258,7 @@ class Session:
         if "rng.cuda" in tensors and self.sae.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng.cuda"].cpu(), self.sae.device)
         self.batches.restore(state["batches"])
-        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.step, self.seconds, self.waited = int(state["step"]), float(state["seconds"]), float(state["waited"])
         now = {
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,

@@ -278,6 +278,8 @@ class SAETrainer:
                 raise TrainingDivergedError(
                     error.message, hint=f"{error.hint} The weights from before are kept in {kept}."
                 ) from None
+        if (waiting := session.waiting()) is not None:
+            self.progress.note(waiting)
         for logger in loggers:
             logger.finish(history.rows[-1] if history.rows else {})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from typing import Any
 
@@ -12,7 +13,7 @@ from token_sets import Notes, PlainTokens
 
 from neuronmap.activations import ActivationStream, MaskConfig, ShuffledBatches, harvest
 from neuronmap.errors import EmptyCorpusError, InputError, MismatchError
-from neuronmap.models import LanguageModel, resolve_hook
+from neuronmap.models import LanguageModel, capture, resolve_hook
 
 MASK = MaskConfig(outlier_factor=1.2)
 
@@ -64,9 +65,7 @@ def test_statistics_agree_with_the_store_of_the_same_rows(model: LanguageModel, 
     assert stream.calibration.outlier_threshold == store.manifest["outlier_threshold"]
 
 
-def test_the_model_runs_in_the_callers_thread(model: LanguageModel, tokens: PlainTokens) -> None:
-    import threading
-
+def test_on_a_cpu_the_model_runs_in_the_callers_thread(model: LanguageModel, tokens: PlainTokens) -> None:
     seen = set()
     handle = model.module.get_submodule("model.layers.0").register_forward_hook(
         lambda *_: seen.add(threading.current_thread().name)
@@ -76,6 +75,23 @@ def test_the_model_runs_in_the_callers_thread(model: LanguageModel, tokens: Plai
             next(batches)
     handle.remove()
     assert seen == {threading.current_thread().name}
+
+
+def test_running_ahead_in_a_thread_gives_the_same_batches_while_others_use_the_model(
+    model: LanguageModel, tokens: PlainTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an accelerator: the thread's hooks never see a forward pass of the caller, nor the other way round."""
+    hook, other = resolve_hook(model, 1), resolve_hook(model, 0, "mlp")
+    ids_BT = torch.arange(12).view(2, 6)
+    alone_BTW = capture(model, ids_BT, [other])[other.name]
+    with ShuffledBatches(ActivationStream(model, tokens, hook), 8, seed=0, bucket_rows=64) as batches:
+        expected = [next(batches).clone() for _ in range(40)]
+    monkeypatch.setattr(ActivationStream, "in_background", True)
+    with ShuffledBatches(ActivationStream(model, tokens, hook), 8, seed=0, bucket_rows=64) as batches:
+        for batch_BW in expected:
+            assert torch.equal(next(batches), batch_BW)
+            assert torch.equal(capture(model, ids_BT, [other])[other.name], alone_BTW)
+        assert batches.waited_seconds > 0
 
 
 def test_state_of_another_hook_is_refused(model: LanguageModel, tokens: PlainTokens) -> None:

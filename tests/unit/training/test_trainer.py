@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from neuronmap import SAEConfig, SAETrainer, SparseAutoencoder
+from neuronmap.activations import ArrayRows
 from neuronmap.errors import (
     ConfigError,
     DamagedError,
@@ -150,7 +151,10 @@ def assert_same(one, other) -> None:
     for (name, a), b in zip(one.sae.state_dict().items(), other.sae.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     timeless = [
-        [{k: v for k, v in row.items() if k not in ("seconds", "tokens_per_second")} for row in result.history]
+        [
+            {k: v for k, v in row.items() if k not in ("seconds", "tokens_per_second", "waiting_share")}
+            for row in result.history
+        ]
         for result in (one, other)
     ]
     assert timeless[0] == timeless[1]
@@ -327,3 +331,23 @@ def test_the_log_says_which_kernels_run_and_how(rows, small, fields, told):
 def test_kernels_that_cannot_run_are_refused_by_name(rows, small):
     with pytest.raises(ConfigError, match=r"kernels = 'triton' cannot run"):
         SAETrainer(SAEConfig(**{**small, "kernels": "triton", "device": "cpu"})).train(rows)
+
+
+class _SlowRows(ArrayRows):
+    """Rows that take their time, as a disk or a language model may."""
+
+    def read(self, start, stop, out=None):
+        time.sleep(0.02)
+        return super().read(start, stop, out)
+
+
+def test_a_run_says_that_it_was_waiting_for_its_rows(rows, small):
+    notes: list[str] = []
+
+    class Notes(SilentProgress):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    result = SAETrainer(SAEConfig(**small), progress=Notes()).train(_SlowRows(rows), heldout=rows[:256])
+    assert any("waiting for activations to be read" in note for note in notes)
+    assert result.history[-1]["waiting_share"] > 0.05

@@ -17,6 +17,7 @@ from neuronmap.models.placement import check_memory, choose_device, choose_dtype
 from neuronmap.models.quiet import quiet_libraries
 from neuronmap.models.remote import fetch_from_hub
 from neuronmap.models.samples import get_sample, near_samples
+from neuronmap.models.tuned import tuned_for
 from neuronmap.models.weights import read_stored_weights
 from neuronmap.paths import human_bytes
 from neuronmap.progress import Progress
@@ -62,7 +63,8 @@ def load_model(
     Args:
         source: in this order: a sample name (``smollm2-135m``), a local folder or GGUF file, a hub id.
         revision: branch, tag or commit on the hub; only with a hub id.
-        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: float32 on a CPU, as stored elsewhere.
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: as measured by ``neuronmap doctor --tune``, else
+            float32 on a CPU, as stored elsewhere.
         device: ``cpu``, ``cuda``, ``cuda:N``, ``mps``, or ``auto``: CUDA, else Apple GPU, else CPU.
         progress: where to say what is done; the terminal when None.
 
@@ -72,6 +74,7 @@ def load_model(
         ModelGatedError: the hub wants a licence accepted or a token.
         ModelFormatError: the files are not a language model that can be read.
         MemoryExhaustedError: it does not fit.
+        DamagedError: the file of measured settings cannot be read.
         ConfigError: ``dtype``, ``device`` or ``revision`` cannot be used.
 
     Example:
@@ -94,8 +97,13 @@ def load_model(
         f"{str(chosen).removeprefix('torch.')} on {target}" + (f" ({reasons})" if reasons else "")
     )
     check_memory(target, needed, f"Model '{located.name}'")
+    tuned = tuned_for(target)
+    if tuned is not None and tuned.set_threads():
+        progress.note(f"Using {tuned.threads} CPU threads, measured fastest here on {tuned.measured}.")
+    # Only "eager" is said: every model has it, while a model without "sdpa" would refuse that word.
+    attention = "eager" if tuned is not None and tuned.attention == "eager" else None
     with memory_errors(target, needed, f"Model '{located.name}'"):
-        module = _read_module(located, auto_class, config, chosen, target)
+        module = _read_module(located, auto_class, config, chosen, target, attention)
         tokenizer = _read_tokenizer(located)
         if tokenizer is None:
             progress.note(f"{located.name} has no tokenizer files: it can be run on token ids only.")
@@ -217,7 +225,12 @@ def _auto_class(config: PretrainedConfig, located: _Located) -> Any:
 
 
 def _read_module(
-    located: _Located, auto_class: Any, config: PretrainedConfig, dtype: torch.dtype, device: torch.device
+    located: _Located,
+    auto_class: Any,
+    config: PretrainedConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str | None,
 ) -> PreTrainedModel:
     from safetensors import SafetensorError
 
@@ -232,6 +245,7 @@ def _read_module(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are named and refused below
                 **({} if device.type == "cpu" else {"device_map": {"": device}}),
+                **({} if attention is None else {"attn_implementation": attention}),
             )
     except (*_READING_ERRORS, SafetensorError) as error:
         raise _format_error(located, "The weights", error) from error

@@ -202,14 +202,14 @@ class NativeKernels:
     def _pack(self, rows: int, features: int, dtype: torch.dtype) -> SparseCode:
         offset_R = torch.empty(rows + 1, dtype=torch.int64)
         count = self.engine.collector_offsets(self._collector, _at(offset_R))
-        row_N, feature_N, value_N = self._entries("code", count, dtype)
+        row_N, feature_N, value_N = self._entries(count, dtype)
         if self.engine.collector_pack(self._collector, *map(_at, (offset_R, row_N, feature_N, value_N)), self._threads):
             raise MemoryExhaustedError("Out of memory while ordering active features.")
         return SparseCode(row_N, feature_N, value_N, offset_R, features)
 
-    def _entries(self, name: str, count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    @staticmethod
+    def _entries(count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, features and values of ``count`` entries. Fresh tensors: small, and a code outlives the step's buffers."""
-        del name
         index = torch.empty(2, count, dtype=torch.int32)
         return index[0], index[1], torch.empty(count, dtype=dtype)
 
@@ -302,7 +302,7 @@ class _TopK:
     def code(self, num_features: int) -> SparseCode:
         offset_R = torch.zeros(self._rows + 1, dtype=torch.int64)
         torch.cumsum(self._count_B, 0, out=offset_R[1:])
-        row_N, feature_N, value_N = self._kernels._entries("code", int(offset_R[-1]), self._value_BC.dtype)
+        row_N, feature_N, value_N = self._kernels._entries(int(offset_R[-1]), self._value_BC.dtype)
         self._kernels.engine.top_k_pack(
             *map(_at, (self._value_BC, self._feature_BC, self._count_B)), self._rows, self._capacity,
             *map(_at, (offset_R, row_N, feature_N, value_N)),

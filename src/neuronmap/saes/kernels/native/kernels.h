@@ -1,6 +1,6 @@
 /* Kernels for one precision: REAL, its integer of the same size BITS, SQRT, and NAME(x) which adds the suffix. See engine.c. */
 
-#define LANES 32 /* values looked at together in a scan: a few vector registers on any machine */
+#define LANES 32 /* values looked at together in a scan: a few vector registers, and the bits of a mask */
 
 static inline BITS NAME(bits)(REAL value) {
     BITS bits;
@@ -16,6 +16,26 @@ static inline REAL NAME(value_of)(BITS bits) {
 
 /* The next smaller number of a positive one, 0 of others: "x > below(y)" says "x >= y" and "x > 0". */
 static inline REAL NAME(below)(REAL value) { return value > 0 ? NAME(value_of)(NAME(bits)(value) - 1) : 0; }
+
+/* Which of a group of LANES values (fewer at the end of a row) exceed a bound, or each its own floor, as bits of a mask. Few do:
+ * finding them in the mask is quicker than writing all and keeping some. */
+static inline uint32_t NAME(exceeding)(const REAL *pre, const REAL *bias, REAL bound, int64_t lanes) {
+    uint32_t mask = 0;
+    if (lanes == LANES) /* a known length is what makes vectors of it */
+        for (int j = 0; j < LANES; j++) mask |= (uint32_t)(pre[j] + bias[j] > bound) << j;
+    else
+        for (int j = 0; j < lanes; j++) mask |= (uint32_t)(pre[j] + bias[j] > bound) << j;
+    return mask;
+}
+
+static inline uint32_t NAME(exceeding_own)(const REAL *pre, const REAL *bias, const REAL *floor, int64_t lanes) {
+    uint32_t mask = 0;
+    if (lanes == LANES)
+        for (int j = 0; j < LANES; j++) mask |= (uint32_t)(pre[j] + bias[j] > floor[j]) << j;
+    else
+        for (int j = 0; j < lanes; j++) mask |= (uint32_t)(pre[j] + bias[j] > floor[j]) << j;
+    return mask;
+}
 
 static inline int64_t NAME(count_from)(const REAL *values, int64_t n, REAL floor) {
     int32_t count = 0;
@@ -116,22 +136,18 @@ static void NAME(top_k_rows)(void *job, int64_t part, int64_t parts) {
         int64_t count = s->count[row];
         for (int64_t i = 0; i < s->width; i += LANES) {
             int64_t lanes = s->width - i < LANES ? s->width - i : LANES;
-            int32_t any = 0;
-            if (lanes == LANES)
-                for (int64_t j = 0; j < LANES; j++) any |= pre[i + j] + bias[i + j] > bound;
-            else
-                any = 1;
-            if (!any) continue;
+            uint32_t mask = NAME(exceeding)(pre + i, bias + i, bound, lanes);
+            if (!mask) continue;
             if (count + LANES > s->capacity) {
                 s->count[row] = (int32_t)count;
                 NAME(tighten_row)(s, row);
                 count = s->count[row], bound = s->bound[row];
+                mask = NAME(exceeding)(pre + i, bias + i, bound, lanes);
             }
-            for (int64_t j = 0; j < lanes; j++) {
-                REAL sum = pre[i + j] + bias[i + j];
-                value[count] = sum;
-                feature[count] = (int32_t)(s->first + i + j);
-                count += sum > bound;
+            for (; mask; mask &= mask - 1, count++) {
+                int64_t at = i + __builtin_ctz(mask);
+                value[count] = pre[at] + bias[at];
+                feature[count] = (int32_t)(s->first + at);
             }
         }
         s->count[row] = (int32_t)count;
@@ -277,19 +293,12 @@ static void NAME(collect_rows)(void *job, int64_t part, int64_t parts) {
         REAL bound = s->bound;
         for (int64_t i = 0; i < s->width; i += LANES) {
             int64_t lanes = s->width - i < LANES ? s->width - i : LANES;
-            int32_t any = lanes < LANES;
-            if (!any) {
-                if (floor)
-                    for (int64_t j = 0; j < LANES; j++) any |= pre[i + j] + bias[i + j] > floor[i + j];
-                else
-                    for (int64_t j = 0; j < LANES; j++) any |= pre[i + j] + bias[i + j] > bound;
-            }
-            if (!any) continue;
-            for (int64_t j = 0; j < lanes; j++) {
-                REAL sum = pre[i + j] + bias[i + j];
-                value[size] = sum;
-                feature[size] = (int32_t)(s->first + i + j);
-                size += sum > (floor ? floor[i + j] : bound);
+            uint32_t mask = floor ? NAME(exceeding_own)(pre + i, bias + i, floor + i, lanes)
+                                  : NAME(exceeding)(pre + i, bias + i, bound, lanes);
+            for (; mask; mask &= mask - 1, size++) {
+                int64_t at = i + __builtin_ctz(mask);
+                value[size] = pre[at] + bias[at];
+                feature[size] = (int32_t)(s->first + at);
             }
         }
         s->count[row] = (int32_t)(size - start);
@@ -452,7 +461,10 @@ void NAME(take_columns)(const REAL *pre, const REAL *bias, int64_t rows, int64_t
 
 /* --- decode, errors, and the gradient at each entry ----------------------------------------------------------------- */
 
-/* out += sum of weight[i] * row i of the table, four rows at a time so that `out` is read and written a quarter as often. */
+#define LINE (64 / (int64_t)sizeof(REAL)) /* numbers in a cache line */
+
+/* out += sum of weight[i] * row i of the table, four rows at a time so that `out` is read and written a quarter as often. The rows
+ * lie anywhere in a table larger than the inner caches, so the next four are asked for while these are added. */
 static inline void NAME(add_rows)(REAL *restrict out, const REAL *restrict table, const int32_t *index, const REAL *weight,
                                   int64_t n, int64_t width) {
     int64_t i = 0;
@@ -460,7 +472,16 @@ static inline void NAME(add_rows)(REAL *restrict out, const REAL *restrict table
         const REAL *restrict a = table + (int64_t)index[i] * width, *restrict b = table + (int64_t)index[i + 1] * width;
         const REAL *restrict c = table + (int64_t)index[i + 2] * width, *restrict d = table + (int64_t)index[i + 3] * width;
         REAL p = weight[i], q = weight[i + 1], r = weight[i + 2], s = weight[i + 3];
-        for (int64_t j = 0; j < width; j++) out[j] += (p * a[j] + q * b[j]) + (r * c[j] + s * d[j]);
+        int64_t j = 0;
+        if (i + 8 <= n) {
+            const REAL *e = table + (int64_t)index[i + 4] * width, *f = table + (int64_t)index[i + 5] * width;
+            const REAL *g = table + (int64_t)index[i + 6] * width, *h = table + (int64_t)index[i + 7] * width;
+            for (; j + LINE <= width; j += LINE) {
+                __builtin_prefetch(e + j), __builtin_prefetch(f + j), __builtin_prefetch(g + j), __builtin_prefetch(h + j);
+                for (int64_t m = j; m < j + LINE; m++) out[m] += (p * a[m] + q * b[m]) + (r * c[m] + s * d[m]);
+            }
+        }
+        for (; j < width; j++) out[j] += (p * a[j] + q * b[j]) + (r * c[j] + s * d[j]);
     }
     for (; i < n; i++) {
         const REAL *restrict a = table + (int64_t)index[i] * width;

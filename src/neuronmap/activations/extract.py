@@ -28,7 +28,7 @@ __all__ = ["Calibration", "ExtractedRows", "RowExtractor", "calibrate", "check_f
 INDEX_COLUMNS = ("document", "position", "token_id", "context")
 CALIBRATION_CONTEXTS = 64
 _CALIBRATION_TOKENS = 16_384  # long contexts: fewer of them, at least 8
-_CALIBRATION_BATCH_TOKENS = 2048  # fixed: thresholds must not depend on the caller's batch size
+CALIBRATION_BATCH_TOKENS = 2048  # fixed: what is measured first must not depend on the caller's batch size
 
 
 def contexts_per_batch(tokens: TokenSet, batch_tokens: int) -> int:
@@ -91,6 +91,7 @@ class RowExtractor:
         batch_contexts: int,
     ) -> None:
         self._model, self._tokens, self._mask = model, tokens, mask
+        self.batch_contexts = batch_contexts
         T, dtype, device = tokens.context_length, model.dtype, model.device
         self._captured_BTW = {
             hook.name: torch.empty(batch_contexts, T, hook.width, dtype=dtype, device=device) for hook in hooks
@@ -216,7 +217,7 @@ def calibrate(
     Raises:
         EmptyCorpusError: if the mask leaves no row in the whole token set.
     """
-    batch = contexts_per_batch(tokens, _CALIBRATION_BATCH_TOKENS)
+    batch = contexts_per_batch(tokens, CALIBRATION_BATCH_TOKENS)
     extractor = RowExtractor(model, tokens, hooks, mask, batch)
     keep_all: dict[str, float | None] = dict.fromkeys(hook.name for hook in hooks)
     found: dict[str, list[Tensor]] = {hook.name: [] for hook in hooks}

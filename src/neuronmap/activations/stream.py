@@ -14,11 +14,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neuronmap.activations.extract import Calibration, RowExtractor, calibrate, check_fit, contexts_per_batch
+from neuronmap.activations.extract import (
+    CALIBRATION_BATCH_TOKENS,
+    Calibration,
+    RowExtractor,
+    calibrate,
+    check_fit,
+    contexts_per_batch,
+)
 from neuronmap.activations.harvest import store_key
 from neuronmap.activations.mask import MaskConfig, count_candidates, nothing_left
 from neuronmap.activations.rows import RowStatistics, statistics_of
 from neuronmap.hashing import digest_json
+from neuronmap.models.tuned import batch_tokens_for
 from neuronmap.progress import Progress, default
 
 if TYPE_CHECKING:
@@ -41,7 +49,7 @@ class ActivationStream:
         tokens: packed contexts.
         hook: a hook point of this model.
         mask: positions to drop; default :class:`MaskConfig`.
-        batch_tokens: tokens per forward pass.
+        batch_tokens: tokens per forward pass; as measured by ``neuronmap doctor --tune``, else 2,048, when None.
         progress: where notes go.
 
     Raises:
@@ -56,14 +64,14 @@ class ActivationStream:
         hook: HookPoint,
         *,
         mask: MaskConfig | None = None,
-        batch_tokens: int = 2048,
+        batch_tokens: int | None = None,
         progress: Progress | None = None,
     ) -> None:
         check_fit(model, tokens, [hook])
         self._model, self._tokens, self._hook = model, tokens, hook
         self._mask = mask or MaskConfig()
         self._progress = progress or default()
-        self.block_units = contexts_per_batch(tokens, batch_tokens)
+        self.block_units = contexts_per_batch(tokens, batch_tokens_for(model.device, batch_tokens))
         self.num_rows, dropped = count_candidates(tokens, self._mask)
         if not self.num_rows:
             raise nothing_left(tokens, dropped)
@@ -108,9 +116,9 @@ class ActivationStream:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of model, tokens, hook and mask."""
-        key = store_key(self._model, self._tokens, self._hook, mask=self._mask)
-        return digest_json({"stream": key, "block_contexts": self.block_units})
+        """Digest of model, tokens, hook and mask. How many contexts go through the model at once is not in it: a shuffle's
+        state keeps that, so that it can be restored after the measured settings have changed."""
+        return digest_json({"stream": store_key(self._model, self._tokens, self._hook, mask=self._mask)})
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -119,12 +127,16 @@ class ActivationStream:
 
     @cached_property
     def statistics(self) -> RowStatistics:
-        """Mean, variance and mean square norm of the first 65,536 rows (all, if there are fewer)."""
+        """Mean, variance and mean square norm of the first 65,536 rows (all, if there are fewer).
+
+        In batches of a fixed size: the input scale of a run follows from them, and it may not depend on measured settings.
+        """
         pieces, rows, start = [], 0, 0
-        buffer_NW = torch.empty(self.block_units * self.rows_per_unit, self.width, dtype=self.dtype)
+        batch = contexts_per_batch(self._tokens, CALIBRATION_BATCH_TOKENS)
+        buffer_NW = torch.empty(batch * self.rows_per_unit, self.width, dtype=self.dtype)
         with self._progress.task("Measuring activations", min(STATISTICS_ROWS, self.num_rows), "rows") as task:
             while start < self.num_units and rows < STATISTICS_ROWS:
-                stop = min(start + self.block_units, self.num_units)
+                stop = min(start + batch, self.num_units)
                 count = self.read_block(start, stop, buffer_NW)
                 pieces.append(statistics_of([buffer_NW[:count]], self.width))
                 task.advance(count)
@@ -143,8 +155,9 @@ class ActivationStream:
         Raises:
             InputError: if the model gives NaN or infinity.
         """
-        if self._extractor is None:
-            self._extractor = RowExtractor(self._model, self._tokens, [self._hook], self._mask, self.block_units)
+        if self._extractor is None or self._extractor.batch_contexts < stop - start:
+            largest = max(self.block_units, stop - start)
+            self._extractor = RowExtractor(self._model, self._tokens, [self._hook], self._mask, largest)
         thresholds = {self._hook.name: self.calibration.outlier_threshold}
         count = 0
         for _, extracted in self._extractor.extract(start, stop, [self._hook], thresholds):

@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 from neuronmap.models.capture import capture
 from neuronmap.models.hooks import HookPoint, resolve_hook
 from neuronmap.models.language_model import LanguageModel, wrap_model
-from neuronmap.models.tuned import DEFAULT_BATCH_TOKENS, Tuned, machine_name, today
+from neuronmap.models.tuned import DEFAULT_BATCH_TOKENS, Tuned, machine_name, today, usable_cores
 from neuronmap.progress import Progress
 
 __all__ = ["Trial", "tune"]
@@ -28,6 +28,7 @@ __all__ = ["Trial", "tune"]
 WORTH = 1.03
 """A setting has to be this much faster than the best so far, or it is noise."""
 ROUNDS = 5
+NOT_TOGETHER = "faster alone, but all that was chosen together was not"
 LONGEST_S = 4.0
 """A setting that is clearly slower is given up after this time."""
 CONTEXT = 128
@@ -67,7 +68,7 @@ def tune(model: LanguageModel, progress: Progress) -> tuple[Tuned, list[Trial]]:
     """Find the fastest settings; nothing is written, and the model and torch's threads are left as they were.
 
     Args:
-        model: the model to measure with, in float32.
+        model: the model to measure with, in float32 and as it runs without measured settings.
         progress: where the bar goes.
 
     Returns:
@@ -87,9 +88,14 @@ def tune(model: LanguageModel, progress: Progress) -> tuple[Tuned, list[Trial]]:
                 trial = bench.compare(best, changed, setting, str(value))
                 trials.append(trial)
                 best = changed if trial.chosen else best
-                bar.advance(1, best=f"{best.threads} threads, {best.batch_tokens} tokens, {best.attention}, {best.dtype}")
+                bar.advance(
+                    1, best=f"{best.threads} threads, {best.batch_tokens} tokens, {best.attention}, {best.dtype}"
+                )
         start, end = bench.in_turn(first, best)
-        rounding = 0.0 if best.dtype == "float32" else bench.rounding(best.dtype)
+        if best == first or end < WORTH * start:  # single gains that do not add up are noise too
+            best, end = first, start
+            trials = [replace(trial, chosen=False, note=trial.note or NOT_TOGETHER) for trial in trials]
+        rounding = 0.0 if best.dtype == first.dtype else bench.rounding(best.dtype)
     tuned = Tuned(
         machine=machine_name(model.device),
         model=model.identity.name,
@@ -97,7 +103,7 @@ def tune(model: LanguageModel, progress: Progress) -> tuple[Tuned, list[Trial]]:
         default_threads=first.threads,
         threads=best.threads,
         batch_tokens=best.batch_tokens,
-        attention=best.attention,
+        attention="eager" if best.attention == "eager" != first.attention else "sdpa",
         dtype=best.dtype,
         tokens_per_second=round(end, 1),
         speedup=round(end / start, 3),
@@ -124,20 +130,25 @@ class _Bench:
         """What to try beside the usual settings."""
         usual = self.usual
         if self._model.device.type == "cpu":
-            threads = {2**power for power in range(12) if 2**power < usual.threads} | {usual.threads // 2 or 1}
-            yield from (("threads", count) for count in sorted(threads - {usual.threads}, reverse=True)[:3])
+            # torch takes the physical cores; also all that the system counts, and halves downwards
+            threads = {usual.threads // 2**power for power in (1, 2, 3)} | {usable_cores()}
+            yield from (("threads", count) for count in sorted(threads - {0, usual.threads}, reverse=True))
         yield from (("batch_tokens", tokens) for tokens in BATCHES if tokens != usual.batch_tokens)
-        yield "attention", "eager" if usual.attention != "eager" else "sdpa"
-        yield "dtype", "bfloat16" if usual.dtype != "bfloat16" else "float32"
+        if usual.attention == "sdpa":
+            yield "attention", "eager"
+        if usual.dtype != "bfloat16":
+            yield "dtype", "bfloat16"
 
     def compare(self, best: _Settings, changed: _Settings, setting: str, value: str) -> Trial:
         """Time two settings in turn."""
         try:
             old, new = self.in_turn(best, changed)
-        except (RuntimeError, ValueError, ImportError) as error:
-            return Trial(setting, value, 0.0, 0.0, False, f"does not run here: {str(error).splitlines()[0][:80]}")
+        except (RuntimeError, ValueError, ImportError, MemoryError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
+            return Trial(setting, value, 0.0, 0.0, False, f"does not run here: {reason}")
         ratio = new / old
-        return Trial(setting, value, round(new, 1), round(ratio, 3), ratio >= WORTH)
+        note = "" if ratio >= WORTH else "slower" if ratio < 1 / WORTH else f"within {WORTH - 1:.0%}: no difference"
+        return Trial(setting, value, round(new, 1), round(ratio, 3), ratio >= WORTH, note)
 
     def in_turn(self, one: _Settings, other: _Settings) -> tuple[float, float]:
         """Median tokens per second of two settings that take turns."""

@@ -176,13 +176,18 @@ class SAETrainer:
             source = run.source
         trainer = cls(run.config(), progress=progress, loggers=loggers, run_folder=run.folder)
         all_loggers = trainer._all_loggers()
-        return trainer._run(run, trainer._prepare(source, heldout, model), None, all_loggers)
+        data = trainer._prepare(source, heldout, model, record.get("model_dtype"))
+        return trainer._run(run, data, None, all_loggers)
 
     # --- the parts of a run --------------------------------------------------------------------------------------
 
-    def _prepare(self, source: Any, heldout: Any, model: Any) -> TrainingData:
+    def _prepare(self, source: Any, heldout: Any, model: Any, begun_in: str | None = None) -> TrainingData:
+        """The run's data; ``begun_in`` is the precision that ``model_dtype = "auto"`` meant when the run was started."""
+        config = self.config
+        if begun_in in ("float32", "float16", "bfloat16") and config.model_dtype == "auto":
+            config = config.updated(model_dtype=begun_in)
         try:
-            return prepare(self.config, source, heldout=heldout, model=model, progress=self.progress)
+            return prepare(config, source, heldout=heldout, model=model, progress=self.progress)
         except KeyboardInterrupt:
             raise Interrupted(
                 "Stopped while preparing data; finished shards are kept.",
@@ -256,7 +261,7 @@ class SAETrainer:
         history.rewind(session.step)
         for logger in loggers:
             logger.start(self.config.to_dict(), run.folder)
-        run.set("training", steps=plan.steps, rows=plan.rows)
+        run.set("training", steps=plan.steps, rows=plan.rows, model_dtype=(session.data.model or {}).get("dtype"))
         if session.step == 0:
             session.save()  # a run killed before its first interval still resumes
         with StopSignals() as stop, self._bar(session) as bar:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from token_sets import Notes, PlainTokens
+from token_sets import Notes, PlainTokens, tuned_with
 
 from neuronmap.activations import ActivationStream, MaskConfig, ShuffledBatches, harvest
 from neuronmap.errors import EmptyCorpusError, InputError, MismatchError
@@ -53,6 +53,32 @@ def test_restoring_runs_the_model_for_one_bucket_only(
     second = fresh()
     second.restore(state)
     assert [rows_of(next(second)) for _ in range(20)] == expected
+
+
+def test_a_state_is_restored_with_other_measured_settings_and_gives_the_same_bits(
+    model: LanguageModel, tokens: PlainTokens
+) -> None:
+    """The state holds how many contexts go through the model at once; the input scale does not depend on it."""
+    hook = resolve_hook(model, 1)
+    one, two = (ActivationStream(model, tokens, hook, batch_tokens=n) for n in (32, 80))
+    assert one.digest == two.digest
+    assert torch.equal(one.statistics.mean_D, two.statistics.mean_D)
+    assert torch.equal(one.statistics.m2_D, two.statistics.m2_D)
+    first, second = ShuffledBatches(one, 20, seed=4), ShuffledBatches(two, 20, seed=4)
+    for _ in range(7):
+        next(first)
+    second.restore(json.loads(json.dumps(first.state())))
+    for _ in range(40):
+        assert torch.equal(next(second), next(first))
+    smaller = ShuffledBatches(ActivationStream(model, tokens, hook, batch_tokens=16), 20, seed=4)
+    smaller.restore(second.state())
+    assert torch.equal(next(smaller), next(first))
+
+
+def test_measured_tokens_a_pass_are_used(model: LanguageModel, tokens: PlainTokens) -> None:
+    tuned_with(batch_tokens=80)
+    assert ActivationStream(model, tokens, resolve_hook(model, 1)).block_units == 5
+    assert ActivationStream(model, tokens, resolve_hook(model, 1), batch_tokens=32).block_units == 2
 
 
 def test_statistics_agree_with_the_store_of_the_same_rows(model: LanguageModel, tokens: PlainTokens) -> None:

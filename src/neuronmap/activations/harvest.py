@@ -20,8 +20,10 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from neuronmap.activations.extract import (
+    CALIBRATION_BATCH_TOKENS,
     INDEX_COLUMNS,
     Calibration,
+    Captured,
     RowExtractor,
     calibrate,
     check_fit,
@@ -220,6 +222,7 @@ class _Pass:
         self._batch_is_asked = batch_tokens is not None
         self._writers: dict[str, StoreWriter] = {}
         self._thresholds: dict[str, float | None] = {}
+        self._captured: Captured = {}
 
     def run(self, dtype: StoreDtype, shard_rows: int | None) -> None:
         """Resume or start every store, fill them all, finish them."""
@@ -230,7 +233,11 @@ class _Pass:
         missing = [job for job in self._jobs if job.hook.name not in self._writers]
         if missing:
             hooks = [job.hook for job in missing]
-            calibrations = calibrate(self._model, self._tokens, hooks, self._mask, self._progress)
+            same = self._batch == contexts_per_batch(self._tokens, CALIBRATION_BATCH_TOKENS)
+            keep = (
+                self._captured if same else None
+            )  # in other batches the last bits may differ, so the model runs again
+            calibrations = calibrate(self._model, self._tokens, hooks, self._mask, self._progress, keep)
             for job in missing:
                 self._start(job, calibrations[job.hook.name], dtype, shard_rows)
         for name, writer in self._writers.items():
@@ -332,7 +339,7 @@ class _Pass:
         """Walk over the contexts in batches of a fixed grid, every store taking part from where it stands."""
         model, tokens, writers = self._model, self._tokens, self._writers
         hooks = [job.hook for job in self._jobs]
-        extractor = RowExtractor(model, tokens, hooks, self._mask, self._batch)
+        extractor = RowExtractor(model, tokens, hooks, self._mask, self._batch, self._captured)
         staging = _Staging(max(hook.width for hook in hooks) * self._batch * tokens.context_length)
         start, end = min((writer.contexts_done for writer in writers.values()), default=0), tokens.num_contexts
         title = f"Harvesting {len(hooks)} hook point(s)"

@@ -17,6 +17,7 @@ from torch import Tensor
 from neuronmap.activations.extract import (
     CALIBRATION_BATCH_TOKENS,
     Calibration,
+    Captured,
     RowExtractor,
     calibrate,
     check_fit,
@@ -76,6 +77,7 @@ class ActivationStream:
         if not self.num_rows:
             raise nothing_left(tokens, dropped)
         self._extractor: RowExtractor | None = None
+        self._captured: Captured = {}
 
     @property
     def in_background(self) -> bool:
@@ -123,7 +125,8 @@ class ActivationStream:
     @cached_property
     def calibration(self) -> Calibration:
         """Outlier threshold and value range, from the first contexts (as in a store)."""
-        return calibrate(self._model, self._tokens, [self._hook], self._mask, self._progress)[self._hook.name]
+        found = calibrate(self._model, self._tokens, [self._hook], self._mask, self._progress, self._captured)
+        return found[self._hook.name]
 
     @cached_property
     def statistics(self) -> RowStatistics:
@@ -141,6 +144,7 @@ class ActivationStream:
                 pieces.append(statistics_of([buffer_NW[:count]], self.width))
                 task.advance(count)
                 rows, start = rows + count, stop
+        self._captured.clear()
         total = RowStatistics.empty(self.width)
         for piece in pieces:
             total = total.merge(piece)
@@ -155,10 +159,11 @@ class ActivationStream:
         Raises:
             InputError: if the model gives NaN or infinity.
         """
+        thresholds = {self._hook.name: self.calibration.outlier_threshold}
         if self._extractor is None or self._extractor.batch_contexts < stop - start:
             largest = max(self.block_units, stop - start)
-            self._extractor = RowExtractor(self._model, self._tokens, [self._hook], self._mask, largest)
-        thresholds = {self._hook.name: self.calibration.outlier_threshold}
+            known = self._captured
+            self._extractor = RowExtractor(self._model, self._tokens, [self._hook], self._mask, largest, known)
         count = 0
         for _, extracted in self._extractor.extract(start, stop, [self._hook], thresholds):
             count = extracted.rows_NW.shape[0]

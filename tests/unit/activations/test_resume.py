@@ -206,6 +206,19 @@ def test_measured_tokens_a_pass_are_used(model: LanguageModel, tokens: PlainToke
     assert store.manifest["batch_contexts"] == 5
 
 
+def test_what_calibration_has_seen_is_not_computed_again(
+    model: LanguageModel, tokens: PlainTokens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks = [resolve_hook(model, 0, "mlp"), resolve_hook(model, 1)]
+    with contexts_a_pass() as seen:
+        once = harvest(model, tokens, hooks, root=tmp_path / "once")
+    monkeypatch.setattr("neuronmap.activations.extract._KEPT_BYTES", 0)
+    with contexts_a_pass() as seen_without:
+        twice = harvest(model, tokens, hooks, root=tmp_path / "twice")
+    assert (seen, seen_without) == ([23], [23, 23])
+    assert all_bytes(once) == all_bytes(twice)
+
+
 HARVEST_AND_KILL = """
 import os, random, signal, sys, time
 sys.path.insert(0, sys.argv[1])

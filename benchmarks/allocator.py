@@ -141,6 +141,7 @@ def main() -> None:
     if given.worker:
         print(json.dumps(measure(given.worker)))
         return
+    facts, code = machine(given.threads), commit()
     found: dict[str, dict[str, list[dict[str, Any]]]] = {work: {mode: [] for mode in MODES} for work in WORK}
     for index in range(given.rounds):
         for work in WORK:
@@ -154,8 +155,8 @@ def main() -> None:
                 )
     record = {
         "date": datetime.date.today().isoformat(),
-        "machine": machine(given.threads),
-        "commit": commit(),
+        "machine": facts,
+        "commit": code,
         "versions": {"torch": version("torch")},
         "rounds": given.rounds,
         "found": found,

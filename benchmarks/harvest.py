@@ -219,7 +219,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     kept = keep_freed_memory()
     rounds, storings, contexts = (8, 2, 64) if given.quick else (24, 6, 128)
-    facts = machine(given.threads)
+    facts, code = machine(given.threads), commit()
     versions = {name: version(name) for name in ("torch", "transformers", "neuronmap")}
     sample = OnSample()
     checks = {"largest_difference_to_bare": sample.difference()}
@@ -241,7 +241,7 @@ def main() -> None:
         "quick": given.quick,
         "machine": facts,
         "memory": memory_state(),
-        "commit": commit(),
+        "commit": code,
         "versions": versions,
         "setting": {
             "model": MODEL, "corpus": CORPUS, "layer": LAYER, "context": CONTEXT, "batch_tokens": BATCH_TOKENS,

@@ -104,9 +104,9 @@ def doctor(
 
     Exit code 4 when the home folder cannot be written or its disk is nearly full.
 
-    With `--tune`: measure threads, tokens a forward pass, attention and precision (about three minutes with the sample
-    model on two cores, less work for the machine beside it is better) and keep what is fastest. Harvesting and streaming
-    use it wherever nothing else is asked for; Ctrl-C leaves the settings as they were.
+    With `--tune`: measure threads, tokens a forward pass, attention and precision, and keep what is fastest (about three minutes
+    with the sample model on two cores; nothing else should run meanwhile). Harvesting and streaming use it wherever nothing
+    else is asked for. Ctrl-C leaves the settings as they were.
 
     Examples:
 

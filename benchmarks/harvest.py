@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,20 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from harvest_report import ALL, BARE, CAPTURED, FOUR, FULL, ONE_NAME, OURS, PRODUCTS, STORED, markdown
+from harvest_report import (
+    ALL,
+    ALL_KEPT,
+    BARE,
+    CAPTURED,
+    FOUR,
+    FULL,
+    ONE_NAME,
+    ONE_NAME_KEPT,
+    OURS,
+    PRODUCTS,
+    STORED,
+    markdown,
+)
 from harvest_ways import cut, products_alone
 from neuronmap.activations import harvest
 from neuronmap.cli.allocator import keep_freed_memory, memory_state
@@ -156,11 +170,17 @@ class OnSample:
 
 
 class TransformerLens:
-    """Its process, which answers with seconds."""
+    """Its process, which answers with seconds.
+
+    Args:
+        python: of the peers' environment.
+        threads: CPU threads.
+        kept: whether it runs with the allocator settings of the ``neuronmap`` command.
+    """
 
     def __init__(self, python: str, threads: int, kept: bool) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        if kept:  # the same allocator settings as ours, as glibc reads them from the environment
+        if kept:  # as glibc reads them from the environment
             environment |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
         self._process = subprocess.Popen(
             [python, str(HERE / "peers" / "harvest_transformerlens.py")],
@@ -188,21 +208,24 @@ class TransformerLens:
         raise RuntimeError(f"TransformerLens' process ended with status {self._process.wait()}.")
 
 
-def on_gpt2(rounds: int, peer: TransformerLens) -> Rates:
-    """Ours and TransformerLens on a GPT-2 shape with random weights."""
+def on_gpt2(rounds: int, usual: TransformerLens, kept: TransformerLens | None) -> Rates:
+    """Ours and TransformerLens on a GPT-2 shape with random weights; ``kept`` runs with our allocator settings."""
     config = GPT2Config(n_layer=GPT2["layers"], n_embd=GPT2["width"], vocab_size=GPT2["vocabulary"])
     model = wrap_model(GPT2LMHeadModel(config))
     hook = resolve_hook(model, LAYER)
     generator = torch.Generator().manual_seed(0)
-    return in_turn(
-        {
-            OURS: lambda ids: timed(lambda: capture(model, ids, [hook])),
-            ONE_NAME: lambda ids: peer.seconds(ids, every=False),
-            ALL: lambda ids: peer.seconds(ids, every=True),
-        },
-        lambda _: torch.randint(GPT2["vocabulary"], (BATCH_TOKENS // CONTEXT, CONTEXT), generator=generator),
-        rounds,
-    )
+    ways: dict[str, Callable[[Tensor], float]] = {
+        OURS: lambda ids: timed(lambda: capture(model, ids, [hook])),
+        ONE_NAME: lambda ids: usual.seconds(ids, every=False),
+        ALL: lambda ids: usual.seconds(ids, every=True),
+    }
+    if kept is not None:
+        ways |= {
+            ONE_NAME_KEPT: lambda ids: kept.seconds(ids, every=False),
+            ALL_KEPT: lambda ids: kept.seconds(ids, every=True),
+        }
+    shape = (BATCH_TOKENS // CONTEXT, CONTEXT)
+    return in_turn(ways, lambda _: torch.randint(GPT2["vocabulary"], shape, generator=generator), rounds)
 
 
 def main() -> None:
@@ -229,13 +252,15 @@ def main() -> None:
     storing = sample.storing(storings, contexts)
     gpt2: Rates = {}
     if given.peers_python:
-        say(f"TransformerLens, {rounds} rounds")
-        peer = TransformerLens(given.peers_python, given.threads, kept)
-        try:
-            versions |= peer.facts["versions"]
-            gpt2 = on_gpt2(rounds, peer)
-        finally:
-            peer.stop()
+        say(f"TransformerLens, {rounds // 2} rounds")
+        with ExitStack() as stack:
+            peers = [
+                TransformerLens(given.peers_python, given.threads, mode) for mode in (False, *([True] if kept else []))
+            ]
+            for peer in peers:
+                stack.callback(peer.stop)
+            versions |= peers[0].facts["versions"]
+            gpt2 = on_gpt2(rounds // 2, peers[0], peers[1] if kept else None)
     record = {
         "date": datetime.date.today().isoformat(),
         "quick": given.quick,

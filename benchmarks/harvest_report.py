@@ -14,6 +14,8 @@ CAPTURED = "the same contexts, only captured"
 STORED = "ours, harvest: stored, calibrated, digested"
 ONE_NAME = "TransformerLens, stop_at_layer, one name"
 ALL = "TransformerLens, stop_at_layer, all cached"
+ONE_NAME_KEPT = f"{ONE_NAME}, allocator as ours"
+ALL_KEPT = f"{ALL}, allocator as ours"
 
 BARE_GOAL, STORING_GOAL, ALL_GOAL = 0.95, 0.05, 1.4
 LEVEL = 0.97
@@ -100,7 +102,8 @@ def markdown(record: dict[str, Any]) -> str:
             "",
             f"## TransformerLens: GPT-2 shape, after block {setting['layer']}",
             "",
-            f"{shape['layers']} blocks, {shape['width']} wide, random weights, each library in a process of its own.",
+            f"{shape['layers']} blocks, {shape['width']} wide, random weights, each library in a process of its own, TransformerLens as it "
+            "comes and once more with the allocator settings that ours runs with.",
             "",
             *table(record["gpt2"], OURS),
         ]

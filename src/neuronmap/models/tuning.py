@@ -1,8 +1,9 @@
 """Measure what runs a language model fastest on this machine: threads, tokens per forward pass, attention, precision.
 
-``neuronmap doctor --tune`` calls :func:`tune`. One setting is varied at a time, in the order of the table below, against the best
-so far; the two take turns, so that other work on the machine hits both. A change counts when the median is at least 3 %
-better. The model runs as a harvest runs it: up to a block in its first third, no logits, no key-value cache.
+``neuronmap doctor --tune`` calls :func:`tune`. One setting is varied at a time, in the order of ``_Bench.candidates``, against the
+best so far; the two take turns, and each turn is compared by itself, so that other work on the machine hits both. A change
+counts when the median is at least 3 % better, in two measurements, and in the end together with all others that count. The model
+runs as a harvest runs it: up to a block in its first third, no logits, no key-value cache.
 """
 
 from __future__ import annotations
@@ -91,9 +92,9 @@ def tune(model: LanguageModel, progress: Progress) -> tuple[Tuned, list[Trial]]:
                 bar.advance(
                     1, best=f"{best.threads} threads, {best.batch_tokens} tokens, {best.attention}, {best.dtype}"
                 )
-        start, end = bench.in_turn(first, best)
-        if best == first or end < WORTH * start:  # single gains that do not add up are noise too
-            best, end = first, start
+        start, end, gain = bench.in_turn(first, best)
+        if best == first or gain < WORTH:  # single gains that do not add up are noise too
+            best, end, gain = first, start, 1.0
             trials = [replace(trial, chosen=False, note=trial.note or NOT_TOGETHER) for trial in trials]
         rounding = 0.0 if best.dtype == first.dtype else bench.rounding(best.dtype)
     tuned = Tuned(
@@ -106,7 +107,7 @@ def tune(model: LanguageModel, progress: Progress) -> tuple[Tuned, list[Trial]]:
         attention="eager" if best.attention == "eager" != first.attention else "sdpa",
         dtype=best.dtype,
         tokens_per_second=round(end, 1),
-        speedup=round(end / start, 3),
+        speedup=round(gain, 3),
         rounding=rounding,
     )
     return tuned, trials
@@ -142,16 +143,17 @@ class _Bench:
     def compare(self, best: _Settings, changed: _Settings, setting: str, value: str) -> Trial:
         """Time two settings in turn."""
         try:
-            old, new = self.in_turn(best, changed)
+            _, new, ratio = self.in_turn(best, changed)
+            if ratio >= WORTH:  # twice, or it was chance
+                ratio = min(ratio, self.in_turn(best, changed)[2])
         except (RuntimeError, ValueError, ImportError, MemoryError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
             return Trial(setting, value, 0.0, 0.0, False, f"does not run here: {reason}")
-        ratio = new / old
         note = "" if ratio >= WORTH else "slower" if ratio < 1 / WORTH else f"within {WORTH - 1:.0%}: no difference"
         return Trial(setting, value, round(new, 1), round(ratio, 3), ratio >= WORTH, note)
 
-    def in_turn(self, one: _Settings, other: _Settings) -> tuple[float, float]:
-        """Median tokens per second of two settings that take turns."""
+    def in_turn(self, one: _Settings, other: _Settings) -> tuple[float, float, float]:
+        """Median tokens per second of two settings that take turns, and the median over turns of the second over the first."""
         runs = [self._runner(settings) for settings in (one, other)]
         for run in runs:
             run()  # pages, caches, kernels
@@ -162,7 +164,8 @@ class _Bench:
                 if spent[index] < LONGEST_S:
                     rates[index].append(run())
                     spent[index] += 1e-9 + self._last_s
-        return statistics.median(rates[0]), statistics.median(rates[1])
+        ratio = statistics.median(new / old for old, new in zip(*rates, strict=False))  # a slow one has fewer turns
+        return statistics.median(rates[0]), statistics.median(rates[1]), ratio
 
     def rounding(self, dtype: str) -> float:
         """Median over tokens of |x - x32|^2 / |x32|^2 at the hook."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,7 +41,10 @@ def speeds(monkeypatch: pytest.MonkeyPatch) -> Callable[[Speed], None]:
     """Let settings be as fast as a function says, without running anything; four threads, of eight logical cores."""
 
     def set_speed(speed: Speed) -> None:
-        monkeypatch.setattr(tuning._Bench, "in_turn", lambda _, one, other: (speed(one), speed(other)))
+        def in_turn(_: Any, one: Any, other: Any) -> tuple[float, float, float]:
+            return speed(one), speed(other), speed(other) / speed(one)
+
+        monkeypatch.setattr(tuning._Bench, "in_turn", in_turn)
         monkeypatch.setattr(tuning._Bench, "rounding", lambda *_: 1e-5)
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
@@ -78,18 +82,47 @@ def test_a_gain_within_the_noise_changes_nothing(tiny_llama: LanguageModel, spee
 
 
 def test_gains_that_do_not_hold_together_are_taken_back(tiny_llama: LanguageModel, speeds: Any) -> None:
-    seen: list[Any] = []
-
-    def in_turn(_: Any, one: Any, other: Any) -> tuple[float, float]:
-        seen.append(other)
-        return 100.0, 110.0 if len(seen) in (2, 5) else 100.0  # two trials win; the last comparison does not
+    def in_turn(_: Any, one: Any, other: Any) -> tuple[float, float, float]:
+        changed = sum(one.__dict__[name] != other.__dict__[name] for name in one.__dict__)
+        gain = 1.1 if changed == 1 and (other.threads == 2 or other.batch_tokens == 4096) else 1.0
+        return 100.0, 100.0 * gain, gain
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuning._Bench, "in_turn", in_turn)
         tuned, trials = tune(tiny_llama, SilentProgress())
     assert (tuned.threads, tuned.batch_tokens, tuned.speedup) == (4, DEFAULT_BATCH_TOKENS, 1.0)
     assert not any(trial.chosen for trial in trials)
-    assert sum(trial.note == tuning.NOT_TOGETHER for trial in trials) == 2
+    assert sum(trial.note == tuning.NOT_TOGETHER for trial in trials) >= 2
+
+
+def test_a_gain_has_to_be_seen_twice(tiny_llama: LanguageModel, speeds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = [0]
+
+    def in_turn(_: Any, one: Any, other: Any) -> tuple[float, float, float]:
+        calls[0] += 1
+        return (100.0, 200.0, 2.0) if calls[0] == 1 else (100.0, 100.0, 1.0)
+
+    monkeypatch.setattr(tuning._Bench, "in_turn", in_turn)
+    _, trials = tune(tiny_llama, SilentProgress())
+    assert not any(trial.chosen for trial in trials)
+    assert trials[0].ratio == 1.0
+
+
+def test_turns_are_compared_one_by_one(tiny_llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine gets slower and slower, and the ratio does not see it; a setting out of time has fewer turns."""
+    bench = tuning._Bench(tiny_llama)
+    one, other = bench.usual, replace(bench.usual, batch_tokens=4096)
+    rates = {2048: iter([1.0, 100.0, 50.0, 10.0, 10.0, 10.0]), 4096: iter([1.0, 150.0, 75.0, 15.0, 15.0, 15.0])}
+
+    def runner(settings: Any) -> Callable[[], float]:
+        def run() -> float:
+            bench._last_s = 2.0 if settings.batch_tokens == 4096 else 0.1
+            return next(rates[settings.batch_tokens])
+
+        return run
+
+    monkeypatch.setattr(bench, "_runner", runner)
+    assert bench.in_turn(one, other) == (10.0, 112.5, 1.5)
 
 
 def test_half_precision_is_taken_where_it_is_faster_with_what_it_changes(

@@ -82,7 +82,7 @@ class ActivationStream:
     @property
     def in_background(self) -> bool:
         """Whether the model runs in a thread of its own, ahead of the training: on an accelerator, which works while Python
-        waits. On a CPU both would want the same cores, and two thread pools that fight for them lose more than overlapping wins.
+        waits. On a CPU model and training each fill all cores, so they take turns (docs/experiments.md).
         The model can be used elsewhere meanwhile: forward passes take turns (``LanguageModel.running``)."""
         return self._model.device.type != "cpu"
 

@@ -16,7 +16,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 TORCH_PEERS := $(shell sed -n '/^torch==/p' constraints-peers.txt)
 
-.PHONY: help venv demo test lint docs reference test-peers bench bench-full bench-end-to-end bench-guard bench-quality wheel clean
+.PHONY: help venv demo test lint docs reference test-peers bench bench-full bench-end-to-end bench-guard bench-harvest bench-quality wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -60,6 +60,9 @@ bench-end-to-end: $(VENV)/.ready $(PEERS)/.ready ## from text to bundle, ours an
 
 bench-guard: $(VENV)/.ready ## fail if a training step became slower than its limit (about a minute)
 	@$(BIN)/python benchmarks/guard.py
+
+bench-harvest: $(VENV)/.ready $(PEERS)/.ready ## harvesting against the bare model and TransformerLens (about eight minutes)
+	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python benchmarks/harvest.py
 
 bench-quality: $(VENV)/.ready $(PEERS)/.ready ## our SAEs against SAELens and dictionary_learning on the same activations
 	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python benchmarks/quality.py

@@ -1,6 +1,7 @@
 """TransformerLens' side of ``harvest.py``; runs in the peers' environment and knows nothing of NeuronMap.
 
-Reads one JSON object a line, answers with one: {"tokens": [[...]]} -> {"seconds": ...}. The first line is the setup.
+Reads one JSON object a line and answers with one. The first is the setup; then {"tokens": [[...]], "all": false} -> {"seconds": ...},
+with one activation cached, or all up to the layer.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from importlib.metadata import version
 
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
@@ -25,17 +27,20 @@ def main() -> None:
     model.eval()
     name = f"blocks.{layer}.hook_resid_post"
 
-    def run(ids: torch.Tensor) -> None:
-        _, cache = model.run_with_cache(ids, stop_at_layer=layer + 1, names_filter=name)
+    def run(ids: torch.Tensor, every: bool) -> None:
+        names = {} if every else {"names_filter": name}
+        _, cache = model.run_with_cache(ids, stop_at_layer=layer + 1, **names)
         if tuple(cache[name].shape[:2]) != tuple(ids.shape):
             raise RuntimeError("the cached activation has a wrong shape")
 
     with torch.inference_mode():
-        print(json.dumps({"ready": True}), flush=True)
+        versions = {"transformer-lens": version("transformer-lens"), "torch (peers)": torch.__version__}
+        print(json.dumps({"versions": versions, "threads": torch.get_num_threads()}), flush=True)
         for line in sys.stdin:
-            ids = torch.tensor(json.loads(line)["tokens"])
+            question = json.loads(line)
+            ids = torch.tensor(question["tokens"])
             started = time.perf_counter()
-            run(ids)
+            run(ids, question["all"])
             print(json.dumps({"seconds": time.perf_counter() - started}), flush=True)
 
 

@@ -105,6 +105,8 @@ def test_streaming_stores_no_training_activations(neuronmap, train_arguments, ho
     streamed = neuronmap(*train_arguments, "--set", "stream=true", "--name", "streamed", "--json")
     assert streamed.code == 0, streamed.err
     assert streamed.document("sae train")["sae"]["metrics"]["l0"] == pytest.approx(4.0, rel=0.02)
+    assert "activations before the first step" in streamed.err
+    assert "waiting for the language model" in streamed.err
     stores = list(home.glob("cache/activations/*/manifest.json"))
     assert len(stores) == 1  # the held-out rows only
     stored = neuronmap(*train_arguments, "--name", "stored", "--json").document("sae train")["sae"]["metrics"]

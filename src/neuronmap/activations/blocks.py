@@ -27,6 +27,8 @@ __all__ = ["BlockSource", "Position", "ShufflePlan", "Shuffler", "make_plan"]
 BLOCK_ROWS = 1024
 MAX_BUCKET_ROWS = 1_000_000
 _MEMORY_SHARE = 0.25
+_STREAM_BUCKETS = 8
+_STREAM_BUCKET_ROWS = 65_536
 
 
 class BlockSource(Protocol):
@@ -119,7 +121,9 @@ def _generator(seed: int, epoch: int, bucket: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text).digest()[:7], "little"))
 
 
-def make_plan(source: BlockSource, bucket_rows: int | str, seed: int, *, threaded: bool) -> ShufflePlan:
+def make_plan(
+    source: BlockSource, bucket_rows: int | str, seed: int, *, threaded: bool, once: bool = False
+) -> ShufflePlan:
     """Choose block and bucket sizes.
 
     Args:
@@ -129,6 +133,9 @@ def make_plan(source: BlockSource, bucket_rows: int | str, seed: int, *, threade
             changes in free memory do not change the order).
         seed: of every permutation.
         threaded: whether a second bucket is filled while the first is used.
+        once: whether the rows are used once only. A stream that is computed ahead then gets at least 8 buckets (of 65,536 rows or
+            more), so that training begins when the first is full and runs beside the model from there on. Used more than once, rows
+            that fit stay in one bucket and are computed once.
 
     Raises:
         ConfigError: if ``bucket_rows`` is neither ``auto`` nor a positive number.
@@ -141,6 +148,8 @@ def make_plan(source: BlockSource, bucket_rows: int | str, seed: int, *, threade
         if total > rows:
             fit = fit // 2 if threaded else fit
             rows = MAX_BUCKET_ROWS if fit >= MAX_BUCKET_ROWS else 1 << max(fit, 1).bit_length() - 1
+        if threaded and once and source.block_units is not None:
+            rows = min(rows, max(_STREAM_BUCKET_ROWS, -(-total // _STREAM_BUCKETS)))
     elif isinstance(bucket_rows, int) and not isinstance(bucket_rows, bool) and bucket_rows >= 1:
         rows = bucket_rows
     else:

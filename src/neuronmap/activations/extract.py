@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Calibration", "ExtractedRows", "RowExtractor", "calibrate", "check_fit", "contexts_per_batch"]
 
+Captured = dict[tuple[int, int], dict[str, Tensor]]
+"""(first context, one past the last) -> hook name -> activations [B, T, W]."""
+
 INDEX_COLUMNS = ("document", "position", "token_id", "context")
 CALIBRATION_CONTEXTS = 64
 _CALIBRATION_TOKENS = 16_384  # long contexts: fewer of them, at least 8
-_CALIBRATION_BATCH_TOKENS = 2048  # fixed: thresholds must not depend on the caller's batch size
+_KEPT_BYTES = 256 << 20  # most activations that a calibration keeps for the harvest after it
+CALIBRATION_BATCH_TOKENS = 2048  # fixed: what is measured first must not depend on the caller's batch size
 
 
 def contexts_per_batch(tokens: TokenSet, batch_tokens: int) -> int:
@@ -80,6 +84,7 @@ class RowExtractor:
         hooks: every hook that may be asked for.
         mask: which positions to leave out.
         batch_contexts: most contexts in one call of :meth:`extract`.
+        known: activations of some batches from before; each is used once and dropped.
     """
 
     def __init__(
@@ -89,8 +94,11 @@ class RowExtractor:
         hooks: Sequence[HookPoint],
         mask: MaskConfig,
         batch_contexts: int,
+        known: Captured | None = None,
     ) -> None:
         self._model, self._tokens, self._mask = model, tokens, mask
+        self._known = {} if known is None else known
+        self.batch_contexts = batch_contexts
         T, dtype, device = tokens.context_length, model.dtype, model.device
         self._captured_BTW = {
             hook.name: torch.empty(batch_contexts, T, hook.width, dtype=dtype, device=device) for hook in hooks
@@ -111,9 +119,11 @@ class RowExtractor:
         contexts = self._tokens.contexts(start, stop)
         left_BT, dropped = candidates(contexts, self._mask)
         chosen_N = torch.from_numpy(np.flatnonzero(left_BT)).to(self._model.device)
-        captured_BTW = self._run(contexts, hooks) if chosen_N.numel() else {}
+        captured_BTW = self._known.pop((start, stop), {})
+        if chosen_N.numel() and not all(hook.name in captured_BTW for hook in hooks):
+            captured_BTW = self._run(contexts, hooks)
         for hook in hooks:
-            if not captured_BTW:
+            if not chosen_N.numel():
                 empty_NW = self._gathered[:0].view(0, hook.width)
                 nothing = np.empty((0, len(INDEX_COLUMNS)), np.int32)
                 yield hook, ExtractedRows(empty_NW, nothing, {**dropped, "outliers": 0}, torch.empty(0))
@@ -131,6 +141,10 @@ class RowExtractor:
             torch.index_select(x_NW, 0, kept_N, out=rows_NW)
             reasons = {**dropped, "outliers": chosen_N.numel() - count}
             yield hook, ExtractedRows(rows_NW, _index(contexts, start, kept_N.cpu().numpy()), reasons, norms_N)
+
+    def last_captured(self, contexts: int, hooks: Sequence[HookPoint]) -> dict[str, Tensor]:
+        """A copy of what the last call saw of its contexts, before any mask."""
+        return {hook.name: self._captured_BTW[hook.name][:contexts].clone() for hook in hooks}
 
     def _run(self, contexts: ContextBatch, hooks: Sequence[HookPoint]) -> dict[str, Tensor]:
         model, B = self._model, contexts.input_ids.shape[0]
@@ -205,6 +219,7 @@ def calibrate(
     hooks: Sequence[HookPoint],
     mask: MaskConfig,
     progress: Progress | None = None,
+    keep: Captured | None = None,
 ) -> dict[str, Calibration]:
     """Outlier thresholds and value ranges from the first contexts that hold usable rows.
 
@@ -213,14 +228,21 @@ def calibrate(
     The contexts and their batches are fixed, so the result depends on model, tokens, hook and mask only: not on
     the batch size of the harvest, nor on where it was interrupted.
 
+    Args:
+        model, tokens, hooks, mask: as for :class:`RowExtractor`.
+        progress: where the bar goes.
+        keep: is filled with what was captured (up to 256 MiB), for a :class:`RowExtractor` that will ask for the same
+            batches: the model then does not run over them a second time.
+
     Raises:
         EmptyCorpusError: if the mask leaves no row in the whole token set.
     """
-    batch = contexts_per_batch(tokens, _CALIBRATION_BATCH_TOKENS)
+    batch = contexts_per_batch(tokens, CALIBRATION_BATCH_TOKENS)
     extractor = RowExtractor(model, tokens, hooks, mask, batch)
     keep_all: dict[str, float | None] = dict.fromkeys(hook.name for hook in hooks)
     found: dict[str, list[Tensor]] = {hook.name: [] for hook in hooks}
     dropped_in_all = dict.fromkeys(DROP_REASONS, 0)
+    row_bytes = sum(hook.width for hook in hooks) * model.dtype.itemsize
     looked_at, wanted = 0, min(CALIBRATION_CONTEXTS, max(8, _CALIBRATION_TOKENS // tokens.context_length))
     total = min(wanted, tokens.num_contexts) * tokens.context_length
     with (progress or default()).task("Calibrating outlier norms and value ranges", total, "tokens") as task:
@@ -235,6 +257,8 @@ def calibrate(
                     usable = True
                     found[hook.name].append(_measure(extracted))
             if usable:
+                if keep is not None and (looked_at + stop - start) * tokens.context_length * row_bytes <= _KEPT_BYTES:
+                    keep[start, stop] = extractor.last_captured(stop - start, hooks)
                 looked_at += stop - start
                 task.advance((stop - start) * tokens.context_length)
             if looked_at >= wanted:

@@ -20,8 +20,10 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from neuronmap.activations.extract import (
+    CALIBRATION_BATCH_TOKENS,
     INDEX_COLUMNS,
     Calibration,
+    Captured,
     RowExtractor,
     calibrate,
     check_fit,
@@ -33,6 +35,7 @@ from neuronmap.activations.verified import open_verified, remember_verified
 from neuronmap.activations.writer import StoreWriter, remove_work_files
 from neuronmap.errors import ConfigError, DamagedError, InputError, NeuronMapError, ResourceError
 from neuronmap.hashing import digest_json, short
+from neuronmap.models.tuned import batch_tokens_for
 from neuronmap.paths import cache_folder, check_disk_space, human_bytes, require_writable
 from neuronmap.progress import Progress, default
 
@@ -86,15 +89,15 @@ def harvest(
     root: str | Path | None = None,
     dtype: StoreDtype = "auto",
     mask: MaskConfig | None = None,
-    batch_tokens: int = 2048,
+    batch_tokens: int | None = None,
     shard_rows: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, ActivationStore]:
     """Store the activations of many hook points in one pass over the text.
 
     A complete store made from the same inputs is reused, after its digests were checked once; an interrupted one
-    (Ctrl-C, SIGTERM, SIGKILL, full disk) continues where it stopped and ends with the same bytes. Two processes that
-    want the same store do not work twice: the second waits for the first.
+    (Ctrl-C, SIGTERM, SIGKILL, full disk) continues where it stopped, in forward passes of the size it was begun with, and
+    ends with the same bytes. Two processes that want the same store do not work twice: the second waits for the first.
 
     Args:
         model: the language model; it runs only as far as the deepest hook.
@@ -104,7 +107,8 @@ def harvest(
         dtype: how values are stored. ``auto``: as computed for bfloat16 and float16 models; for float32 models
             float16 if the sampled values stay below 2^15 and round no worse than in bfloat16, else bfloat16.
         mask: positions to drop; default :class:`MaskConfig`.
-        batch_tokens: tokens per forward pass.
+        batch_tokens: tokens per forward pass. Left out: what an interrupted store was begun with, else what
+            ``neuronmap doctor --tune`` measured, else 2,048. It decides the last bits of activations, not which rows there are.
         shard_rows: rows in one shard file; default about 256 MiB.
         progress: where notes and the bar go.
 
@@ -209,24 +213,31 @@ class _Pass:
         jobs: list[_Job],
         root: Path,
         mask: MaskConfig,
-        batch_tokens: int,
+        batch_tokens: int | None,
         progress: Progress,
     ) -> None:
         self._model, self._tokens, self._jobs, self._root = model, tokens, jobs, root
         self._mask, self._progress = mask, progress
-        self._batch = contexts_per_batch(tokens, batch_tokens)
+        self._batch = contexts_per_batch(tokens, batch_tokens_for(model.device, batch_tokens))
+        self._batch_is_asked = batch_tokens is not None
         self._writers: dict[str, StoreWriter] = {}
         self._thresholds: dict[str, float | None] = {}
+        self._captured: Captured = {}
 
     def run(self, dtype: StoreDtype, shard_rows: int | None) -> None:
         """Resume or start every store, fill them all, finish them."""
         self._continue_unfinished()
         if not self._jobs:
             return
+        self._settle_batch()
         missing = [job for job in self._jobs if job.hook.name not in self._writers]
         if missing:
             hooks = [job.hook for job in missing]
-            calibrations = calibrate(self._model, self._tokens, hooks, self._mask, self._progress)
+            same = self._batch == contexts_per_batch(self._tokens, CALIBRATION_BATCH_TOKENS)
+            keep = (
+                self._captured if same else None
+            )  # in other batches the last bits may differ, so the model runs again
+            calibrations = calibrate(self._model, self._tokens, hooks, self._mask, self._progress, keep)
             for job in missing:
                 self._start(job, calibrations[job.hook.name], dtype, shard_rows)
         for name, writer in self._writers.items():
@@ -259,6 +270,24 @@ class _Pass:
                 )
         self._jobs = [job for job in self._jobs if not job.is_complete()]
 
+    def _settle_batch(self) -> None:
+        """Go on with the batches of what was begun: a product of another size may round the last bits differently.
+
+        A size that was asked for goes before that (a smaller one, because memory ran out), and so does the first store's where
+        several were begun with different ones; both are said.
+        """
+        if self._writers and not self._batch_is_asked:
+            self._batch = int(next(iter(self._writers.values())).journal.get("batch_contexts", self._batch))
+        now = {"batch_contexts": self._batch, "attention": self._model.attention}
+        for name, writer in self._writers.items():
+            for what, value in now.items():
+                begun = writer.journal.get(what, value)
+                if begun != value:
+                    self._progress.note(
+                        f"Not bit for bit: {name} was begun with {what} {begun} and goes on with {value}."
+                    )
+            writer.journal.update(now)
+
     def _start(self, job: _Job, calibration: Calibration, dtype: StoreDtype, shard_rows: int | None) -> None:
         chosen, why = _choose_dtype(dtype, self._model.dtype, calibration)
         if dtype == "auto":
@@ -282,6 +311,8 @@ class _Pass:
             "mask": self._mask.to_dict(),
             "dtype": chosen,
             "dtype_rule": why,
+            "batch_contexts": self._batch,
+            "attention": self._model.attention,
             "width": job.hook.width,
             "index_columns": list(INDEX_COLUMNS),
             "shard_rows": shard_rows or max(1024, SHARD_BYTES // row_bytes // 1024 * 1024),
@@ -308,7 +339,7 @@ class _Pass:
         """Walk over the contexts in batches of a fixed grid, every store taking part from where it stands."""
         model, tokens, writers = self._model, self._tokens, self._writers
         hooks = [job.hook for job in self._jobs]
-        extractor = RowExtractor(model, tokens, hooks, self._mask, self._batch)
+        extractor = RowExtractor(model, tokens, hooks, self._mask, self._batch, self._captured)
         staging = _Staging(max(hook.width for hook in hooks) * self._batch * tokens.context_length)
         start, end = min((writer.contexts_done for writer in writers.values()), default=0), tokens.num_contexts
         title = f"Harvesting {len(hooks)} hook point(s)"

@@ -42,6 +42,8 @@ class ShuffledBatches:
         dtype: of the batches.
         scale: values are multiplied by it on the way (the input scale of training), saving a pass.
         prefetch: read ahead in a thread. A stream whose model runs on a CPU does not: both would want the same cores.
+        once: the rows are to be used once: a stream on an accelerator then takes smaller buckets, so that training and model overlap
+            from early on.
 
     Attributes:
         waited_seconds: time that :func:`next` has taken so far: how long the caller waited for rows to be read or computed.
@@ -68,6 +70,7 @@ class ShuffledBatches:
         dtype: torch.dtype = torch.float32,
         scale: float = 1.0,
         prefetch: bool = True,
+        once: bool = False,
     ) -> None:
         if batch_rows < 1:
             raise ConfigError(f"batch_rows = {batch_rows}: a batch needs at least 1 row.")
@@ -76,7 +79,7 @@ class ShuffledBatches:
             raise InputError("The source has no rows to make batches from.")
         self._batch_rows, self._dtype, self._scale, self._asked_bucket = batch_rows, dtype, scale, bucket_rows
         self._threaded = prefetch and self._blocks.in_background
-        self._plan = make_plan(self._blocks, bucket_rows, seed, threaded=self._threaded)
+        self._plan = make_plan(self._blocks, bucket_rows, seed, threaded=self._threaded, once=once)
         self._position = Position()
         self._feed: _DirectFeed | _ThreadFeed | None = None
         self._stopper: Any = None

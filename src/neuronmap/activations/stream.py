@@ -14,11 +14,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from neuronmap.activations.extract import Calibration, RowExtractor, calibrate, check_fit, contexts_per_batch
+from neuronmap.activations.extract import (
+    CALIBRATION_BATCH_TOKENS,
+    Calibration,
+    Captured,
+    RowExtractor,
+    calibrate,
+    check_fit,
+    contexts_per_batch,
+)
 from neuronmap.activations.harvest import store_key
 from neuronmap.activations.mask import MaskConfig, count_candidates, nothing_left
 from neuronmap.activations.rows import RowStatistics, statistics_of
 from neuronmap.hashing import digest_json
+from neuronmap.models.tuned import batch_tokens_for
 from neuronmap.progress import Progress, default
 
 if TYPE_CHECKING:
@@ -41,7 +50,7 @@ class ActivationStream:
         tokens: packed contexts.
         hook: a hook point of this model.
         mask: positions to drop; default :class:`MaskConfig`.
-        batch_tokens: tokens per forward pass.
+        batch_tokens: tokens per forward pass; as measured by ``neuronmap doctor --tune``, else 2,048, when None.
         progress: where notes go.
 
     Raises:
@@ -56,23 +65,24 @@ class ActivationStream:
         hook: HookPoint,
         *,
         mask: MaskConfig | None = None,
-        batch_tokens: int = 2048,
+        batch_tokens: int | None = None,
         progress: Progress | None = None,
     ) -> None:
         check_fit(model, tokens, [hook])
         self._model, self._tokens, self._hook = model, tokens, hook
         self._mask = mask or MaskConfig()
         self._progress = progress or default()
-        self.block_units = contexts_per_batch(tokens, batch_tokens)
+        self.block_units = contexts_per_batch(tokens, batch_tokens_for(model.device, batch_tokens))
         self.num_rows, dropped = count_candidates(tokens, self._mask)
         if not self.num_rows:
             raise nothing_left(tokens, dropped)
         self._extractor: RowExtractor | None = None
+        self._captured: Captured = {}
 
     @property
     def in_background(self) -> bool:
         """Whether the model runs in a thread of its own, ahead of the training: on an accelerator, which works while Python
-        waits. On a CPU both would want the same cores, and two thread pools that fight for them lose more than overlapping wins.
+        waits. On a CPU model and training each fill all cores, so they take turns (docs/experiments.md).
         The model can be used elsewhere meanwhile: forward passes take turns (``LanguageModel.running``)."""
         return self._model.device.type != "cpu"
 
@@ -108,27 +118,33 @@ class ActivationStream:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of model, tokens, hook and mask."""
-        key = store_key(self._model, self._tokens, self._hook, mask=self._mask)
-        return digest_json({"stream": key, "block_contexts": self.block_units})
+        """Digest of model, tokens, hook and mask. How many contexts go through the model at once is not in it: a shuffle's
+        state keeps that, so that it can be restored after the measured settings have changed."""
+        return digest_json({"stream": store_key(self._model, self._tokens, self._hook, mask=self._mask)})
 
     @cached_property
     def calibration(self) -> Calibration:
         """Outlier threshold and value range, from the first contexts (as in a store)."""
-        return calibrate(self._model, self._tokens, [self._hook], self._mask, self._progress)[self._hook.name]
+        found = calibrate(self._model, self._tokens, [self._hook], self._mask, self._progress, self._captured)
+        return found[self._hook.name]
 
     @cached_property
     def statistics(self) -> RowStatistics:
-        """Mean, variance and mean square norm of the first 65,536 rows (all, if there are fewer)."""
+        """Mean, variance and mean square norm of the first 65,536 rows (all, if there are fewer).
+
+        In batches of a fixed size: the input scale of a run follows from them, and it may not depend on measured settings.
+        """
         pieces, rows, start = [], 0, 0
-        buffer_NW = torch.empty(self.block_units * self.rows_per_unit, self.width, dtype=self.dtype)
+        batch = contexts_per_batch(self._tokens, CALIBRATION_BATCH_TOKENS)
+        buffer_NW = torch.empty(batch * self.rows_per_unit, self.width, dtype=self.dtype)
         with self._progress.task("Measuring activations", min(STATISTICS_ROWS, self.num_rows), "rows") as task:
             while start < self.num_units and rows < STATISTICS_ROWS:
-                stop = min(start + self.block_units, self.num_units)
+                stop = min(start + batch, self.num_units)
                 count = self.read_block(start, stop, buffer_NW)
                 pieces.append(statistics_of([buffer_NW[:count]], self.width))
                 task.advance(count)
                 rows, start = rows + count, stop
+        self._captured.clear()
         total = RowStatistics.empty(self.width)
         for piece in pieces:
             total = total.merge(piece)
@@ -143,9 +159,11 @@ class ActivationStream:
         Raises:
             InputError: if the model gives NaN or infinity.
         """
-        if self._extractor is None:
-            self._extractor = RowExtractor(self._model, self._tokens, [self._hook], self._mask, self.block_units)
         thresholds = {self._hook.name: self.calibration.outlier_threshold}
+        if self._extractor is None or self._extractor.batch_contexts < stop - start:
+            largest = max(self.block_units, stop - start)
+            known = self._captured
+            self._extractor = RowExtractor(self._model, self._tokens, [self._hook], self._mask, largest, known)
         count = 0
         for _, extracted in self._extractor.extract(start, stop, [self._hook], thresholds):
             count = extracted.rows_NW.shape[0]

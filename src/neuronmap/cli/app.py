@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from neuronmap.cli import corpora, demo, doctor, models, sae
+from neuronmap.cli.allocator import keep_freed_memory
 from neuronmap.cli.output import command_output
 from neuronmap.errors import ConfigError
 
@@ -64,5 +65,6 @@ def root(
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script: the process is ours, so its memory settings are too."""
+    keep_freed_memory()
     app()

@@ -128,6 +128,73 @@ class CorporaDocument(_Document):
     corpora: list[CorpusRecord]
 
 
+class MeasuredSettings(_Document):
+    """What ``neuronmap doctor --tune`` found fastest on one kind of device."""
+
+    machine: str
+    """Processor or GPU, usable cores, instruction set and torch that it counts for."""
+    model: str
+    """Model it was measured with."""
+    measured: str
+    """ISO date."""
+    default_threads: int
+    """torch's own choice of CPU threads."""
+    threads: int
+    """CPU threads."""
+    batch_tokens: int
+    """Tokens a forward pass."""
+    attention: Literal["sdpa", "eager"]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    """Number format that models run in."""
+    tokens_per_second: float
+    """With all of these."""
+    speedup: float
+    """Over the settings without tuning."""
+    rounding: float
+    """Median over tokens of the squared error that the number format causes, relative to the activation's energy."""
+
+
+class TrialRecord(_Document):
+    """One setting that was tried."""
+
+    setting: Literal["threads", "batch_tokens", "attention", "dtype"]
+    value: str
+    tokens_per_second: float
+    """Median; 0 if it does not run here."""
+    ratio: float
+    """To the best settings before it, measured in turn with them."""
+    chosen: bool
+    note: str
+    """Why it was not chosen; empty if it was."""
+
+
+class TuneDocument(_Document):
+    """``neuronmap doctor --tune``."""
+
+    schema_name: Literal["neuronmap/doctor.tune/1"] = Field(alias="schema")
+    device: str
+    """Kind of device that the settings are for: cpu, cuda or mps."""
+    settings: MeasuredSettings
+    trials: list[TrialRecord]
+    changes: list[str]
+    """Settings that are other than before."""
+    file: str
+    """Where the settings are kept."""
+
+
+class SettingsState(_Document):
+    """Measured settings, and whether they are used."""
+
+    device: str
+    """Kind of device that models run on here."""
+    state: str
+    """In words: measured, not measured, measured elsewhere (then ignored), or cannot be read."""
+    settings: MeasuredSettings | None
+    """Null when none are in use."""
+    file: str
+    """Where they are kept."""
+
+
 class DoctorDocument(_Document):
     """``neuronmap doctor``."""
 
@@ -135,6 +202,10 @@ class DoctorDocument(_Document):
     versions: dict[str, str]
     devices: list[dict[str, str]]
     samples: list[dict[str, Any]]
+    measured: SettingsState
+    """Measured settings for language models."""
+    memory: str
+    """Whether freed memory is kept for reuse in this process."""
     folders: list[dict[str, str]]
     problems: list[str]
     """What to mend; empty when all is well."""
@@ -162,6 +233,7 @@ DOCUMENTS: dict[str, type[_Document]] = {
     "models hooks": HooksDocument,
     "corpora list": CorporaDocument,
     "doctor": DoctorDocument,
+    "doctor --tune": TuneDocument,
     "error": ErrorDocument,
 }
 """By command, without the leading ``neuronmap``."""

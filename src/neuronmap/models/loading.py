@@ -56,6 +56,7 @@ def load_model(
     revision: str | None = None,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
+    measured_settings: bool = True,
     progress: Progress | None = None,
 ) -> LanguageModel:
     """Load a language model. Nothing in a model is run as code, and no pickle is opened.
@@ -66,6 +67,8 @@ def load_model(
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: as measured by ``neuronmap doctor --tune``, else
             float32 on a CPU, as stored elsewhere.
         device: ``cpu``, ``cuda``, ``cuda:N``, ``mps``, or ``auto``: CUDA, else Apple GPU, else CPU.
+        measured_settings: use what ``neuronmap doctor --tune`` found: precision (where ``dtype`` is ``auto``), attention, and
+            CPU threads (where neither the program nor OMP_NUM_THREADS chose them).
         progress: where to say what is done; the terminal when None.
 
     Raises:
@@ -84,12 +87,13 @@ def load_model(
     """
     progress = progress or progress_module.default()
     target, why_device = choose_device(device)
-    choose_dtype(dtype, target, None)  # a wrong value is refused before anything is fetched
+    tuned = tuned_for(target) if measured_settings else None
+    choose_dtype(dtype, target, None, tuned)  # a wrong value is refused before anything is fetched
     located = _locate(source, revision, weights=True, progress=progress)
     config = _read_config(located)
     auto_class = _auto_class(config, located)
     stored = read_stored_weights(located.folder)
-    chosen, why_dtype = choose_dtype(dtype, target, stored.dtype)
+    chosen, why_dtype = choose_dtype(dtype, target, stored.dtype, tuned)
     reasons = "; ".join(reason for reason in (why_device, why_dtype) if reason)
     needed = stored.parameters * chosen.itemsize
     progress.note(
@@ -97,7 +101,6 @@ def load_model(
         f"{str(chosen).removeprefix('torch.')} on {target}" + (f" ({reasons})" if reasons else "")
     )
     check_memory(target, needed, f"Model '{located.name}'")
-    tuned = tuned_for(target)
     if tuned is not None and tuned.set_threads():
         progress.note(f"Using {tuned.threads} CPU threads, measured fastest here on {tuned.measured}.")
     # Only "eager" is said: every model has it, while a model without "sdpa" would refuse that word.

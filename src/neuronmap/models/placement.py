@@ -9,7 +9,7 @@ import psutil
 import torch
 
 from neuronmap.errors import ConfigError, MemoryExhaustedError
-from neuronmap.models.tuned import tuned_for
+from neuronmap.models.tuned import Tuned
 from neuronmap.paths import human_bytes
 
 __all__ = ["check_memory", "choose_device", "choose_dtype", "memory_errors"]
@@ -50,10 +50,12 @@ def choose_device(device: str | torch.device) -> tuple[torch.device, str]:
     return torch.device(device), ""
 
 
-def choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: torch.dtype | None) -> tuple[torch.dtype, str]:
+def choose_dtype(
+    dtype: str | torch.dtype, device: torch.device, stored: torch.dtype | None, tuned: Tuned | None = None
+) -> tuple[torch.dtype, str]:
     """The precision to use, and why.
 
-    ``auto`` is what ``neuronmap doctor --tune`` measured on this machine. Without that it is float32 on a CPU (bfloat16
+    ``auto`` is what was measured on this machine. Without that it is float32 on a CPU (bfloat16
     is 3.5 to 6.7 times slower on CPUs without native support, 3 times faster with it), and the precision the weights
     are stored in elsewhere. Weights stored in half precision keep it on a GPU, whatever was measured.
 
@@ -61,16 +63,15 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: torch.d
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``, or the torch dtype.
         device: where the model will run.
         stored: precision of the stored weights, None if unknown.
+        tuned: what ``neuronmap doctor --tune`` measured for the device, if it did.
 
     Raises:
         ConfigError: for any other value.
-        DamagedError: if the measured settings cannot be read.
     """
     name = str(dtype).removeprefix("torch.")
     if name == "auto":
         half = stored in (torch.bfloat16, torch.float16) and device.type != "cpu"
-        tuned = None if half else tuned_for(device)
-        if tuned is not None and tuned.dtype in _DTYPES:
+        if tuned is not None and not half:
             return _DTYPES[tuned.dtype], f"measured fastest here on {tuned.measured}"
         if device.type == "cpu":
             return torch.float32, "the safe choice on a CPU; `neuronmap doctor --tune` measures the others"

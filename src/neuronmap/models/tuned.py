@@ -2,6 +2,7 @@
 
 ``neuronmap doctor --tune`` measures them (``tuning.py``) and writes ``<home>/tuned.json``, one record for each kind
 of device. A record counts only on the machine and torch it was measured with, and only where the user set nothing.
+Precision is part of a store's key; the others decide the last bits of activations and are noted where they do.
 """
 
 from __future__ import annotations
@@ -19,13 +20,24 @@ import torch
 from neuronmap.errors import DamagedError
 from neuronmap.paths import home, read_json, require_writable, write_json
 
-__all__ = ["DEFAULT_BATCH_TOKENS", "Tuned", "batch_tokens_for", "machine_name", "tuned_for", "tuned_path"]
+__all__ = [
+    "DEFAULT_BATCH_TOKENS",
+    "THREAD_VARIABLES",
+    "Tuned",
+    "batch_tokens_for",
+    "machine_name",
+    "tuned_for",
+    "tuned_path",
+]
 
 DEFAULT_BATCH_TOKENS = 2048
 """Tokens per forward pass where nothing was measured: below 1,024 a CPU loses speed, above 4,096 it runs out of cache."""
 
 _FORMAT = 1
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_AGAIN = "Measure again with `neuronmap doctor --tune`, or delete the file."
+_WORDS = {"attention": ("sdpa", "eager"), "dtype": ("float32", "bfloat16", "float16")}
+_COUNTS = ("default_threads", "threads", "batch_tokens")
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ class Tuned:
         default_threads: torch's own choice of CPU threads then.
         threads: the fastest number of CPU threads.
         batch_tokens: tokens per forward pass.
-        attention: ``sdpa`` or ``eager``.
+        attention: ``eager`` where it was faster, else ``sdpa``: each model's own choice, which is eager if it has no other.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         tokens_per_second: of the chosen settings together.
         speedup: that, over the speed of the settings without tuning.
@@ -65,15 +77,15 @@ class Tuned:
         Raises:
             DamagedError: if a field is missing, unknown or of another type.
         """
-        kinds = {"str": str, "int": int, "float": (int, float)}
-        wrong = [
-            field.name for field in fields(cls) if not isinstance(values.get(field.name), kinds[str(field.type)])
-        ]
+        kinds: dict[str, Any] = {"str": str, "int": int, "float": (int, float)}
+        wrong = [field.name for field in fields(cls) if not isinstance(values.get(field.name), kinds[str(field.type)])]
         wrong += sorted(set(values) - {field.name for field in fields(cls)})
+        wrong += [name for name, allowed in _WORDS.items() if values.get(name) not in allowed]
+        wrong += [name for name in _COUNTS if isinstance(count := values.get(name), int) and count < 1]
         if wrong:
             raise DamagedError(
-                f"{tuned_path()} does not hold the expected settings (differs in: {', '.join(wrong)}).",
-                hint="Measure again: neuronmap doctor --tune",
+                f"{tuned_path()} does not hold settings as they are written (at fault: {', '.join(dict.fromkeys(wrong))}).",
+                hint=_AGAIN,
             )
         return cls(**values)
 
@@ -93,7 +105,7 @@ class Tuned:
 
     def set_threads(self) -> bool:
         """Use the measured number of threads, unless the user or the program chose one; True if it was changed."""
-        chosen = any(os.environ.get(name) for name in _THREAD_VARIABLES)
+        chosen = any(os.environ.get(name) for name in THREAD_VARIABLES)
         if chosen or torch.get_num_threads() != self.default_threads or self.threads == self.default_threads:
             return False
         torch.set_num_threads(self.threads)
@@ -107,12 +119,16 @@ def tuned_path() -> Path:
 
 def machine_name(device: torch.device) -> str:
     """What settings are bound to: processor or GPU, usable cores, instruction set, torch."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if device.type == "cuda":
         what = torch.cuda.get_device_name(device)
     else:
-        what = f"{_processor()}, {cores} cores, {torch.backends.cpu.get_cpu_capability()}"
+        what = f"{_processor()}, {usable_cores()} cores, {torch.backends.cpu.get_cpu_capability()}"
     return f"{what}, torch {torch.__version__}"
+
+
+def usable_cores() -> int:
+    """Logical cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:
@@ -129,10 +145,12 @@ def _processor() -> str:
 def _records() -> dict[str, dict[str, Any]]:
     try:
         stored = read_json(tuned_path())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except DamagedError as error:
+        raise DamagedError(error.message, hint=_AGAIN) from None
     if not isinstance(stored, dict) or not isinstance(stored.get("devices"), dict) or stored.get("format") != _FORMAT:
-        raise DamagedError(f"{tuned_path()} is not a settings file.", hint="Measure again: neuronmap doctor --tune")
+        raise DamagedError(f"{tuned_path()} is not a file of measured settings.", hint=_AGAIN)
     devices: dict[str, dict[str, Any]] = stored["devices"]
     return devices
 
@@ -150,6 +168,8 @@ def tuned_for(device: torch.device, *, elsewhere: bool = False) -> Tuned | None:
     record = _records().get(device.type)
     if record is None:
         return None
+    if not isinstance(record, dict):
+        raise DamagedError(f"{tuned_path()} is not a file of measured settings.", hint=_AGAIN)
     tuned = Tuned.from_dict(record)
     return tuned if elsewhere or tuned.machine == machine_name(device) else None
 

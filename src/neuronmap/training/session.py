@@ -31,7 +31,8 @@ __all__ = ["Session", "measure_heldout"]
 _EXPLODED = 1e3
 """A reconstruction error of a thousand times the input's energy (which is 1) is divergence, not learning."""
 
-_WORTH_TELLING = 0.05
+WORTH_TELLING = 0.05
+"""Share of the time spent waiting for rows from which on a run says so."""
 
 _WATCH_EVERY = 16
 """Steps between looks at figures that live on a GPU: each look waits for the GPU. On a CPU every step looks."""
@@ -131,7 +132,7 @@ class Session:
     def waiting(self) -> str | None:
         """What to tell of the time that steps waited for their rows; None when it was under a twentieth."""
         share = self.waited / max(self.seconds, 1e-9)
-        if share < _WORTH_TELLING:
+        if share < WORTH_TELLING:
             return None
         if isinstance(self.data.rows, ActivationStream):
             return (

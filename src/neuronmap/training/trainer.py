@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from neuronmap import progress as progress_module
-from neuronmap.activations import ShuffledBatches
+from neuronmap.activations import ActivationStream, ShuffledBatches
 from neuronmap.errors import (
     ConfigError,
     InputError,
@@ -39,7 +39,7 @@ from neuronmap.training.loggers import Logger, make_loggers
 from neuronmap.training.plan import make_plan
 from neuronmap.training.result import TrainingResult
 from neuronmap.training.run import TrainingRun
-from neuronmap.training.session import Session, measure_heldout
+from neuronmap.training.session import WORTH_TELLING, Session, measure_heldout
 
 __all__ = ["SAETrainer"]
 
@@ -176,13 +176,18 @@ class SAETrainer:
             source = run.source
         trainer = cls(run.config(), progress=progress, loggers=loggers, run_folder=run.folder)
         all_loggers = trainer._all_loggers()
-        return trainer._run(run, trainer._prepare(source, heldout, model), None, all_loggers)
+        data = trainer._prepare(source, heldout, model, record.get("model_dtype"))
+        return trainer._run(run, data, None, all_loggers)
 
     # --- the parts of a run --------------------------------------------------------------------------------------
 
-    def _prepare(self, source: Any, heldout: Any, model: Any) -> TrainingData:
+    def _prepare(self, source: Any, heldout: Any, model: Any, begun_in: str | None = None) -> TrainingData:
+        """The run's data; ``begun_in`` is the precision that ``model_dtype = "auto"`` meant when the run was started."""
+        config = self.config
+        if begun_in in ("float32", "float16", "bfloat16") and config.model_dtype == "auto":
+            config = config.updated(model_dtype=begun_in)
         try:
-            return prepare(self.config, source, heldout=heldout, model=model, progress=self.progress)
+            return prepare(config, source, heldout=heldout, model=model, progress=self.progress)
         except KeyboardInterrupt:
             raise Interrupted(
                 "Stopped while preparing data; finished shards are kept.",
@@ -223,12 +228,15 @@ class SAETrainer:
             raise InputError("All activations are zero: there is nothing to learn.")
         scale = 1.0 / math.sqrt(statistics.mean_square_norm)
         device = _device(config, data)
-        batches = ShuffledBatches(data.rows, config.batch_rows, seed=config.seed, scale=scale)
+        once = config.num_epochs <= 1
+        batches = ShuffledBatches(data.rows, config.batch_rows, seed=config.seed, scale=scale, once=once)
         try:
             row_bytes = data.width * data.rows.dtype.itemsize
             plan = make_plan(config, data.num_rows, data.width, device, batches.bucket_rows * row_bytes)
             for line in plan.lines(config):
                 self.progress.note(line)
+            if isinstance(data.rows, ActivationStream):
+                self.progress.note(f"      {_streaming(data.rows, batches.bucket_rows)}")
             sae = get_architecture(config.resolved_architecture)(
                 data.width, plan.d_sae, config.sae_options(data.width), device=device
             )
@@ -256,7 +264,7 @@ class SAETrainer:
         history.rewind(session.step)
         for logger in loggers:
             logger.start(self.config.to_dict(), run.folder)
-        run.set("training", steps=plan.steps, rows=plan.rows)
+        run.set("training", steps=plan.steps, rows=plan.rows, model_dtype=(session.data.model or {}).get("dtype"))
         if session.step == 0:
             session.save()  # a run killed before its first interval still resumes
         with StopSignals() as stop, self._bar(session) as bar:
@@ -361,6 +369,14 @@ def _device(config: SAEConfig, data: TrainingData) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def _streaming(stream: ActivationStream, bucket_rows: int) -> str:
+    """What a streamed run has to wait for, before it seems to hang."""
+    if bucket_rows >= stream.num_rows:
+        return f"streaming: the model computes all {stream.num_rows:,} activations before the first step; they stay in memory."
+    how = "while training uses one such lot, the model computes the next" if stream.in_background else "they take turns"
+    return f"streaming: the model computes {bucket_rows:,} activations before the first step; {how}."
+
+
 def _start_from(sae: SparseAutoencoder, other: SparseAutoencoder, scale: float) -> None:
     """Copy another SAE's weights, brought to the scale of this run's inputs."""
     differs = [
@@ -395,6 +411,8 @@ def _shown(row: dict[str, float]) -> dict[str, str]:
     shown = {"loss": f"{row['loss']:.4f}", "L0": f"{row['l0']:.1f}", "dead": f"{row['dead']:.0f}"}
     if "explained_variance" in row:
         shown = {"EV": f"{row['explained_variance']:.3f}", **shown}
+    if row["waiting_share"] >= WORTH_TELLING:
+        shown["waiting"] = f"{row['waiting_share']:.0%}"
     if "heldout_explained_variance" in row:
         shown["held-out EV"] = f"{row['heldout_explained_variance']:.3f}"
     return shown

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 from test_harvest import folder_bytes
-from token_sets import Notes, PlainTokens
+from token_sets import Notes, PlainTokens, tuned_with
 
 from neuronmap.activations import ActivationStore, harvest, list_stores, writer
 from neuronmap.errors import DamagedError, DiskSpaceError
@@ -148,6 +149,74 @@ def test_no_room_even_for_the_journal_is_the_same_error(
         run(model, tokens, tmp_path / "full")
     monkeypatch.setattr(writer, "write_json", real)
     assert all_bytes(run(model, tokens, tmp_path / "full")) == expected
+
+
+@contextmanager
+def contexts_a_pass() -> Iterator[list[int]]:
+    """How many contexts each forward pass took."""
+    seen: list[int] = []
+
+    def watched(model: LanguageModel, ids_BT: Any, *args: Any, **rest: Any) -> Any:
+        seen.append(len(ids_BT))
+        return capture(model, ids_BT, *args, **rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("neuronmap.activations.extract.capture", watched)
+        yield seen
+
+
+def test_a_harvest_goes_on_in_passes_of_the_size_it_was_begun_with(
+    model: LanguageModel, tokens: PlainTokens, tmp_path: Path, expected: Any
+) -> None:
+    """Also after the measured settings changed: another size could round the last bits differently."""
+    root, hooks = tmp_path / "stopped", [resolve_hook(model, 0, "mlp"), resolve_hook(model, 1)]
+    with ctrl_c_after(4):
+        run(model, tokens, root)
+    tuned_with(batch_tokens=80)
+    notes = Notes()
+    with contexts_a_pass() as seen:
+        stores = harvest(model, tokens, hooks, root=root, shard_rows=41, progress=notes)
+    assert seen == [2] * 8 + [1]
+    assert all_bytes(stores) == expected
+    assert "Not bit for bit" not in notes.text
+
+
+def test_a_size_that_is_asked_for_goes_before_the_one_it_was_begun_with(
+    model: LanguageModel, tokens: PlainTokens, tmp_path: Path
+) -> None:
+    """As after running out of memory; the store holds the same rows."""
+    root, hook = tmp_path / "stopped", resolve_hook(model, 1)
+    with ctrl_c_after(3):
+        harvest(model, tokens, [hook], root=root, batch_tokens=64, dtype="float32")
+    notes = Notes()
+    with contexts_a_pass() as seen:
+        store = harvest(model, tokens, [hook], root=root, batch_tokens=16, dtype="float32", progress=notes)[hook.name]
+    assert seen == [1] * 15
+    assert "was begun with batch_contexts 4 and goes on with 1" in notes.text
+    assert store.manifest["batch_contexts"] == 1
+    whole = harvest(model, tokens, [hook], root=tmp_path / "whole", dtype="float32")[hook.name]
+    torch.testing.assert_close(store.read(0, store.num_rows), whole.read(0, whole.num_rows), rtol=1e-5, atol=1e-5)
+
+
+def test_measured_tokens_a_pass_are_used(model: LanguageModel, tokens: PlainTokens, tmp_path: Path) -> None:
+    tuned_with(batch_tokens=80)
+    with contexts_a_pass() as seen:
+        store = harvest(model, tokens, [resolve_hook(model, 1)], root=tmp_path)["model.layers.1:out"]
+    assert seen == [23, 5, 5, 5, 5, 3]  # calibration has a size of its own
+    assert store.manifest["batch_contexts"] == 5
+
+
+def test_what_calibration_has_seen_is_not_computed_again(
+    model: LanguageModel, tokens: PlainTokens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks = [resolve_hook(model, 0, "mlp"), resolve_hook(model, 1)]
+    with contexts_a_pass() as seen:
+        once = harvest(model, tokens, hooks, root=tmp_path / "once")
+    monkeypatch.setattr("neuronmap.activations.extract._KEPT_BYTES", 0)
+    with contexts_a_pass() as seen_without:
+        twice = harvest(model, tokens, hooks, root=tmp_path / "twice")
+    assert (seen, seen_without) == ([23], [23, 23])
+    assert all_bytes(once) == all_bytes(twice)
 
 
 HARVEST_AND_KILL = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,15 @@ class Notes(SilentProgress):
     @property
     def text(self) -> str:
         return "\n".join(self.lines)
+
+
+def tuned_with(**changes: Any) -> None:
+    """Settings as ``neuronmap doctor --tune`` would have left them."""
+    from neuronmap.models.tuned import Tuned, machine_name
+
+    device, threads = torch.device("cpu"), torch.get_num_threads()
+    usual = Tuned(machine_name(device), "tiny", "2030-01-02", threads, threads, 2048, "sdpa", "float32", 1.0, 1.0, 0.0)
+    replace(usual, **changes).save(device)
 
 
 def tiny_model() -> Any:

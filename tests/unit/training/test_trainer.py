@@ -27,6 +27,7 @@ from neuronmap.errors import (
     MismatchError,
     TrainingDivergedError,
 )
+from neuronmap.models.tuned import Tuned, machine_name
 from neuronmap.progress import SilentProgress
 from neuronmap.training import TrainingRun, checkpoint
 
@@ -144,6 +145,27 @@ def test_a_streamed_run_resumes_in_the_middle_of_the_text(tiny_gpt2):
         train(config, texts, model=tiny_gpt2, trainer={"loggers": [StopAfter(17, signal.SIGINT)]})
     folder = Path(str(stopped.value.hint).split()[-1])
     assert_same(SAETrainer.resume(folder, texts, model=tiny_gpt2, progress=SilentProgress()), whole)
+
+
+def test_a_run_resumes_in_the_precision_it_was_begun_in_whatever_is_measured_since(tiny_gpt2, tmp_path):
+    """``neuronmap doctor --tune`` between the two halves changes what ``model_dtype = "auto"`` and ``stream`` mean."""
+    tiny_gpt2.module.save_pretrained(tmp_path / "model")
+    tiny_gpt2.tokenizer.save_pretrained(tmp_path / "model")
+    texts = [f"Speech {i}. The river froze in winter. " * (6 + i % 5) for i in range(60)]
+    config = SAEConfig(
+        model_name=str(tmp_path / "model"), layer=2, architecture="topk", k=4, hidden_dim=64, context_length=32, batch_size=4,
+        num_epochs=4, stream=True,
+    )  # fmt: skip
+    whole = train(config, texts)
+    with pytest.raises(Interrupted) as stopped:
+        train(config, texts, trainer={"loggers": [StopAfter(7, signal.SIGINT)]})
+    cpu, threads = torch.device("cpu"), torch.get_num_threads()
+    Tuned(machine_name(cpu), "x", "2030-01-02", threads, threads, 64, "sdpa", "bfloat16", 1.0, 1.0, 0.0).save(cpu)
+    folder = Path(str(stopped.value.hint).split()[-1])
+    resumed = SAETrainer.resume(folder, texts, progress=SilentProgress())
+    assert_same(resumed, whole)
+    assert resumed.config.model_dtype == "auto"
+    assert train(config, texts).data.language_model.dtype == torch.bfloat16
 
 
 def assert_same(one, other) -> None:

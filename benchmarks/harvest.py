@@ -210,7 +210,11 @@ def markdown(record: dict[str, Any]) -> str:
         *verdicts(record["sample"]),
     ]
     if record["gpt2"]:
-        lines += ["", f"GPT-2 shape ({GPT2['layers']} blocks, {GPT2['width']} wide, random weights), block {LAYER}:", ""]
+        lines += [
+            "",
+            f"GPT-2 shape ({GPT2['layers']} blocks, {GPT2['width']} wide, random weights), block {LAYER}:",
+            "",
+        ]
         lines += rows_of(record["gpt2"], "TransformerLens, stop_at_layer, one name")
     return "\n".join(lines) + "\n"
 

@@ -66,9 +66,7 @@ class Tuned:
             DamagedError: if a field is missing, unknown or of another type.
         """
         kinds = {"str": str, "int": int, "float": (int, float)}
-        wrong = [
-            field.name for field in fields(cls) if not isinstance(values.get(field.name), kinds[str(field.type)])
-        ]
+        wrong = [field.name for field in fields(cls) if not isinstance(values.get(field.name), kinds[str(field.type)])]
         wrong += sorted(set(values) - {field.name for field in fields(cls)})
         if wrong:
             raise DamagedError(

@@ -87,7 +87,9 @@ def tune(model: LanguageModel, progress: Progress) -> tuple[Tuned, list[Trial]]:
                 trial = bench.compare(best, changed, setting, str(value))
                 trials.append(trial)
                 best = changed if trial.chosen else best
-                bar.advance(1, best=f"{best.threads} threads, {best.batch_tokens} tokens, {best.attention}, {best.dtype}")
+                bar.advance(
+                    1, best=f"{best.threads} threads, {best.batch_tokens} tokens, {best.attention}, {best.dtype}"
+                )
         start, end = bench.in_turn(first, best)
         rounding = 0.0 if best.dtype == "float32" else bench.rounding(best.dtype)
     tuned = Tuned(

@@ -70,7 +70,15 @@ def top_of_batch_by_definition(pre_BF: Tensor, count: int) -> Tensor:
 
 
 def assert_well_formed(code: SparseCode) -> None:
-    """Rows ascend, offsets say where they start, and no entry is there twice."""
+    """Rows ascend, offsets say where they start, and no entry is there twice; padding is what it should be."""
+    assert bool((code.row_N.diff() >= 0).all())
+    padding = slice(int(code.offset_R[-1]), None)
+    assert code.padded or code.value_N[padding].numel() == 0
+    assert not bool(code.value_N[padding].any())
+    assert not bool(code.feature_N[padding].any())
+    assert bool((code.row_N[padding] == code.num_rows - 1).all())
+    assert torch.equal(code.fired(), torch.bincount(code.trimmed().feature_N, minlength=code.num_features))
+    code = code.trimmed()
     assert bool((code.row_N.diff() >= 0).all())
     assert torch.equal(code.offset_R.diff(), torch.bincount(code.row_N, minlength=code.num_rows))
     assert int(code.offset_R[0]) == 0
@@ -82,6 +90,10 @@ def assert_encoded(found: Encoded | SparseCode | None, expected_BF: Tensor) -> N
     assert found is not None
     code = found.code if isinstance(found, Encoded) else found
     assert_well_formed(code)
+    smallest = float(expected_BF[expected_BF > 0].min()) if bool((expected_BF > 0).any()) else 0.0
+    assert float(code.smallest()) == smallest
+    assert torch.equal(dense(code), expected_BF)  # with its padding
+    code = code.trimmed()
     assert code.num_entries == int((expected_BF != 0).sum())
     assert torch.equal(dense(code), expected_BF)
 
@@ -244,7 +256,7 @@ def test_no_rows_give_an_empty_code(backend, pieces):
     kernels, cased = backend.make(Workspace()), cast(none, backend.dtype)
     for found in (kernels.encode_top_k(cased, 3), kernels.encode_above(cased, None, 10)):
         assert found is not None
-        assert found.code.num_entries == 0
+        assert found.code.trimmed().num_entries == 0
         assert found.code.offset_R.tolist() == [0]
 
 

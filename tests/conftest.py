@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if find_spec("triton") is not None:
     before = os.environ.get("TRITON_INTERPRET")
     os.environ["TRITON_INTERPRET"] = "1"
-    import triton.experimental.gluon  # a first launch imports it, and it looks at the variable as well
-
-    import neuronmap.saes.kernels.triton.backend
+    for module in ("triton.experimental.gluon", "neuronmap.saes.kernels.triton.backend"):
+        import_module(module)  # the first is imported by the first launch, and looks at the variable as well
 
     if before is None:
         del os.environ["TRITON_INTERPRET"]

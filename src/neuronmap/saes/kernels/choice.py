@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from neuronmap.errors import ConfigError
-from neuronmap.saes.kernels.native.backend import NativeKernels
 from neuronmap.saes.kernels.native import library
+from neuronmap.saes.kernels.native.backend import NativeKernels
 from neuronmap.saes.kernels.native.library import load_engine
 from neuronmap.saes.kernels.portable import DenseKernels, TorchKernels
 from neuronmap.saes.kernels.protocol import Kernels

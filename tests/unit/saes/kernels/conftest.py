@@ -80,22 +80,30 @@ TRITON_DENSE = [triton(True, dtype) for dtype in (torch.float64, torch.float32)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``backend`` runs on all but the dense ones, ``any_backend`` on all, ``native_backend`` on those in C, and ``triton_backend`` on Triton's."""
+    """``backend`` runs on all but the dense ones, ``any_backend`` on all, the others on those of one language."""
     for name, backends in (
         ("backend", TORCH + NATIVE + TRITON),
         ("any_backend", TORCH + DENSE + NATIVE + TRITON + TRITON_DENSE),
         ("native_backend", NATIVE),
         ("triton_backend", TRITON),
     ):
-        if name in metafunc.fixturenames:
+        if name not in metafunc.fixturenames:
+            continue
+        if "pieces" not in metafunc.fixturenames:
             metafunc.parametrize(name, backends, ids=[backend.label for backend in backends])
+            continue
+        # Interpreted kernels are slow: one precision whole, the other in pieces.
+        slow = {("triton-32", "whole"), ("triton-64", "pieces")}
+        pairs = [(b, how) for how in ("whole", "pieces") for b in backends if (b.label, how) not in slow]
+        ids = [f"{how}-{backend.label}" for backend, how in pairs]
+        metafunc.parametrize((name, "pieces"), pairs, ids=ids, indirect=["pieces"])
 
 
-@pytest.fixture(params=["whole", "pieces"])
+@pytest.fixture
 def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test twice: with the encoder's product taken at once, and in blocks of 37 features or chunks of 3 rows.
 
-    Interpreted kernels are slow: theirs are blocks of 37 features and then of as many as make 3072 entries, in tiles of 64 x 256.
+    Triton's are a block of 37 features and then blocks of 3072 entries (8-byte ones), in tiles of 64 x 256.
     """
     if request.param == "pieces":
         monkeypatch.setattr("neuronmap.saes.kernels.native.backend.BLOCK_BYTES", 1)

@@ -271,7 +271,7 @@ class _TopOfBatch:
         self._get, self._rows, self._count, self._like = get, num_rows, count, like
         self._bound_1 = get("triton.bound", (1,), like.dtype).zero_()
         self._state_2 = get("triton.state", (2,), torch.int64)
-        self._histogram_H = get("triton.histogram", (batch.BINS,), torch.int32).zero_()
+        self._histogram_CH = get("triton.histogram", (batch.COPIES, batch.BINS), torch.int32).zero_()
         self._offset_R = torch.zeros(num_rows + 1, dtype=torch.int64, device=like.device)
         self._best = _room(num_rows, count, like)
 
@@ -282,16 +282,15 @@ class _TopOfBatch:
         self._state_2[0].zero_()
         self._state_2[1].fill_(self._count)
         counted = (best_value_N, self._offset_R, value_BW, count_B, self._state_2)
-        tile = list_tile(num_rows, width, rows_each=8)
+        tile = list_tile(num_rows, width)
         for shift, digit in batch.digits(bits):
             batch.tally[tile.grid(num_rows)](
-                *counted, self._histogram_H, num_rows, width, shift, digit, bits, **tile.settings
+                *counted, self._histogram_CH, num_rows, width, shift, digit, bits, batch.COPIES, **tile.settings
             )
-            batch.narrow[1,](self._state_2, self._histogram_H, self._bound_1, shift, bits)
+            batch.narrow[1,](self._state_2, self._histogram_CH, self._bound_1, shift, bits, batch.COPIES)
         above_B, tied_B, room_B = (
             self._get(f"triton.{name}", (num_rows,), torch.int32) for name in ("above", "tied", "room")
         )
-        tile = list_tile(num_rows, width)
         batch.count[tile.grid(num_rows)](*counted, above_B, tied_B, num_rows, width, bits, **tile.settings)
         offset_R, out = torch.empty_like(self._offset_R), _room(num_rows, self._count, self._like)
         batch.rank[1,](above_B, tied_B, self._state_2, room_B, offset_R, num_rows, COLUMNS=FLAT_COLUMNS)

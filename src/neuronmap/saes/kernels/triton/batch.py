@@ -13,9 +13,11 @@ import triton.language as tl
 
 from neuronmap.saes.kernels.triton.lists import append, at_least, pattern
 
-__all__ = ["BINS", "count", "digits", "narrow", "rank", "tally", "write"]
+__all__ = ["BINS", "COPIES", "count", "digits", "narrow", "rank", "tally", "write"]
 
 BINS = 2048
+COPIES = 16
+"""Of the histogram."""
 
 
 def digits(bits: int) -> list[tuple[int, int]]:
@@ -31,25 +33,26 @@ def digits(bits: int) -> list[tuple[int, int]]:
 @triton.jit
 def tally(
     best_value, offset, value, count, state, histogram, rows, width, shift,
-    DIGIT: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    DIGIT: tl.constexpr, BITS: tl.constexpr, COPIES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Count entries by one digit, among those that share all higher digits with the cut; adds to ``histogram`` int32 [H]."""
+    """Count entries by one digit, among those that share all higher digits with the cut.
+
+    Adds to ``histogram`` int32 [COPIES, H]: most entries share a few exponents, and with one copy would all wait for one address.
+    """
     row_R = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     here_R = row_R < rows
     prefix = tl.load(state) >> (shift + DIGIT)
     start_R = tl.load(offset + row_R, mask=here_R, other=0)
     best_count_R = (tl.load(offset + row_R + 1, mask=here_R, other=0) - start_R).to(tl.int32)
     count_R = tl.load(count + row_R, mask=here_R, other=0)
-    bins_H = tl.zeros([2048], tl.int32)
-    bins_H = _bins(bins_H, best_value, start_R, best_count_R, prefix, shift, DIGIT, BITS, ROWS, COLUMNS)
-    bins_H = _bins(bins_H, value, row_R.to(tl.int64) * width, count_R, prefix, shift, DIGIT, BITS, ROWS, COLUMNS)
-    tl.atomic_add(histogram + tl.arange(0, 2048), bins_H, mask=bins_H > 0)
+    bins = histogram + (tl.program_id(0) % COPIES) * 2048
+    _add_digits(bins, best_value, start_R, best_count_R, prefix, shift, DIGIT, BITS, COLUMNS)
+    _add_digits(bins, value, row_R.to(tl.int64) * width, count_R, prefix, shift, DIGIT, BITS, COLUMNS)
 
 
 @triton.jit
-def _bins(
-    bins_H, value, base_R, count_R, prefix, shift,
-    DIGIT: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+def _add_digits(
+    bins, value, base_R, count_R, prefix, shift, DIGIT: tl.constexpr, BITS: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip
     for start in range(0, tl.max(count_R, 0), COLUMNS):
         place_RC = start + tl.arange(0, COLUMNS)[None, :]
@@ -57,19 +60,20 @@ def _bins(
         bits_RC = pattern(tl.load(value + base_R[:, None] + place_RC, mask=inside_RC, other=0.0), BITS).to(tl.int64)
         shares_RC = inside_RC & ((bits_RC >> (shift + DIGIT)) == prefix)
         digit_RC = ((bits_RC >> shift) & ((1 << DIGIT) - 1)).to(tl.int32)
-        flat, wanted = tl.reshape(digit_RC, [ROWS * COLUMNS]), tl.reshape(shares_RC, [ROWS * COLUMNS])
-        bins_H += tl.histogram(flat, 2048, mask=wanted)
-    return bins_H
+        tl.atomic_add(bins + digit_RC, tl.full(digit_RC.shape, 1, tl.int32), mask=shares_RC, sem="relaxed")
 
 
 @triton.jit
-def narrow(state, histogram, bound, shift, BITS: tl.constexpr):
+def narrow(state, histogram, bound, shift, BITS: tl.constexpr, COPIES: tl.constexpr):
     """Fix one digit of the cut: the highest that enough entries reach. One program.
 
     Clears ``histogram``. ``bound`` receives the number just below the cut as it stands, so that entries equal to the cut pass.
     """
     bin_H = tl.arange(0, 2048)
-    bins_H = tl.load(histogram + bin_H)
+    bins_H = tl.zeros([2048], tl.int32)
+    for copy in range(COPIES):
+        bins_H += tl.load(histogram + copy * 2048 + bin_H)
+        tl.store(histogram + copy * 2048 + bin_H, tl.zeros([2048], tl.int32))
     prefix, wanted = tl.load(state), tl.load(state + 1)
     reached_H = tl.sum(bins_H, 0) - tl.cumsum(bins_H, 0) + bins_H
     digit = tl.maximum(tl.sum((reached_H >= wanted).to(tl.int32), 0) - 1, 0)  # 0: fewer than wanted, all are kept
@@ -77,7 +81,6 @@ def narrow(state, histogram, bound, shift, BITS: tl.constexpr):
     prefix = prefix | (digit.to(tl.int64) << shift)
     tl.store(state, prefix)
     tl.store(state + 1, wanted - above)
-    tl.store(histogram + bin_H, tl.zeros_like(bins_H))
     below = tl.maximum(prefix - 1, 0)
     if BITS == 31:
         tl.store(bound, below.to(tl.int32).to(tl.float32, bitcast=True))

@@ -40,7 +40,7 @@ def decode(
     for level in range(LEVELS):
         start_R = tl.load(edge + row_R * LEVELS + level, mask=here_R, other=0)
         stop_R = tl.load(edge + row_R * LEVELS + level + 1, mask=here_R, other=0)
-        for place in range(0, tl.max(stop_R - start_R, 0)):
+        for place in range(tl.max(stop_R - start_R, 0)):
             at_R = start_R + place
             value_R, W_RD = _entry(at_R, at_R < stop_R, feature, value, W_dec, d_in, column_D)
             error_RD += value_R[:, None] * W_RD
@@ -51,7 +51,7 @@ def decode(
         level = LEVELS - 1 - back
         start_R = tl.load(edge + row_R * LEVELS + level, mask=here_R, other=0)
         stop_R = tl.load(edge + row_R * LEVELS + level + 1, mask=here_R, other=0)
-        for place in range(0, tl.max(stop_R - start_R, 0)):
+        for place in range(tl.max(stop_R - start_R, 0)):
             at_R = start_R + place
             value_R, W_RD = _entry(at_R, at_R < stop_R, feature, value, W_dec, d_in, column_D)
             tl.store(gradient + at_R, tl.sum(pulled_RD * W_RD, 1), mask=at_R < stop_R)
@@ -105,7 +105,7 @@ def feature_sums(
     enc_RD = tl.zeros([ROWS, COLUMNS], W_dec.dtype.element_ty)
     dec_RD = tl.zeros([ROWS, COLUMNS], W_dec.dtype.element_ty)
     b_R = tl.zeros([ROWS], W_dec.dtype.element_ty)
-    for place in range(0, tl.max(stop_R - start_R, 0)):
+    for place in range(tl.max(stop_R - start_R, 0)):
         at_R = start_R + place
         active_R = at_R < stop_R
         inside_RD = active_R[:, None] & (column_D < d_in)[None, :]
@@ -146,7 +146,7 @@ def add_parts(
         dec_RD = tl.load(W_dec + to_RD, mask=inside_RD, other=0.0)
         enc_RD = tl.load(W_enc + to_RD, mask=inside_RD, other=0.0)
         b_R = tl.load(b_enc + feature_R, mask=more_R > 0, other=0.0)
-        for part in range(0, most):
+        for part in range(most):
             active_R = part < more_R
             slot_R = first_R - feature_R + part
             from_RD = slot_R[:, None] * d_in + column_D[None, :]

@@ -21,6 +21,8 @@ LIST_COLUMNS = 512
 """Candidates looked at together: 16 for each lane of a warp."""
 VECTOR_ELEMENTS, ELEMENTS_PER_WARP, MOST_WARPS = 2048, 512, 16
 """Numbers of a tile of vectors, at least: two loads of 16 bytes are then under way in each lane."""
+MOST_ROWS = 4
+"""Of a tile of vectors; Triton 3.7.1 fails to compile the decode for 32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,11 @@ class Tile:
         return {"ROWS": self.rows, "COLUMNS": self.columns, "num_warps": self.warps}
 
 
-def list_tile(rows: int, width: int, rows_each: int = 1) -> Tile:
+def list_tile(rows: int, width: int) -> Tile:
     """For rows that are searched from left to right; a warp a row, so that counting needs no barrier."""
     if INTERPRETED:
         return Tile(min(_power_of_two(rows), INTERPRETED_ROWS), min(_power_of_two(width), INTERPRETED_COLUMNS), 1)
-    return Tile(rows_each, LIST_COLUMNS, min(rows_each, 4))
+    return Tile(1, LIST_COLUMNS, 1)
 
 
 def vector_tile(rows: int, width: int) -> Tile:
@@ -53,7 +55,7 @@ def vector_tile(rows: int, width: int) -> Tile:
     columns = max(_power_of_two(width), 16)
     if INTERPRETED:
         return Tile(min(_power_of_two(rows), INTERPRETED_ROWS), columns, 1)
-    each = max(1, VECTOR_ELEMENTS // columns)
+    each = min(max(1, VECTOR_ELEMENTS // columns), MOST_ROWS)
     return Tile(each, columns, min(max(each * columns // ELEMENTS_PER_WARP, 1), MOST_WARPS))
 
 

@@ -353,3 +353,23 @@ def test_the_torch_backend_holds_a_bounded_part_of_the_pre_activations():
     x_BD, W_FD = torch.randn(4096, 2), torch.randn(16384, 2)
     TorchKernels(workspace).encode_above(Encoder(x_BD, W_FD.T, torch.full((16384,), -9.0)), None, x_BD.shape[0] * 16384)
     assert workspace.nbytes <= 4 * CHUNK_ENTRIES
+
+
+@pytest.mark.parametrize("rule", ["top_k", "top_of_batch"])
+def test_factors_in_bfloat16_are_multiplied_exactly(triton_backend, rule):
+    """A copy of W in bfloat16 rounds both factors to 8 bits; their products and sums are exact in float32."""
+    encoder, _ = problem(9, 7, 200, levels=1500)
+    rounded_BD, rounded_DF = encoder.centred_BD.bfloat16(), encoder.W_DF.bfloat16()
+    pre_BF = rounded_BD.double() @ rounded_DF.double() + encoder.b_F
+    assert not torch.equal(pre_BF, encoder.centred_BD @ encoder.W_DF + encoder.b_F)
+    cased = cast(encoder, torch.float32)
+    kernels = triton_backend.make(Workspace())
+    for _ in range(2):
+        given = Encoder(cased.centred_BD, cased.W_DF, cased.b_F, torch.arange(0, 200, 7), rounded_DF)
+        if rule == "top_k":
+            found, expected_BF = kernels.encode_top_k(given, 5), top_k_by_definition(pre_BF, 5)
+        else:
+            found, expected_BF = kernels.encode_top_of_batch(given, 45), top_of_batch_by_definition(pre_BF, 45)
+        assert_encoded(found, expected_BF)
+        assert found.kept_BM is not None
+        assert torch.equal(found.kept_BM.double(), pre_BF[:, ::7])

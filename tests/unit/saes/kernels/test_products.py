@@ -128,6 +128,15 @@ def test_errors_and_gradients_equal_autograd(any_backend, numbers, rows, d_in, f
     check(any_backend.make(Workspace()), problem, widths, any_backend.dtype, any_backend.tolerance)
 
 
+@pytest.mark.parametrize("widths", [(33,), (1, 2, 3, 33)])
+@pytest.mark.parametrize("entries", [1, 3, 256])
+def test_features_are_summed_in_parts(triton_backend, numbers, monkeypatch, entries, widths):
+    """One feature fires in every row, another in none."""
+    monkeypatch.setattr("neuronmap.saes.kernels.triton.backend.PART_ENTRIES", entries)
+    problem = make_problem(numbers, 20, 7, 33, 0.3)
+    check(triton_backend.make(Workspace()), problem, widths, triton_backend.dtype, triton_backend.tolerance)
+
+
 @pytest.mark.parametrize("case", ["nothing active", "everything active", "empty first level", "empty last level"])
 @pytest.mark.parametrize("widths", [(40,), (10, 20, 30, 40)])
 def test_levels_and_rows_without_entries(any_backend, numbers, case, widths):

@@ -65,4 +65,4 @@ def adam(
         W_RD = W_RD / tl.where(norm_R < 1e-12, 1e-12, norm_R)[:, None]
     tl.store(parameter + at_RD, W_RD, mask=inside_RD)
     if ROUNDED:
-        tl.store(rounded + at_RD, W_RD.to(tl.bfloat16), mask=inside_RD)
+        tl.store(rounded + at_RD, W_RD.to(tl.float32).to(tl.bfloat16), mask=inside_RD)

@@ -49,11 +49,14 @@ def kernels_for(workspace: Workspace, W_enc_DF: Tensor, share: float) -> Kernels
 
 def backend(workspace: Workspace, W_enc_DF: Tensor) -> Kernels:
     """The backend for sparse products."""
-    name = workspace.kernels
-    if name == "auto":
-        name = _best(W_enc_DF.device)
     usual = W_enc_DF.dtype in (torch.float32, torch.float64) and W_enc_DF.T.is_contiguous()
-    return _made(workspace, name if usual else "torch", W_enc_DF)
+    asked = workspace.kernels if usual else "torch"
+    key = f"{asked} asked.{W_enc_DF.dtype}"
+    if key not in workspace.backends:  # a step asks many times; what is there is looked up once
+        name = _best(W_enc_DF.device) if asked == "auto" else asked
+        workspace.backends[key] = _made(workspace, name, W_enc_DF)
+    found: Kernels = workspace.backends[key]
+    return found
 
 
 def is_sparse(workspace: Workspace, kernels: Kernels, share: float | None) -> bool:

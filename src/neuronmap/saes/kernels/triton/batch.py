@@ -12,11 +12,12 @@ import triton
 import triton.language as tl
 
 from neuronmap.saes.kernels.triton.lists import append, at_least, pattern
+from neuronmap.saes.kernels.triton.tiles import INTERPRETED
 
 __all__ = ["BINS", "COPIES", "count", "digits", "narrow", "rank", "tally", "write"]
 
 BINS = 2048
-COPIES = 16
+COPIES = 2 if INTERPRETED else 16
 """Of the histogram."""
 
 

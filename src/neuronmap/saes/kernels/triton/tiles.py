@@ -16,7 +16,7 @@ __all__ = ["Tile", "list_tile", "vector_tile"]
 
 INTERPRETED = interpreted()
 """As it was when the kernels were made: Triton decides when a kernel is defined."""
-INTERPRETED_ROWS, INTERPRETED_COLUMNS = 256, 1024
+INTERPRETED_ROWS, INTERPRETED_COLUMNS = 2048, 8192
 LIST_COLUMNS = 512
 """Candidates looked at together: 16 for each lane of a warp."""
 VECTOR_ELEMENTS, ELEMENTS_PER_WARP, MOST_WARPS = 2048, 512, 16

@@ -20,6 +20,6 @@ once) would need a product of our own as quick as cuBLAS's.
 
 ``encode_above`` is inherited from the torch backend: its contract is to stop when too many are found, which is to ask.
 
-Modules: ``lists`` (device functions on lists of candidates), ``rows`` and ``batch`` (selection), ``products``, ``parameters``,
-``tiles`` (how work is cut), ``runtime`` (whether it can run), ``backend``.
+Modules: ``lists`` (device functions on lists of candidates), ``rows`` and ``batch`` (selection), ``search`` (what is launched for it),
+``products``, ``parameters``, ``tiles`` (how work is cut), ``runtime`` (whether it can run), ``backend``.
 """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,8 +15,9 @@ from torch import Tensor
 from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.kernels.portable import DenseProducts, TorchKernels
 from neuronmap.saes.kernels.protocol import AdamStep, Encoded, Encoder, Reconstruction
-from neuronmap.saes.kernels.triton import batch, parameters, products, rows
-from neuronmap.saes.kernels.triton.tiles import list_tile, vector_tile
+from neuronmap.saes.kernels.triton import parameters, products, rows
+from neuronmap.saes.kernels.triton.search import TopK, TopOfBatch, bits_of
+from neuronmap.saes.kernels.triton.tiles import launch, list_tile, vector_tile
 
 __all__ = ["TritonDenseKernels", "TritonKernels"]
 
@@ -48,21 +49,23 @@ class TritonKernels(TorchKernels):
 
     def encode_top_k(self, encoder: Encoder, k: int) -> Encoded:
         kept_BM = self._kept(encoder)
-        search = _TopK(self, encoder.num_rows, min(k, encoder.num_features), encoder.b_F)
+        search = TopK(self.workspace, encoder.num_rows, min(k, encoder.num_features), encoder.b_F)
         for first, pre_BW, bias_W in self._blocks(encoder, kept_BM):
             search.add(pre_BW, bias_W, first)
         return Encoded(search.code(encoder.num_features), kept_BM)
 
     def encode_top_of_batch(self, encoder: Encoder, count: int) -> Encoded:
         kept_BM = self._kept(encoder)
-        search = _TopOfBatch(self, encoder.num_rows, min(count, encoder.num_rows * encoder.num_features), encoder.b_F)
+        search = TopOfBatch(
+            self.workspace, encoder.num_rows, min(count, encoder.num_rows * encoder.num_features), encoder.b_F
+        )
         for first, pre_BW, bias_W in self._blocks(encoder, kept_BM):
             search.add(pre_BW, bias_W, first)
         return Encoded(search.code(encoder.num_features), kept_BM)
 
     def top_k_of(self, pre_BM: Tensor, k: int) -> SparseCode:
         num_rows, features = pre_BM.shape
-        search = _TopK(self, num_rows, min(k, features), pre_BM)
+        search = TopK(self.workspace, num_rows, min(k, features), pre_BM)
         if num_rows:
             search.add(pre_BM.contiguous(), pre_BM.new_zeros(features), 0)
         return search.code(features)
@@ -72,7 +75,7 @@ class TritonKernels(TorchKernels):
         if k >= width or not num_rows:
             return pre_BM.relu_()
         tile = list_tile(num_rows, width)
-        rows.keep[tile.grid(num_rows)](pre_BM, num_rows, width, k, _bits(pre_BM), **tile.settings)
+        launch(rows.keep, tile.grid(num_rows), pre_BM, num_rows, width, k, bits_of(pre_BM), **tile.settings)
         return pre_BM
 
     def _blocks(self, encoder: Encoder, kept_BM: Tensor | None) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -88,8 +91,18 @@ class TritonKernels(TorchKernels):
             bias_W = encoder.b_F[first:stop]
             if kept_BM is not None and kept_BM.numel():
                 chosen, tile = kept_BM.shape[1], list_tile(num_rows, kept_BM.shape[1])
-                rows.take_columns[*tile.grid(num_rows), -(-chosen // tile.columns)](
-                    pre_BW, bias_W, encoder.kept_M, kept_BM, num_rows, stop - first, first, chosen, **tile.settings
+                launch(
+                    rows.take_columns,
+                    (*tile.grid(num_rows), -(-chosen // tile.columns)),
+                    pre_BW,
+                    bias_W,
+                    encoder.kept_M,
+                    kept_BM,
+                    num_rows,
+                    stop - first,
+                    first,
+                    chosen,
+                    **tile.settings,
                 )
             yield first, pre_BW, bias_W
 
@@ -120,7 +133,7 @@ class TritonKernels(TorchKernels):
         gradient_N = torch.zeros_like(code.value_N)
         if num_rows:
             tile = vector_tile(num_rows, d_in)
-            products.decode[tile.grid(num_rows)](
+            launch(products.decode, tile.grid(num_rows),
                 self._edges(code, widths), code.feature_N, code.value_N, W_dec_FD, centred_BD, pulled_LBD, squared_BL, gradient_N,
                 num_rows, d_in, num_rows * d_in, levels, **tile.settings,
             )  # fmt: skip
@@ -176,14 +189,14 @@ class TritonKernels(TorchKernels):
         )
         whole = (W_enc_DF.T, b_enc_F, W_dec_FD)
         tile = vector_tile(tasks, d_in)
-        products.feature_sums[tile.grid(tasks)](
+        launch(products.feature_sums, tile.grid(tasks),
             feature_T, first_F, offset_F, code.row_N[order_N], code.value_N[order_N].mul_(scale), gradient_N[order_N],
             reconstruction.pulled_LBD, centred_BD, self._widths(widths, sorted_N.device), *whole, *parts,
             tasks, features, d_in, centred_BD.numel(), len(widths), PART_ENTRIES, **tile.settings,
         )  # fmt: skip
         if most:
             tile = vector_tile(features, d_in)
-            products.add_parts[tile.grid(features)](first_F, *whole, *parts, features, d_in, **tile.settings)
+            launch(products.add_parts, tile.grid(features), first_F, *whole, *parts, features, d_in, **tile.settings)
 
     # --- parameter step ------------------------------------------------------------------------------------------
 
@@ -192,7 +205,7 @@ class TritonKernels(TorchKernels):
         tile = vector_tile(features, d_in)
         grid = tile.grid(features)
         part_P = self.workspace.get("triton.energy", grid, torch.float64)
-        parameters.energy[grid](W_dec_FD, gradient_FD, part_P, features, d_in, **tile.settings)
+        launch(parameters.energy, grid, W_dec_FD, gradient_FD, part_P, features, d_in, **tile.settings)
         energy = part_P.sum()
         for other in others:
             energy = energy + torch.linalg.vector_norm(other).double().square()
@@ -215,7 +228,7 @@ class TritonKernels(TorchKernels):
         rates[0].fill_(step.rate / (1 - step.beta1**step.step))
         rates[1].fill_((1 - step.beta2**step.step) ** -0.5)
         tile = vector_tile(*shape)
-        parameters.adam[tile.grid(shape[0])](
+        launch(parameters.adam, tile.grid(shape[0]),
             parameter, gradient, *moments, parameter if rounded is None else rounded, scale, rates, *shape, numel,
             step.beta1, step.beta2, step.epsilon, unit_rows, rounded is not None, **tile.settings,
         )  # fmt: skip
@@ -223,109 +236,3 @@ class TritonKernels(TorchKernels):
 
 class TritonDenseKernels(DenseProducts, TritonKernels):
     """The same selection, with the products behind it as GEMMs over [B, F] buffers."""
-
-
-class _TopK:
-    """The running search for the k largest of each row, over blocks of features in order."""
-
-    def __init__(self, kernels: TritonKernels, num_rows: int, k: int, like: Tensor) -> None:
-        get = kernels.workspace.get
-        self._get, self._rows, self._k, self._like = get, num_rows, k, like
-        self._best, self._next = (
-            (
-                get(f"triton.best.{turn}", (num_rows, k), like.dtype),
-                get(f"triton.best.{turn}", (num_rows, k), torch.int32),
-                get(f"triton.best.count.{turn}", (num_rows,), torch.int32),
-            )
-            for turn in (0, 1)
-        )
-        self._bound_B = get("triton.bound", (num_rows,), like.dtype).zero_()
-        self._best[2].zero_()
-
-    def add(self, pre_BW: Tensor, bias_W: Tensor, first: int) -> None:
-        listed = _collect(self._get, pre_BW, bias_W, self._bound_B, 1, first)
-        tile = list_tile(self._rows, pre_BW.shape[1])
-        rows.merge[tile.grid(self._rows)](
-            *self._best, *listed, *self._next, self._bound_B, self._rows, pre_BW.shape[1], self._k, _bits(pre_BW),
-            **tile.settings,
-        )  # fmt: skip
-        self._best, self._next = self._next, self._best
-
-    def code(self, num_features: int) -> SparseCode:
-        offset_R = torch.zeros(self._rows + 1, dtype=torch.int64, device=self._like.device)
-        torch.cumsum(self._best[2], 0, out=offset_R[1:])
-        row_N, feature_N, value_N = _room(self._rows, self._rows * self._k, self._like)
-        if self._rows:
-            tile = list_tile(self._rows, self._k)
-            rows.pack[tile.grid(self._rows)](
-                *self._best, offset_R, value_N, feature_N, row_N, self._rows, self._k, **tile.settings
-            )
-        return SparseCode(row_N, feature_N, value_N, offset_R, num_features, padded=True)
-
-
-class _TopOfBatch:
-    """The running search for the largest of the batch, over blocks of features in order."""
-
-    def __init__(self, kernels: TritonKernels, num_rows: int, count: int, like: Tensor) -> None:
-        get = kernels.workspace.get
-        self._get, self._rows, self._count, self._like = get, num_rows, count, like
-        self._bound_1 = get("triton.bound", (1,), like.dtype).zero_()
-        self._state_2 = get("triton.state", (2,), torch.int64)
-        self._histogram_CH = get("triton.histogram", (batch.COPIES, batch.BINS), torch.int32).zero_()
-        self._offset_R = torch.zeros(num_rows + 1, dtype=torch.int64, device=like.device)
-        self._best = _room(num_rows, count, like)
-
-    def add(self, pre_BW: Tensor, bias_W: Tensor, first: int) -> None:
-        value_BW, feature_BW, count_B = _collect(self._get, pre_BW, bias_W, self._bound_1, 0, first)
-        num_rows, width, bits = self._rows, pre_BW.shape[1], _bits(pre_BW)
-        _, best_feature_N, best_value_N = self._best
-        self._state_2[0].zero_()
-        self._state_2[1].fill_(self._count)
-        counted = (best_value_N, self._offset_R, value_BW, count_B, self._state_2)
-        tile = list_tile(num_rows, width)
-        for shift, digit in batch.digits(bits):
-            batch.tally[tile.grid(num_rows)](
-                *counted, self._histogram_CH, num_rows, width, shift, digit, bits, batch.COPIES, **tile.settings
-            )
-            batch.narrow[1,](self._state_2, self._histogram_CH, self._bound_1, shift, bits, batch.COPIES)
-        above_B, tied_B, room_B = (
-            self._get(f"triton.{name}", (num_rows,), torch.int32) for name in ("above", "tied", "room")
-        )
-        batch.count[tile.grid(num_rows)](*counted, above_B, tied_B, num_rows, width, bits, **tile.settings)
-        offset_R, out = torch.empty_like(self._offset_R), _room(num_rows, self._count, self._like)
-        batch.rank[1,](above_B, tied_B, self._state_2, room_B, offset_R, num_rows, COLUMNS=FLAT_COLUMNS)
-        row_N, feature_N, value_N = out
-        batch.write[tile.grid(num_rows)](
-            best_value_N, best_feature_N, self._offset_R, value_BW, feature_BW, count_B, self._state_2, room_B,
-            offset_R, value_N, feature_N, row_N, num_rows, width, bits, **tile.settings,
-        )  # fmt: skip
-        self._offset_R, self._best = offset_R, out
-
-    def code(self, num_features: int) -> SparseCode:
-        return SparseCode(*self._best, self._offset_R, num_features, padded=True)
-
-
-def _collect(
-    get: Any, pre_BW: Tensor, bias_W: Tensor, bound: Tensor, bound_stride: int, first: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Values and features [B, W] above the bound, listed row by row, and their number in each row."""
-    num_rows, width = pre_BW.shape
-    value_BW = get("triton.list", (num_rows, width), pre_BW.dtype)
-    feature_BW = get("triton.list", (num_rows, width), torch.int32)
-    count_B = get("triton.list.count", (num_rows,), torch.int32)
-    tile = list_tile(num_rows, width)
-    rows.collect[tile.grid(num_rows)](
-        pre_BW, bias_W, bound, value_BW, feature_BW, count_B, num_rows, width, first, bound_stride, **tile.settings
-    )
-    return value_BW, feature_BW, count_B
-
-
-def _room(num_rows: int, count: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows, features and values of so many entries, all padding. Fresh tensors: a code outlives the step's buffers."""
-    row_N = torch.full((count,), max(num_rows - 1, 0), dtype=torch.int32, device=like.device)
-    return row_N, torch.zeros_like(row_N), torch.zeros(count, dtype=like.dtype, device=like.device)
-
-
-def _bits(tensor: Tensor) -> int:
-    """Bits of a positive number's pattern: all but the sign."""
-    return tensor.dtype.itemsize * 8 - 1

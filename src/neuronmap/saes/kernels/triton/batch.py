@@ -3,7 +3,8 @@
 Shapes: B rows, W features of a block, N entries kept so far, R rows and C columns of a tile, H = 2048 bins.
 
 Two lists of each row are merged: the best of the blocks before, packed (row b from ``offset[b]`` on), and those of the newest block
-[B, W]. ``state`` holds the cut as far as its digits are known, and how many entries that share them are wanted.
+[B, W]. ``state`` int64 [2] holds the cut as far as its digits are known, and how many entries that share them are wanted; each digit
+has a state and a histogram of its own, so that no kernel writes what it reads.
 """
 
 from __future__ import annotations
@@ -65,23 +66,22 @@ def _add_digits(
 
 
 @triton.jit
-def narrow(state, histogram, bound, shift, BITS: tl.constexpr, COPIES: tl.constexpr):
+def narrow(state, histogram, next_state, bound, shift, BITS: tl.constexpr, COPIES: tl.constexpr):
     """Fix one digit of the cut: the highest that enough entries reach. One program.
 
-    Clears ``histogram``. ``bound`` receives the number just below the cut as it stands, so that entries equal to the cut pass.
+    ``bound`` receives the number just below the cut as it stands, so that entries equal to the cut pass.
     """
     bin_H = tl.arange(0, 2048)
     bins_H = tl.zeros([2048], tl.int32)
     for copy in range(COPIES):
         bins_H += tl.load(histogram + copy * 2048 + bin_H)
-        tl.store(histogram + copy * 2048 + bin_H, tl.zeros([2048], tl.int32))
     prefix, wanted = tl.load(state), tl.load(state + 1)
     reached_H = tl.sum(bins_H, 0) - tl.cumsum(bins_H, 0) + bins_H
     digit = tl.maximum(tl.sum((reached_H >= wanted).to(tl.int32), 0) - 1, 0)  # 0: fewer than wanted, all are kept
     above = tl.sum(tl.where(bin_H > digit, bins_H, 0), 0)
     prefix = prefix | (digit.to(tl.int64) << shift)
-    tl.store(state, prefix)
-    tl.store(state + 1, wanted - above)
+    tl.store(next_state, prefix)
+    tl.store(next_state + 1, wanted - above)
     below = tl.maximum(prefix - 1, 0)
     if BITS == 31:
         tl.store(bound, below.to(tl.int32).to(tl.float32, bitcast=True))

@@ -7,12 +7,15 @@ no sum goes across rows.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from neuronmap.saes.kernels.triton.runtime import interpreted
 
-__all__ = ["Tile", "list_tile", "vector_tile"]
+__all__ = ["Tile", "launch", "list_tile", "vector_tile"]
 
 INTERPRETED = interpreted()
 """As it was when the kernels were made: Triton decides when a kernel is defined."""
@@ -41,6 +44,13 @@ class Tile:
     def settings(self) -> dict[str, Any]:
         """As keyword arguments of a kernel."""
         return {"ROWS": self.rows, "COLUMNS": self.columns, "num_warps": self.warps}
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **settings: Any) -> None:
+    """Start a kernel on the device of its first argument, whichever device is current."""
+    device: torch.device = arguments[0].device
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        kernel[grid](*arguments, **settings)
 
 
 def list_tile(rows: int, width: int) -> Tile:

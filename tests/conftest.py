@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,18 @@ from typing import TYPE_CHECKING
 os.environ["HF_HUB_OFFLINE"] = "1"
 # `make test` runs one worker a core; more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Triton decides when a kernel is defined whether it will be interpreted, so ours are defined now, and the variable is put back: what
+# looks at it later (``kernels = "triton"`` on a CPU) finds what the user set. Tests of compiled kernels start a process of their own.
+if find_spec("triton") is not None:
+    before = os.environ.get("TRITON_INTERPRET")
+    os.environ["TRITON_INTERPRET"] = "1"
+    for module in ("triton.experimental.gluon", "neuronmap.saes.kernels.triton.backend"):
+        import_module(module)  # the first is imported by the first launch, and looks at the variable as well
+
+    if before is None:
+        del os.environ["TRITON_INTERPRET"]
+    else:
+        os.environ["TRITON_INTERPRET"] = before
 
 import pytest
 

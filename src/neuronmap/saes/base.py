@@ -50,17 +50,21 @@ class StepState:
         sparsity_scale: warm-up factor of the sparsity term, 0 to 1.
         k: active features per row at this step, for architectures that have a k (it may be annealed); None = the option's k.
         dead_F: bool [F], features that have not fired for the dead window; None when none is dead (AuxK is then free).
+        dead_M: int64 [M], the same as a list, ascending, where it is known: a step then need not ask the device for it.
         active_share: L0 / F of the step before, from which architectures without a k guess whether this one is sparse; None
             when there was none.
         unit_rows: whether the parameter step has left the decoder's rows at unit norm, so that ``after_step`` need not.
+        rounded_W_enc: bfloat16 copy of W_enc [D, F] that the encoder's product is to be taken with; None for W_enc itself.
     """
 
     step: int = 0
     sparsity_scale: float = 1.0
     k: int | None = None
     dead_F: Tensor | None = None
+    dead_M: Tensor | None = None
     active_share: float | None = None
     unit_rows: bool = False
+    rounded_W_enc: Tensor | None = None
 
 
 @dataclass(slots=True)

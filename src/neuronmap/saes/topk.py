@@ -121,6 +121,13 @@ class TopKFamily(SparseAutoencoder):
             return None
         return state.dead_F
 
+    def _dead_features(self, state: StepState) -> Tensor | None:
+        """int64 [M], the dead features if AuxK has anything to do. The device is only asked if the state holds a mask alone."""
+        if state.dead_M is not None and self.options.aux_coefficient != 0.0:
+            return state.dead_M if len(state.dead_M) else None
+        dead_F = self._dead(state)
+        return None if dead_F is None else torch.nonzero(dead_F).view(-1)
+
     @property
     def _aux_k(self) -> int:
         return self.options.aux_k if self.options.aux_k is not None else max(1, self.d_in // 2)
@@ -137,7 +144,7 @@ class TopKFamily(SparseAutoencoder):
         if aux is not None:
             parts["aux"] = aux
             total = nested + self.options.aux_coefficient * aux
-        return StepLoss(total, parts, code.fired(), smallest(code))
+        return StepLoss(total, parts, code.fired(), code.smallest())
 
     def _reference_aux(self, pre_BF: Tensor, residual_BD: Tensor, state: StepState) -> Tensor | None:
         dead_F = self._dead(state)
@@ -155,9 +162,9 @@ class TopKFamily(SparseAutoencoder):
         W_dec_grad, b_dec_grad = gradient_of(self.W_dec), gradient_of(self.b_dec)
         kernels = kernels_for(workspace, self.W_enc, k / self.d_sae)
         centred_BD = torch.sub(x_BD, self.b_dec, out=workspace.get("centred", (rows, self.d_in), self.dtype))
-        dead_F = self._dead(state)
-        dead_M = None if dead_F is None else torch.nonzero(dead_F).view(-1)
-        encoded = self.encode_kept(kernels, Encoder(centred_BD, self.W_enc, self.b_enc, dead_M), k)
+        dead_M = self._dead_features(state)
+        encoder = Encoder(centred_BD, self.W_enc, self.b_enc, dead_M, state.rounded_W_enc)
+        encoded = self.encode_kept(kernels, encoder, k)
 
         # 2 / (B L) is the derivative of a mean square, averaged over levels; it rides on the per-entry weights.
         scale = 2.0 / (rows * len(widths))
@@ -178,7 +185,7 @@ class TopKFamily(SparseAutoencoder):
             total = total + coefficient * parts["aux"]
         # The product with the encoder's transpose is only needed summed over rows: sum first, then one vector.
         b_dec_grad.addmv_(self.W_enc, b_enc_grad, alpha=-1.0)
-        return StepLoss(total, parts, encoded.code.fired(), smallest(encoded.code), extra)
+        return StepLoss(total, parts, encoded.code.fired(), encoded.code.smallest(), extra)
 
 
 class TopKSAE(TopKFamily):
@@ -209,7 +216,7 @@ class TopKSAE(TopKFamily):
         if not is_sparse(workspace, kernels, self.options.k / self.d_sae):
             return None
         encoder = Encoder((x_BD - self.b_dec).contiguous(), self.W_enc, self.b_enc)
-        return kernels.encode_top_k(encoder, self.options.k).code
+        return kernels.encode_top_k(encoder, self.options.k).code.trimmed()
 
     def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:
         """The loss at the top of this file, by autograd."""
@@ -227,8 +234,3 @@ def dense_activations(pre_BF: Tensor, code: SparseCode) -> Tensor:
     """f_BF: pre-activations at the kept entries, zero elsewhere; differentiable in ``pre_BF``."""
     kept = (code.row_N, code.feature_N)
     return torch.zeros_like(pre_BF).index_put(kept, pre_BF[kept])
-
-
-def smallest(code: SparseCode) -> Tensor:
-    """0-d, the smallest kept activation; 0 when nothing was kept."""
-    return code.value_N.min() if code.num_entries else code.value_N.new_zeros(())

@@ -23,7 +23,7 @@ from neuronmap.paths import check_disk_space, read_json, staging_folder, write_j
 
 __all__ = ["FORMAT", "drop_checkpoint", "latest_checkpoint", "list_checkpoints", "load_checkpoint", "save_checkpoint"]
 
-FORMAT = 2
+FORMAT = 3
 _NAME = re.compile(r"step-(\d{8})")
 
 

@@ -27,25 +27,25 @@ class DeadFeatures:
 
     Attributes:
         since_fired_F: int64 [F], activations since each feature fired.
-        any_dead: whether some feature was dead when :meth:`look` was last called.
+        dead_M: int64 [M], ascending, the features that were dead when :meth:`look` was last called.
     """
 
     def __init__(self, d_sae: int, window: int, device: torch.device | str = "cpu") -> None:
         self.window = window
         self.since_fired_F = torch.zeros(d_sae, dtype=torch.int64, device=device)
-        self.any_dead = False
+        self.dead_M = torch.zeros(0, dtype=torch.int64, device=device)
 
     def update(self, loss: StepLoss, rows: int) -> None:
         """Count a batch of ``rows`` activations."""
         self.since_fired_F.add_(rows).masked_fill_(loss.fired_F > 0, 0)
 
     def look(self) -> None:
-        """Find out whether any feature is dead. Waits for the device."""
-        self.any_dead = bool((self.since_fired_F >= self.window).any())
+        """Find out which features are dead. Waits for the device."""
+        self.dead_M = torch.nonzero(self.since_fired_F >= self.window).view(-1)
 
     def mask(self) -> Tensor | None:
         """bool [F], or None when every feature was alive at the last look."""
-        return self.since_fired_F >= self.window if self.any_dead else None
+        return self.since_fired_F >= self.window if len(self.dead_M) else None
 
     def count(self) -> int:
         """How many features are dead."""

@@ -27,19 +27,31 @@ class ParameterStep:
         epsilon: Adam's.
         clip_norm: largest norm of the whole gradient; None for no limit.
         workspace: which backend runs.
+        rounds: whether to keep a bfloat16 copy of W_enc, for products in that precision. Parameters, gradients and moments stay as
+            they are; the copy is written in the pass that updates W_enc.
 
     Attributes:
         moments: running mean and mean square of the gradient, by parameter name; in the parameter's memory layout.
+        rounded_W_enc: the copy [D, F], or None.
         steps: updates made.
     """
 
-    def __init__(self, sae: SparseAutoencoder, epsilon: float, clip_norm: float | None, workspace: Workspace) -> None:
+    def __init__(
+        self,
+        sae: SparseAutoencoder,
+        epsilon: float,
+        clip_norm: float | None,
+        workspace: Workspace,
+        *,
+        rounds: bool = False,
+    ) -> None:
         self._sae, self._epsilon, self._clip_norm, self._workspace = sae, epsilon, clip_norm, workspace
         self._fuses_rows = type(sae).project_decoder_gradient is SparseAutoencoder.project_decoder_gradient
         self.moments = {
             name: (torch.zeros_like(parameter), torch.zeros_like(parameter))
             for name, parameter in sae.named_parameters()
         }
+        self.rounded_W_enc = sae.W_enc.detach().to(torch.bfloat16) if rounds else None
         self.steps = 0
 
     @property
@@ -77,7 +89,8 @@ class ParameterStep:
             scale = (self._clip_norm / (norm + 1e-6)).clamp(max=1.0).to(torch.float32)
         for name, parameter in self._sae.named_parameters():
             rows = self._fuses_rows and name == "W_dec"
-            self._kernels.adam(parameter, gradient_of(parameter), self.moments[name], step, scale, rows)
+            rounded = self.rounded_W_enc if name == "W_enc" else None
+            self._kernels.adam(parameter, gradient_of(parameter), self.moments[name], step, scale, rows, rounded)
 
     def forget(self, name: str, axis: int, index: Tensor) -> None:
         """Zero the moments of some features of a parameter (they have been re-initialised)."""
@@ -92,11 +105,13 @@ class ParameterStep:
         return tensors
 
     def restore(self, tensors: dict[str, Tensor], steps: int) -> None:
-        """Take up what :meth:`state` gave."""
+        """Take up what :meth:`state` gave; the SAE's own weights have been taken up before."""
         for name, (first, second) in self.moments.items():
             first.copy_(tensors[f"{name}.first"])
             second.copy_(tensors[f"{name}.second"])
         self.steps = steps
+        if self.rounded_W_enc is not None:
+            self.rounded_W_enc.copy_(self._sae.W_enc.detach())
 
     @property
     def _kernels(self) -> Kernels:

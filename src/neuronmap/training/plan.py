@@ -12,7 +12,7 @@ import torch
 from neuronmap.errors import EmptyCorpusError, MemoryExhaustedError
 from neuronmap.paths import human_bytes
 from neuronmap.saes import SparseAutoencoder, get_architecture
-from neuronmap.saes.kernels.choice import describe
+from neuronmap.saes.kernels.choice import describe, rounds_products
 from neuronmap.saes.topk import TopKFamily
 from neuronmap.training.config import SAEConfig
 
@@ -31,8 +31,8 @@ _WHOLE_MATRICES = {"relu": 1, "jumprelu": 4, "gated": 4}
 """B x F matrices that exist while the step is dense, as it is at the start. The top-k family needs none."""
 _PLUGIN_MATRICES = 6
 """A plug-in without hand-written gradients runs under autograd, which keeps more."""
-_BLOCK_ENTRIES, _CHUNK_ENTRIES = 2**22, 2**24
-"""Pre-activations that exist at a time in a sparse step: native kernels, torch kernels."""
+_AT_ONCE = {"native": 2**22, "torch": 2**24, "triton": 2**25}
+"""Pre-activations that exist at a time in a sparse step; Triton also lists up to as many, with their features."""
 
 _LONG_RUN_STEPS = 16_000
 _MOST_SHORT_RUN_FACTOR = 8.0
@@ -113,19 +113,22 @@ def default_learning_rate(d_sae: int, steps: int) -> float:
     return 2e-4 / math.sqrt(d_sae / 16_384) * short
 
 
-def _step_bytes(config: SAEConfig, architecture: type[SparseAutoencoder], d_in: int, native: bool) -> int:
-    """Scratch memory of a step. AuxK adds B times the number of dead features, twice, while there are any."""
+def _step_bytes(config: SAEConfig, architecture: type[SparseAutoencoder], d_in: int, kernels: str) -> int:
+    """Scratch memory of a step with those kernels. AuxK adds B times the number of dead features, twice, while there are any."""
     B, F = config.batch_rows, config.width(d_in)
     options = config.sae_options(d_in)
     if issubclass(architecture, TopKFamily):
         levels = len(getattr(options, "group_fractions", (1.0,)))
         k: int = min(options.k, F)
         most = B * F
-        at_once = min(most, max(_BLOCK_ENTRIES, 256 * B) if native else max(_CHUNK_ENTRIES, 512 * F))
+        at_once = min(most, max(_AT_ONCE[kernels], 512 * F if kernels == "torch" else 256 * B))
         entries = B * (max(8 * k, 2 * k + 256) + 3 * k)  # candidates, and the code by row and by feature
+        if kernels == "triton":
+            at_once *= 3
+            entries += B * d_in // 2 + 2 * (B * k // 256 + 1) * d_in  # rows in bfloat16, parts of long features
         return 4 * (at_once + entries + B * d_in * (levels + 3) + 2 * B * min(F, d_in))
     wide = _WHOLE_MATRICES.get(config.resolved_architecture, _PLUGIN_MATRICES)
-    block = min(B * F, max(_BLOCK_ENTRIES, 256 * B))
+    block = min(B * F, max(_AT_ONCE["native"], 256 * B))
     return 4 * (B * F * wide + block + 4 * B * d_in)
 
 
@@ -148,7 +151,9 @@ def make_plan(config: SAEConfig, rows: int, d_in: int, device: torch.device, shu
             hint="Give more text, lower batch_size, or raise num_epochs.",
         )
     weights = 4 * (2 * d_in * F + 2 * F + d_in)
-    step_bytes = _step_bytes(config, architecture, d_in, describe(device, config.kernels).startswith("native"))
+    kernels = describe(device, config.kernels).split(" ")[0]
+    step_bytes = _step_bytes(config, architecture, d_in, kernels)
+    rounds = rounds_products(config.compute_dtype, config.kernels, device, issubclass(architecture, TopKFamily))
     seen = steps * B
     plan = Plan(
         rows=rows,
@@ -159,7 +164,7 @@ def make_plan(config: SAEConfig, rows: int, d_in: int, device: torch.device, shu
         peak_rate=config.learning_rate or default_learning_rate(F, steps) * architecture.rate_factor,
         dead_window=config.dead_after_tokens or max(B, min(10_000_000, seen // 10)),
         parameter_bytes=weights,
-        optimiser_bytes=3 * weights,
+        optimiser_bytes=3 * weights + (2 * d_in * F if rounds else 0),
         step_bytes=step_bytes,
         shuffle_bytes=shuffle_bytes,
         step_flops=2.0 * B * d_in * F,

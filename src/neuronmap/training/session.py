@@ -16,8 +16,9 @@ from torch import Tensor
 from neuronmap.activations import ActivationStream, ShuffledBatches
 from neuronmap.errors import MismatchError, TrainingDivergedError
 from neuronmap.saes import SparseAutoencoder, StepLoss, StepState, Workspace
-from neuronmap.saes.kernels.choice import describe
+from neuronmap.saes.kernels.choice import describe, rounds_products
 from neuronmap.saes.meter import ReconstructionMeter, ReconstructionMetrics
+from neuronmap.saes.topk import TopKFamily
 from neuronmap.training.checkpoint import save_checkpoint
 from neuronmap.training.config import SAEConfig
 from neuronmap.training.data import TrainingData
@@ -35,7 +36,11 @@ WORTH_TELLING = 0.05
 """Share of the time spent waiting for rows from which on a run says so."""
 
 _WATCH_EVERY = 16
-"""Steps between looks at figures that live on a GPU: each look waits for the GPU. On a CPU every step looks."""
+"""Steps between looks at figures that live on a GPU: each look waits for the GPU. On a CPU every step looks.
+
+What is looked at: whether loss and gradient are finite, which features are dead (in between, AuxK works on those of the last look),
+and how many were active. A step of the top-k family asks the device for nothing else.
+"""
 
 
 class Session:
@@ -64,7 +69,8 @@ class Session:
         self.schedule = Schedule(config, plan.steps, plan.peak_rate, getattr(sae.options, "k", None), sae.d_sae)
         self.dead = DeadFeatures(sae.d_sae, plan.dead_window, sae.device)
         self.workspace = Workspace(sae.device, kernels=config.kernels, products=config.products)
-        self.parameters = ParameterStep(sae, config.adam_epsilon, config.clip_norm, self.workspace)
+        rounds = rounds_products(config.compute_dtype, config.kernels, sae.device, isinstance(sae, TopKFamily))
+        self.parameters = ParameterStep(sae, config.adam_epsilon, config.clip_norm, self.workspace, rounds=rounds)
         self.step = 0
         self.seconds = 0.0
         self.waited = 0.0
@@ -85,7 +91,7 @@ class Session:
         """
         started = time.perf_counter()
         before = self.batches.waited_seconds
-        x_BD = self._x_BD = next(self.batches).to(self.sae.device, non_blocking=True)
+        x_BD = self._x_BD = self._next_batch()
         self.waited += self.batches.waited_seconds - before
         watched = self._watched
         if watched:
@@ -95,8 +101,10 @@ class Session:
             sparsity_scale=self.schedule.sparsity_scale(self.step),
             k=self.schedule.active_k(self.step),
             dead_F=self.dead.mask(),
+            dead_M=self.dead.dead_M,
             active_share=self.active_share,
             unit_rows=self.parameters.leaves_unit_rows,
+            rounded_W_enc=self.parameters.rounded_W_enc,
         )
         loss = self.sae.loss_and_gradients(x_BD, state, self.workspace)
         if watched:
@@ -114,6 +122,13 @@ class Session:
         self.step += 1
         self.seconds += time.perf_counter() - started
         return loss
+
+    def _next_batch(self) -> Tensor:
+        batch_BD = next(self.batches)
+        if self.sae.device.type == "cuda":
+            # From pageable memory a copy may wait for all work before it; it is pinned here, in memory that torch uses again.
+            batch_BD = batch_BD.pin_memory()
+        return batch_BD.to(self.sae.device, non_blocking=True)
 
     @property
     def _watched(self) -> bool:
@@ -212,7 +227,7 @@ class Session:
         """Write a checkpoint of this moment."""
         tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
         tensors.update({f"adam.{name}": moment for name, moment in self.parameters.state().items()})
-        tensors["dead.since_fired"] = self.dead.since_fired_F
+        tensors["dead.since_fired"], tensors["dead.features"] = self.dead.since_fired_F, self.dead.dead_M
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.sae.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.sae.device)
@@ -222,7 +237,6 @@ class Session:
             "scale": self.scale,
             "updates": self.parameters.steps,
             "active_share": self.active_share,
-            "any_dead": self.dead.any_dead,
             "kernels": describe(self.sae.device, self.config.kernels),
             "batches": self.batches.state(),
             "rows_digest": self.data.rows.digest,
@@ -253,8 +267,9 @@ class Session:
         )
         moments = {name.removeprefix("adam."): t for name, t in tensors.items() if name.startswith("adam.")}
         self.parameters.restore(moments, int(state["updates"]))
-        self.active_share, self.dead.any_dead = state["active_share"], state["any_dead"]
+        self.active_share = state["active_share"]
         self.dead.since_fired_F.copy_(tensors["dead.since_fired"])
+        self.dead.dead_M = tensors["dead.features"].to(self.sae.device)
         torch.set_rng_state(tensors["rng.cpu"].cpu())
         if "rng.cuda" in tensors and self.sae.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng.cuda"].cpu(), self.sae.device)

@@ -29,7 +29,8 @@ from neuronmap.errors import (
 )
 from neuronmap.progress import Progress, Task
 from neuronmap.saes import BundleMetadata, SparseAutoencoder, get_architecture, load_sae
-from neuronmap.saes.kernels.choice import describe, require
+from neuronmap.saes.kernels.choice import describe, require, rounds_products
+from neuronmap.saes.topk import TopKFamily
 from neuronmap.training.checkpoint import drop_checkpoint, latest_checkpoint, load_checkpoint
 from neuronmap.training.config import SAEConfig
 from neuronmap.training.data import TrainingData, prepare
@@ -241,7 +242,11 @@ class SAETrainer:
                 data.width, plan.d_sae, config.sae_options(data.width), device=device
             )
             require(config.kernels, device)
-            self.progress.note(f"      kernels: {describe(device, config.kernels)}; products: {config.products}.")
+            rounds = rounds_products(config.compute_dtype, config.kernels, device, isinstance(sae, TopKFamily))
+            precision = "; encoder in bfloat16" if rounds else ""
+            self.progress.note(
+                f"      kernels: {describe(device, config.kernels)}; products: {config.products}{precision}."
+            )
             generator = torch.Generator().manual_seed(config.seed)
             sae.initialise(statistics.mean_D.float() * scale, generator)
             if start_from is not None:

@@ -7,6 +7,7 @@ The curves lie in ``golden_loss.json``. A change that moves one says why in the 
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,8 @@ def sparse_rows() -> ArrayRows:
     return ArrayRows((chosen * torch.rand(4096, ATOMS, generator=generator)) @ atoms)
 
 
-def curve(architecture: str, kernels: str, products: str) -> list[float]:
-    """Reconstruction error of the batch at each of ``STEPS``."""
+def curve(architecture: str, kernels: str, products: str, last: int = STEPS[-1]) -> list[float]:
+    """Reconstruction error of the batch at each of ``STEPS`` up to the last."""
     fields = {"k": 8} if architecture in ("topk", "batchtopk", "matryoshka") else {}
     config = SAEConfig(
         architecture=architecture, hidden_dim=F, batch_size=4, context_length=64, num_epochs=4, learning_rate=0.003,
@@ -50,7 +51,7 @@ def curve(architecture: str, kernels: str, products: str) -> list[float]:
     found = []
     with ShuffledBatches(rows, plan.batch_rows, seed=0, scale=scale) as batches:
         session = Session(config, plan, TrainingData(rows=rows, heldout=rows), sae, batches, scale, checkpoints=None)
-        while session.step < STEPS[-1]:
+        while session.step < last:
             loss = session.train_step()
             session.resample_if_due()
             if session.step in STEPS:
@@ -67,6 +68,16 @@ def test_every_path_follows_the_pinned_curve(architecture: str, kernels: str, pr
         pytest.skip("the native engine was not compiled on this machine")
     expected = json.loads(GOLDEN.read_text())[architecture]
     assert curve(architecture, kernels, products) == pytest.approx(expected, rel=5e-3)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_triton_kernels_follow_the_beginning_of_the_pinned_curve(architecture: str, monkeypatch) -> None:
+    """Interpreted, they take about a second a step."""
+    if find_spec("triton") is None:
+        pytest.skip("triton is not installed; it is there for Linux on x86-64")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    expected = json.loads(GOLDEN.read_text())[architecture]
+    assert curve(architecture, "triton", "sparse", last=5) == pytest.approx(expected[:2], rel=5e-3)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

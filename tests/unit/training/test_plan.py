@@ -58,9 +58,20 @@ def test_the_plan_reads_as_numbers_a_person_can_check():
 @pytest.mark.parametrize("dead", [False, True])
 @pytest.mark.parametrize("kernels", ["auto", "torch"])
 def test_step_memory_is_what_the_plan_says(architecture, dead, kernels):
+    check_step_memory(architecture, dead, kernels)
+
+
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
+def test_step_memory_of_the_triton_kernels_is_what_the_plan_says(architecture, monkeypatch):
+    pytest.importorskip("triton", reason="triton is not installed; it is there for Linux on x86-64")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    check_step_memory(architecture, True, "triton", compute_dtype="bfloat16")
+
+
+def check_step_memory(architecture: str, dead: bool, kernels: str, **more: str) -> None:
     """Every scratch buffer of a step together, with and without dead features, is within the printed figure."""
     fields = {"architecture": architecture, "k": 8 if "top" in architecture or architecture == "matryoshka" else None}
-    chosen = config(**fields, kernels=kernels, batch_size=16, dead_after_tokens=1 if dead else 10**9)
+    chosen = config(**fields, **more, kernels=kernels, batch_size=16, dead_after_tokens=1 if dead else 10**9)
     rows = ArrayRows(torch.randn(4096, 64, generator=torch.Generator().manual_seed(0)))
     data = TrainingData(rows=rows, heldout=rows)
     plan = make_plan(chosen, rows.num_rows, 64, CPU, 0)

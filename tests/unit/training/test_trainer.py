@@ -350,7 +350,8 @@ def test_the_log_says_which_kernels_run_and_how(rows, small, fields, told):
     assert sum("products go over" in note for note in notes) == len(told)
 
 
-def test_kernels_that_cannot_run_are_refused_by_name(rows, small):
+def test_kernels_that_cannot_run_are_refused_by_name(rows, small, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ConfigError, match=r"kernels = 'triton' cannot run"):
         SAETrainer(SAEConfig(**{**small, "kernels": "triton", "device": "cpu"})).train(rows)
 

@@ -14,18 +14,21 @@ import torch
 from torch import Tensor
 
 from neuronmap.errors import ConfigError
+from neuronmap.saes.kernels.native import library
 from neuronmap.saes.kernels.native.backend import NativeKernels
-from neuronmap.saes.kernels.native.library import load_engine, why_not
+from neuronmap.saes.kernels.native.library import load_engine
 from neuronmap.saes.kernels.portable import DenseKernels, TorchKernels
 from neuronmap.saes.kernels.protocol import Kernels
+from neuronmap.saes.kernels.triton import runtime
 from neuronmap.saes.workspace import Workspace
 
-__all__ = ["KernelName", "ProductsName", "describe", "is_sparse", "kernels_for", "require"]
+__all__ = ["KernelName", "ProductsName", "describe", "is_sparse", "kernels_for", "require", "rounds_products"]
 
 KernelName = Literal["auto", "native", "triton", "torch"]
 ProductsName = Literal["auto", "sparse", "dense"]
 
 DENSE = "dense"
+TRITON_DENSE = "triton.dense"
 
 
 def kernels_for(workspace: Workspace, W_enc_DF: Tensor, share: float) -> Kernels:
@@ -41,16 +44,19 @@ def kernels_for(workspace: Workspace, W_enc_DF: Tensor, share: float) -> Kernels
         workspace.ran = "sparse"
         return kernels
     workspace.ran = DENSE
-    return _made(workspace, DENSE, W_enc_DF)
+    return _made(workspace, TRITON_DENSE if kernels.name == "triton" else DENSE, W_enc_DF)
 
 
 def backend(workspace: Workspace, W_enc_DF: Tensor) -> Kernels:
     """The backend for sparse products."""
-    name = workspace.kernels
-    if name == "auto":
-        name = _best(W_enc_DF.device.type)
     usual = W_enc_DF.dtype in (torch.float32, torch.float64) and W_enc_DF.T.is_contiguous()
-    return _made(workspace, name if usual else "torch", W_enc_DF)
+    asked = workspace.kernels if usual else "torch"
+    key = f"{asked} asked.{W_enc_DF.dtype}"
+    if key not in workspace.backends:  # a step asks many times; what is there is looked up once
+        name = _best(W_enc_DF.device) if asked == "auto" else asked
+        workspace.backends[key] = _made(workspace, name, W_enc_DF)
+    found: Kernels = workspace.backends[key]
+    return found
 
 
 def is_sparse(workspace: Workspace, kernels: Kernels, share: float | None) -> bool:
@@ -74,7 +80,9 @@ def require(kernels: str, device: torch.device) -> None:
     """
     reason = None
     if kernels == "native":
-        reason = why_not() if device.type == "cpu" else f"it runs on a CPU, not on {device.type}"
+        reason = library.why_not() if device.type == "cpu" else f"it runs on a CPU, not on {device.type}"
+    elif kernels == "triton":
+        reason = runtime.why_not(device)
     elif kernels not in get_args(KernelName):
         reason = f"there are {', '.join(get_args(KernelName))}"
     if reason:
@@ -83,16 +91,47 @@ def require(kernels: str, device: torch.device) -> None:
 
 def describe(device: torch.device, asked: str = "auto") -> str:
     """One line on what runs on a device, for the log and ``neuronmap doctor``."""
-    name = _best(device.type) if asked == "auto" else asked
+    name = _best(device) if asked == "auto" else asked
     if name == "native" and (engine := load_engine()) is not None:
         threads = torch.get_num_threads() if engine.threaded else 1
         return f"native ({engine.variant}, {threads} thread{'s' if threads != 1 else ''})"
-    reason = why_not() if device.type == "cpu" and asked == "auto" else None
+    if name == "triton":
+        return f"triton ({runtime.variant()})"
+    reason = None
+    if asked == "auto" and device.type in ("cpu", "cuda"):
+        reason = library.why_not() if device.type == "cpu" else runtime.why_not(device)
     return f"{name} ({reason})" if reason else name
 
 
-def _best(device: str) -> str:
-    return "native" if device == "cpu" and load_engine() is not None else "torch"
+def rounds_products(compute_dtype: str, asked: str, device: torch.device, top_k: bool) -> bool:
+    """Whether the encoder's product is taken of bfloat16 factors.
+
+    Args:
+        compute_dtype: ``auto``, ``float32`` or ``bfloat16``.
+        asked: the kernels that were asked for.
+        device: where the SAE is trained.
+        top_k: whether its architecture belongs to the top-k family, the only one whose steps have such a product.
+
+    Raises:
+        ConfigError: when bfloat16 was asked for by name and cannot be had.
+    """
+    name = _best(device) if asked == "auto" else asked
+    can = name == "triton" and top_k
+    if compute_dtype == "bfloat16" and not can:
+        reason = (
+            f"the kernels that run are {name}" if name != "triton" else "the architecture is not of the top-k family"
+        )
+        raise ConfigError(
+            f"compute_dtype = 'bfloat16' needs the triton kernels and topk, batchtopk or matryoshka; {reason}.",
+            hint="compute_dtype = 'auto' takes what there is.",
+        )
+    return can and (compute_dtype == "bfloat16" or (compute_dtype == "auto" and device.type == "cuda"))
+
+
+def _best(device: torch.device) -> str:
+    if device.type == "cpu":
+        return "native" if load_engine() is not None else "torch"
+    return "triton" if device.type == "cuda" and runtime.why_not(device) is None else "torch"
 
 
 def _made(workspace: Workspace, name: str, W_enc_DF: Tensor) -> Kernels:
@@ -106,6 +145,11 @@ def _made(workspace: Workspace, name: str, W_enc_DF: Tensor) -> Kernels:
 def _make(workspace: Workspace, name: str, W_enc_DF: Tensor) -> Kernels:
     if name == DENSE:
         return DenseKernels(workspace)
+    if name in ("triton", TRITON_DENSE):
+        require("triton", W_enc_DF.device)
+        from neuronmap.saes.kernels.triton.backend import TritonDenseKernels, TritonKernels  # imports Triton
+
+        return TritonKernels(workspace) if name == "triton" else TritonDenseKernels(workspace)
     if name == "native":
         engine = load_engine(double=W_enc_DF.dtype == torch.float64)
         if engine is not None:

@@ -21,8 +21,10 @@ class SparseCode:
         row_N: int32 or int64, batch row of each entry, ascending.
         feature_N: of the same type, feature of each entry; the order within a row is the backend's own.
         value_N: its activation.
-        offset_R: int64 [B + 1], where each row's entries start; the last is N.
+        offset_R: int64 [B + 1], where each row's entries start; the last is N, or less if the code is padded.
         num_features: F.
+        padded: whether there may be padding: entries from ``offset_R[-1]`` on, of value 0, at the last row and feature 0. A GPU
+            then need not be asked how many entries it found. All true entries of a padded code are positive.
     """
 
     row_N: Tensor
@@ -30,6 +32,7 @@ class SparseCode:
     value_N: Tensor
     offset_R: Tensor
     num_features: int
+    padded: bool = False
 
     @classmethod
     def from_flat(cls, flat_N: Tensor, value_N: Tensor, num_rows: int, num_features: int) -> SparseCode:
@@ -44,6 +47,7 @@ class SparseCode:
 
     @property
     def num_entries(self) -> int:
+        """N, with padding."""
         return self.feature_N.numel()
 
     @property
@@ -53,7 +57,28 @@ class SparseCode:
 
     def fired(self) -> Tensor:
         """int64 [F], number of rows each feature is active in."""
-        return torch.bincount(self.feature_N, minlength=self.num_features)
+        if not self.padded:
+            return torch.bincount(self.feature_N, minlength=self.num_features)
+        # bincount would look for the largest feature. Integers: any order of the additions gives the same.
+        fired_F = torch.zeros(self.num_features, dtype=torch.int64, device=self.feature_N.device)
+        return fired_F.scatter_add_(0, self.feature_N.long(), (self.value_N > 0).long())
+
+    def smallest(self) -> Tensor:
+        """0-d, the smallest value; 0 when there is no entry."""
+        if not self.num_entries:
+            return self.value_N.new_zeros(())
+        if not self.padded:
+            return self.value_N.min()
+        least = torch.where(self.value_N > 0, self.value_N, torch.inf).min()
+        return torch.where(self.offset_R[-1] > 0, least, 0.0)
+
+    def trimmed(self) -> SparseCode:
+        """The same without padding. Waits for the device if the code is padded."""
+        if not self.padded:
+            return self
+        count = int(self.offset_R[-1])
+        parts = (self.row_N[:count], self.feature_N[:count], self.value_N[:count])
+        return SparseCode(*parts, self.offset_R, self.num_features)
 
     def flat(self) -> Tensor:
         """int64 [N], positions in the flattened [B, F] matrix."""
@@ -68,7 +93,10 @@ class SparseCode:
     def dense(self, value_N: Tensor, out: Tensor) -> Tensor:
         """Write values at the entries of a [B, F] matrix, zero elsewhere."""
         out.zero_()
-        out.view(-1)[self.flat()] = value_N
+        if self.padded:  # padding lies on a place that an entry may have: add its 0
+            out.view(-1).scatter_add_(0, self.flat(), torch.where(self.value_N > 0, value_N, 0.0))
+        else:
+            out.view(-1)[self.flat()] = value_N
         return out
 
 

@@ -32,7 +32,7 @@ from neuronmap.saes.kernels.protocol import AdamStep, Encoded, Encoder, Reconstr
 from neuronmap.saes.kernels.select import positive_above, sampled_bound, select_top_k, top_of_entries
 from neuronmap.saes.workspace import Workspace
 
-__all__ = ["DenseKernels", "TorchKernels"]
+__all__ = ["DenseKernels", "DenseProducts", "TorchKernels"]
 
 CHUNK_ENTRIES = 2**24
 """Pre-activations that exist at a time (64 MiB of float32), unless ``LEAST_ROWS`` rows are more."""
@@ -202,6 +202,7 @@ class TorchKernels:
         step: AdamStep,
         scale: Tensor,
         unit_rows: bool,
+        rounded: Tensor | None = None,
     ) -> None:
         if unit_rows:
             along_F1 = torch.linalg.vecdot(gradient, parameter).unsqueeze(1)
@@ -214,10 +215,14 @@ class TorchKernels:
         )  # fmt: skip
         if unit_rows:
             parameter.div_(torch.linalg.vector_norm(parameter, dim=1, keepdim=True).clamp_min_(1e-12))
+        if rounded is not None:
+            rounded.copy_(parameter)
 
 
-class DenseKernels(TorchKernels):
-    """The same products as GEMMs over [B, F] buffers, for codes that are not sparse."""
+class DenseProducts:
+    """The products of a step as GEMMs over [B, F] buffers, for codes that are not sparse."""
+
+    workspace: Workspace
 
     def reconstruct(
         self, code: SparseCode, W_dec_FD: Tensor, centred_BD: Tensor, widths: tuple[int, ...], scale: float
@@ -238,6 +243,8 @@ class DenseKernels(TorchKernels):
                 pulled_LBD[level].add_(pulled_LBD[level + 1])
             torch.mm(pulled_LBD[level], W_dec_FD[start:stop].T, out=g_BF[:, start:stop])
         gradient_N = torch.take(g_BF, code.flat()).mul_(scale)
+        if code.padded:
+            gradient_N.masked_fill_(code.value_N == 0, 0.0)
         return Reconstruction(pulled_LBD[-1], pulled_LBD, torch.stack(squares), gradient_N)
 
     def weight_gradients(
@@ -261,6 +268,10 @@ class DenseKernels(TorchKernels):
         W_dec_FD.mul_(scale)
         torch.mm(centred_BD.T, g_BF, out=W_enc_DF)
         torch.sum(g_BF, dim=0, out=b_enc_F)
+
+
+class DenseKernels(DenseProducts, TorchKernels):
+    """The backend ``torch`` with dense products."""
 
 
 class _Decoded:

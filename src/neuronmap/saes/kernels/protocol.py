@@ -9,7 +9,8 @@ A step of a sparse SAE is three calls. The B x F matrix of pre-activations lives
     weight_gradients   sums over the entries of each feature
 
 followed by the parameter step: ``gradient_energy`` (for clipping) and ``adam``. A backend may choose how it searches and in which
-order it adds; what it finds is exact, and the same input gives the same bits.
+order it adds; what it finds is exact, and the same input gives the same bits. A code may be padded, so that a backend on a GPU has
+no need to wait for its size; each backend understands its own codes.
 """
 
 from __future__ import annotations
@@ -34,12 +35,15 @@ class Encoder:
         W_DF: encoder; its memory is feature-major (``W_DF.T`` is contiguous), so a range of features is one block.
         b_F: encoder bias.
         kept_M: int64, ascending; features whose pre-activations are wanted whole as well (the dead ones, for AuxK).
+        rounded_DF: a bfloat16 copy of W_DF, of the same layout. A backend that multiplies in bfloat16 then rounds ``centred_BD`` as
+            well, and sums in float32; others leave it alone.
     """
 
     centred_BD: Tensor
     W_DF: Tensor
     b_F: Tensor
     kept_M: Tensor | None = None
+    rounded_DF: Tensor | None = None
 
     @property
     def num_rows(self) -> int:
@@ -162,10 +166,12 @@ class Kernels(Protocol):
         step: AdamStep,
         scale: Tensor,
         unit_rows: bool,
+        rounded: Tensor | None = None,
     ) -> None:
         """Update a parameter in place with ``scale`` (0-d) times its gradient, in one pass over memory.
 
         With ``unit_rows`` the parameter is W_dec [F, D]: the part of the gradient along each row is taken out first, and the
-        rows have unit norm afterwards. All tensors share one memory layout. The gradient's content is undefined afterwards.
+        rows have unit norm afterwards. ``rounded`` receives a bfloat16 copy. All tensors share one memory layout. The gradient's
+        content is undefined afterwards.
         """
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -57,30 +58,63 @@ def runnable() -> list[str | None]:
     return [name for name in names[names.index(engine.variant) :] if (COMPILED / f"engine-{name}.so").exists()]
 
 
+def triton(dense: bool, dtype: torch.dtype) -> Backend:
+    """The Triton kernels, interpreted (see the conftest of all tests); skipped where there is no Triton."""
+
+    def make(workspace: Workspace) -> Kernels:
+        if find_spec("triton") is None:
+            pytest.skip("triton is not installed; it is there for Linux on x86-64")
+        from neuronmap.saes.kernels.triton.backend import TritonDenseKernels, TritonKernels
+
+        return TritonDenseKernels(workspace) if dense else TritonKernels(workspace)
+
+    return Backend(f"triton-{'dense-' if dense else ''}{str(dtype)[-2:]}", dtype, make)
+
+
 NATIVE = [native(variant, dtype) for variant in runnable() for dtype in (torch.float64, torch.float32)]
 TORCH = [Backend("torch-64", torch.float64, TorchKernels), Backend("torch-32", torch.float32, TorchKernels)]
 DENSE = [Backend("dense-64", torch.float64, DenseKernels), Backend("dense-32", torch.float32, DenseKernels)]
 
+TRITON = [triton(False, dtype) for dtype in (torch.float64, torch.float32)]
+TRITON_DENSE = [triton(True, dtype) for dtype in (torch.float64, torch.float32)]
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``backend`` runs on all but the dense one, ``any_backend`` on all, ``native_backend`` on the compiled ones."""
+    """``backend`` runs on all but the dense ones, ``any_backend`` on all, the others on those of one language."""
     for name, backends in (
-        ("backend", TORCH + NATIVE),
-        ("any_backend", TORCH + DENSE + NATIVE),
+        ("backend", TORCH + NATIVE + TRITON),
+        ("any_backend", TORCH + DENSE + NATIVE + TRITON + TRITON_DENSE),
         ("native_backend", NATIVE),
+        ("triton_backend", TRITON),
     ):
-        if name in metafunc.fixturenames:
+        if name not in metafunc.fixturenames:
+            continue
+        if "pieces" not in metafunc.fixturenames:
             metafunc.parametrize(name, backends, ids=[backend.label for backend in backends])
+            continue
+        # Interpreted kernels are slow: one precision whole, the other in pieces.
+        slow = {("triton-32", "whole"), ("triton-64", "pieces")}
+        pairs = [(b, how) for how in ("whole", "pieces") for b in backends if (b.label, how) not in slow]
+        ids = [f"{how}-{backend.label}" for backend, how in pairs]
+        metafunc.parametrize((name, "pieces"), pairs, ids=ids, indirect=["pieces"])
 
 
-@pytest.fixture(params=["whole", "pieces"])
+@pytest.fixture
 def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a test twice: with the encoder's product taken at once, and in blocks of 37 features or chunks of 3 rows."""
+    """Run a test twice: with the encoder's product taken at once, and in blocks of 37 features or chunks of 3 rows.
+
+    Triton's are a block of 37 features and then blocks of 3072 entries (8-byte ones), in tiles of 512 x 512.
+    """
     if request.param == "pieces":
         monkeypatch.setattr("neuronmap.saes.kernels.native.backend.BLOCK_BYTES", 1)
         monkeypatch.setattr("neuronmap.saes.kernels.native.backend.LEAST_BLOCK", 37)
         monkeypatch.setattr("neuronmap.saes.kernels.portable.CHUNK_ENTRIES", 1)
         monkeypatch.setattr("neuronmap.saes.kernels.portable.LEAST_ROWS", 3)
+        if find_spec("triton") is not None:
+            monkeypatch.setattr("neuronmap.saes.kernels.triton.backend.BLOCK_BYTES", 8 * 3072)
+            monkeypatch.setattr("neuronmap.saes.kernels.triton.backend.LEAST_BLOCK", 37)
+            monkeypatch.setattr("neuronmap.saes.kernels.triton.tiles.INTERPRETED_ROWS", 512)
+            monkeypatch.setattr("neuronmap.saes.kernels.triton.tiles.INTERPRETED_COLUMNS", 512)
     return str(request.param)
 
 

@@ -5,6 +5,8 @@ Shapes: B rows, D = d_in, F = d_sae.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from torch import Tensor
@@ -28,7 +30,9 @@ def batches(dtype: torch.dtype) -> list[Tensor]:
     return made
 
 
-def curve(architecture: str, kernels: str, products: str, dtype: torch.dtype) -> tuple[Tensor, SparseAutoencoder]:
+def curve(
+    architecture: str, kernels: str, products: str, dtype: torch.dtype, steps: int = STEPS
+) -> tuple[Tensor, SparseAutoencoder]:
     """Loss of each step, and the SAE after them. Every fourth feature counts as dead in the first half."""
     owner = get_architecture(architecture)
     sae = owner(D, F, owner.Options(k=K, aux_k=6), dtype=dtype)
@@ -36,8 +40,8 @@ def curve(architecture: str, kernels: str, products: str, dtype: torch.dtype) ->
     workspace = Workspace(kernels=kernels, products=products)
     moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in sae.named_parameters()}
     losses = []
-    for index, x_BD in enumerate(batches(dtype)):
-        dead_F = (torch.arange(F) % 4 == 0) if index < STEPS // 2 else None
+    for index, x_BD in enumerate(batches(dtype)[:steps]):
+        dead_F = (torch.arange(F) % 4 == 0) if index < steps // 2 else None
         loss = sae.loss_and_gradients(x_BD, StepState(step=index, dead_F=dead_F), workspace)
         losses.append(loss.total)
         backend = kernels_for(workspace, sae.W_enc, K / F)
@@ -71,3 +75,17 @@ def test_the_sparse_path_trains_like_the_dense_one(dense_curves, architecture, k
     # In float32 a near tie may fall the other way at some step; the loss hardly feels which of two equal entries was kept.
     single_S, _ = curve(architecture, kernels, "sparse", torch.float32)
     torch.testing.assert_close(single_S, expected_S, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("products", ["sparse", "dense"])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka"])
+def test_the_triton_path_trains_like_the_dense_one(architecture, products, monkeypatch):
+    """A few steps: interpreted, each takes a second."""
+    if find_spec("triton") is None:
+        pytest.skip("triton is not installed; it is there for Linux on x86-64")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    expected_S, expected_sae = curve(architecture, "torch", "dense", torch.float64, steps=4)
+    found_S, sae = curve(architecture, "triton", products, torch.float64, steps=4)
+    torch.testing.assert_close(found_S, expected_S, rtol=1e-9, atol=0)
+    for name, parameter in sae.named_parameters():
+        torch.testing.assert_close(parameter, expected_sae.get_parameter(name), rtol=0, atol=1e-8)

@@ -70,7 +70,15 @@ def top_of_batch_by_definition(pre_BF: Tensor, count: int) -> Tensor:
 
 
 def assert_well_formed(code: SparseCode) -> None:
-    """Rows ascend, offsets say where they start, and no entry is there twice."""
+    """Rows ascend, offsets say where they start, and no entry is there twice; padding is what it should be."""
+    assert bool((code.row_N.diff() >= 0).all())
+    padding = slice(int(code.offset_R[-1]), None)
+    assert code.padded or code.value_N[padding].numel() == 0
+    assert not bool(code.value_N[padding].any())
+    assert not bool(code.feature_N[padding].any())
+    assert bool((code.row_N[padding] == code.num_rows - 1).all())
+    assert torch.equal(code.fired(), torch.bincount(code.trimmed().feature_N, minlength=code.num_features))
+    code = code.trimmed()
     assert bool((code.row_N.diff() >= 0).all())
     assert torch.equal(code.offset_R.diff(), torch.bincount(code.row_N, minlength=code.num_rows))
     assert int(code.offset_R[0]) == 0
@@ -82,6 +90,10 @@ def assert_encoded(found: Encoded | SparseCode | None, expected_BF: Tensor) -> N
     assert found is not None
     code = found.code if isinstance(found, Encoded) else found
     assert_well_formed(code)
+    smallest = float(expected_BF[expected_BF > 0].min()) if bool((expected_BF > 0).any()) else 0.0
+    assert float(code.smallest()) == smallest
+    assert torch.equal(dense(code), expected_BF)  # with its padding
+    code = code.trimmed()
     assert code.num_entries == int((expected_BF != 0).sum())
     assert torch.equal(dense(code), expected_BF)
 
@@ -244,7 +256,7 @@ def test_no_rows_give_an_empty_code(backend, pieces):
     kernels, cased = backend.make(Workspace()), cast(none, backend.dtype)
     for found in (kernels.encode_top_k(cased, 3), kernels.encode_above(cased, None, 10)):
         assert found is not None
-        assert found.code.num_entries == 0
+        assert found.code.trimmed().num_entries == 0
         assert found.code.offset_R.tolist() == [0]
 
 
@@ -341,3 +353,23 @@ def test_the_torch_backend_holds_a_bounded_part_of_the_pre_activations():
     x_BD, W_FD = torch.randn(4096, 2), torch.randn(16384, 2)
     TorchKernels(workspace).encode_above(Encoder(x_BD, W_FD.T, torch.full((16384,), -9.0)), None, x_BD.shape[0] * 16384)
     assert workspace.nbytes <= 4 * CHUNK_ENTRIES
+
+
+@pytest.mark.parametrize("rule", ["top_k", "top_of_batch"])
+def test_factors_in_bfloat16_are_multiplied_exactly(triton_backend, rule):
+    """A copy of W in bfloat16 rounds both factors to 8 bits; their products and sums are exact in float32."""
+    encoder, _ = problem(9, 7, 200, levels=1500)
+    rounded_BD, rounded_DF = encoder.centred_BD.bfloat16(), encoder.W_DF.bfloat16()
+    pre_BF = rounded_BD.double() @ rounded_DF.double() + encoder.b_F
+    assert not torch.equal(pre_BF, encoder.centred_BD @ encoder.W_DF + encoder.b_F)
+    cased = cast(encoder, torch.float32)
+    kernels = triton_backend.make(Workspace())
+    for _ in range(2):
+        given = Encoder(cased.centred_BD, cased.W_DF, cased.b_F, torch.arange(0, 200, 7), rounded_DF)
+        if rule == "top_k":
+            found, expected_BF = kernels.encode_top_k(given, 5), top_k_by_definition(pre_BF, 5)
+        else:
+            found, expected_BF = kernels.encode_top_of_batch(given, 45), top_of_batch_by_definition(pre_BF, 45)
+        assert_encoded(found, expected_BF)
+        assert found.kept_BM is not None
+        assert torch.equal(found.kept_BM.double(), pre_BF[:, ::7])

@@ -109,6 +109,8 @@ def test_energy_of_a_gradient_along_its_row_is_not_negative(backend, numbers):
     assert float(backend.make(Workspace()).gradient_energy(W_FD, 1e3 * W_FD, [])) >= 0.0
 
 
+# NumPy, in which Triton's interpreter computes, says it when infinities cancel.
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("where", ["decoder", "encoder", "bias"])
 def test_energy_of_a_gradient_that_is_not_finite_is_not_finite(backend, numbers, bad, where):
@@ -141,3 +143,15 @@ def test_the_step_and_the_energy_are_the_same_bits_with_any_number_of_threads(na
         torch.set_num_threads(threads)
     for other in found[1:]:
         assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_rounded_copy_is_that_of_the_updated_parameter(backend, numbers, layout):
+    parameter = laid_out(numbers(33, 130), layout, backend.dtype)
+    moments = (torch.zeros_like(parameter), torch.zeros_like(parameter))
+    rounded = torch.zeros_like(parameter, dtype=torch.bfloat16)
+    step = AdamStep(RATE, BETA1, BETA2, EPSILON, 1)
+    kernels = backend.make(Workspace())
+    kernels.adam(parameter, torch.ones_like(parameter), moments, step, torch.tensor(1.0), False, rounded)
+    # Triton's interpreter cuts off what hardware rounds to the nearest: one unit of the last of 8 bits.
+    torch.testing.assert_close(rounded.to(parameter.dtype), parameter, rtol=2**-7, atol=0)

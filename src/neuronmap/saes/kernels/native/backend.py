@@ -273,12 +273,15 @@ class NativeKernels:
         step: AdamStep,
         scale: Tensor,
         unit_rows: bool,
+        rounded: Tensor | None = None,
     ) -> None:
         rows = [_as_rows(tensor) for tensor in (parameter, gradient, *moments)]
         self.engine.adam(
             *map(_at, rows), *rows[0].shape, step.rate / (1 - step.beta1**step.step), step.beta1, step.beta2, step.epsilon,
             (1 - step.beta2**step.step) ** -0.5, float(scale), int(unit_rows), self._threads,
         )  # fmt: skip
+        if rounded is not None:
+            rounded.copy_(parameter)
 
 
 class _TopK:

@@ -96,7 +96,7 @@ def test_digest_follows_content_not_place(folder: Path, tmp_path: Path) -> None:
 def test_the_rule_for_device_and_precision_is_said(folder: Path) -> None:
     notes = Notes()
     load_model(folder, device="cpu", progress=notes)
-    assert any("float32 on cpu (the fastest on a CPU)" in line for line in notes.lines)
+    assert any("float32 on cpu (the safe choice on a CPU" in line for line in notes.lines)
     assert load(folder, dtype="bfloat16", device="cpu").dtype == torch.bfloat16
     assert load(folder, dtype=torch.float16, device="cpu").identity.dtype == "float16"
 

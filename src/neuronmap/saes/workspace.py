@@ -28,6 +28,7 @@ class Workspace:
     Attributes:
         ran: how the last step's products were done, ``sparse`` or ``dense``; empty before the first.
         backends: backends made for this workspace, by name; filled by the choice.
+        chosen: of those, the one for sparse products, by what was asked for; filled by the choice.
         constants: small tensors that backends keep on the device, by name and content.
     """
 
@@ -36,6 +37,7 @@ class Workspace:
         self.kernels, self.products = kernels, products
         self.ran = ""
         self.backends: dict[str, Any] = {}
+        self.chosen: dict[str, Any] = {}
         self.constants: dict[tuple[Any, ...], Tensor] = {}
         self._flat: dict[tuple[str, torch.dtype], Tensor] = {}
 

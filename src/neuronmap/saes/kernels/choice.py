@@ -51,11 +51,11 @@ def backend(workspace: Workspace, W_enc_DF: Tensor) -> Kernels:
     """The backend for sparse products."""
     usual = W_enc_DF.dtype in (torch.float32, torch.float64) and W_enc_DF.T.is_contiguous()
     asked = workspace.kernels if usual else "torch"
-    key = f"{asked} asked.{W_enc_DF.dtype}"
-    if key not in workspace.backends:  # a step asks many times; what is there is looked up once
+    key = f"{asked}.{W_enc_DF.dtype}"
+    if key not in workspace.chosen:  # a step asks many times; what is there is looked up once
         name = _best(W_enc_DF.device) if asked == "auto" else asked
-        workspace.backends[key] = _made(workspace, name, W_enc_DF)
-    found: Kernels = workspace.backends[key]
+        workspace.chosen[key] = _made(workspace, name, W_enc_DF)
+    found: Kernels = workspace.chosen[key]
     return found
 
 

@@ -12,6 +12,7 @@ steps under the same limit, and the guard fails if it does not notice.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -97,7 +98,12 @@ def measurer() -> Measure:
             for _ in range(warm_up):
                 trainer.prepare()
                 trainer.step()
-            return figures(measure(trainer, reference, steps)).ratio
+            ratio = figures(measure(trainer, reference, steps)).ratio
+            ran = trainer.describe()["ran"]
+            if cell.variant == "auto" and why_not() is None and "native" not in ran:
+                print(f"{cell.architecture}: the compiled kernels can run here, but {ran} ran.", file=sys.stderr)
+                return math.inf
+            return ratio
         finally:
             trainer.close()
 

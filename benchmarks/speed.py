@@ -248,6 +248,7 @@ def main() -> int:
         "date": datetime.date.today().isoformat(),
         "quick": given.quick,
         "complete": False,
+        "sections": given.sections,
         "commit": commit(),
         "machine": machine(given.threads),
         "rows": {"folder": rows.name, "count": given.rows},

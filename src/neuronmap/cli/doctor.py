@@ -42,11 +42,14 @@ def _devices() -> list[dict[str, str]]:
     import psutil
     import torch
 
+    from neuronmap.saes.kernels.choice import describe
+
     memory = psutil.virtual_memory()
+    threads, kernels = torch.get_num_threads(), describe(torch.device("cpu"))
     found = [
         {
             "device": "cpu",
-            "what": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads in use",
+            "what": f"{platform.machine()}, {os.cpu_count()} cores, {threads} threads in use; kernels: {kernels}",
             "memory": f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free",
         }
     ]
@@ -55,7 +58,7 @@ def _devices() -> list[dict[str, str]]:
         found.append(
             {
                 "device": f"cuda:{index}",
-                "what": torch.cuda.get_device_name(index),
+                "what": f"{torch.cuda.get_device_name(index)}; kernels: {describe(torch.device('cuda', index))}",
                 "memory": f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free",
             }
         )

@@ -203,6 +203,13 @@ def metrics_document(metrics: CoreMetrics, known: dict[str, Any] | None = None) 
     return {**(known or {}), "summary": {**summary, **metrics.summary()}, "core": metrics.to_dict()}
 
 
+def _precision_of_training(entry: LibraryEntry) -> str:
+    """What the language model computed in while the SAE was trained; ``auto`` where the bundle does not say."""
+    metadata = read_bundle_info(entry.path).metadata
+    recorded = (metadata.model or {}).get("dtype") if metadata is not None else None
+    return str(recorded or "auto")
+
+
 def evaluate_entry(
     hub: SAEModelHub,
     entry: LibraryEntry,
@@ -255,7 +262,7 @@ def evaluate_entry(
     language_model = load_model(
         name,
         revision=config.revision if config and model is None else None,
-        dtype=dtype or (config.model_dtype if config else "auto"),
+        dtype=dtype or (_precision_of_training(entry) if model is None else "auto"),
         device=device or (config.device if config else "auto"),
         progress=progress,
     )

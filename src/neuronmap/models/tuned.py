@@ -37,7 +37,8 @@ _FORMAT = 1
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _AGAIN = "Measure again with `neuronmap doctor --tune`, or delete the file."
 _WORDS = {"attention": ("sdpa", "eager"), "dtype": ("float32", "bfloat16", "float16")}
-_COUNTS = ("default_threads", "threads", "batch_tokens")
+_COUNTS = {"default_threads": 2**14, "threads": 2**14, "batch_tokens": 2**20}
+"""Least 1, and the most that a machine may have or a forward pass may sensibly take."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,11 @@ class Tuned:
         wrong = [field.name for field in fields(cls) if not isinstance(values.get(field.name), kinds[str(field.type)])]
         wrong += sorted(set(values) - {field.name for field in fields(cls)})
         wrong += [name for name, allowed in _WORDS.items() if values.get(name) not in allowed]
-        wrong += [name for name in _COUNTS if isinstance(count := values.get(name), int) and count < 1]
+        wrong += [
+            name
+            for name, most in _COUNTS.items()
+            if isinstance(count := values.get(name), int) and not 1 <= count <= most
+        ]
         if wrong:
             raise DamagedError(
                 f"{tuned_path()} does not hold settings as they are written (at fault: {', '.join(dict.fromkeys(wrong))}).",

@@ -31,6 +31,10 @@ from neuronmap.saes.workspace import Workspace
 __all__ = ["AuxProblem", "auxk_gradients", "auxk_loss"]
 
 
+LEAST_VARIANCE = 1e-10
+"""Of the residuals' mean square. Below it rows are equal but for rounding, and the loss is 0/0, which counts as 0."""
+
+
 def auxk_loss(pre_BF: Tensor, residual_BD: Tensor, W_dec_FD: Tensor, dead_F: Tensor, aux_k: int) -> Tensor:
     """The loss above as a differentiable equation (0-d).
 
@@ -48,7 +52,8 @@ def auxk_loss(pre_BF: Tensor, residual_BD: Tensor, W_dec_FD: Tensor, dead_F: Ten
     f_BM = torch.zeros_like(pre_BM).index_put((code.row_N, code.feature_N), pre_BM[code.row_N, code.feature_N])
     miss = (e_BD - f_BM @ W_dec_FD[dead_M]).square().sum(dim=1).mean()
     variance = (e_BD - e_BD.mean(dim=0)).square().sum(dim=1).mean()
-    return torch.where(variance > 0, miss / torch.where(variance > 0, variance, 1.0), 0.0)
+    varies = variance > LEAST_VARIANCE * e_BD.square().sum(dim=1).mean()
+    return torch.where(varies, miss / torch.where(varies, variance, 1.0), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,8 @@ def auxk_gradients(
     apart_BD = workspace.get("auxk.miss", (rows, d_in), dtype)
     torch.sub(problem.error_BD, problem.error_BD.mean(dim=0), out=apart_BD)
     variance = torch.linalg.vector_norm(apart_BD, dim=1).square_().mean()
-    weight = torch.where(variance > 0, 1.0 / torch.where(variance > 0, variance, 1.0), 0.0)
+    varies = variance > LEAST_VARIANCE * torch.linalg.vector_norm(problem.error_BD, dim=1).square_().mean()
+    weight = torch.where(varies, 1.0 / torch.where(varies, variance, 1.0), 0.0)
     g_W_enc_MD = workspace.get("auxk.g_W_enc", shape, dtype)
     g_W_dec_MD = workspace.get("auxk.g_W_dec", shape, dtype)
     g_b_M = workspace.get("auxk.g_b", (len(dead_M),), dtype)

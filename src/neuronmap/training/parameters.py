@@ -65,8 +65,8 @@ class ParameterStep:
         sae = self._sae
         if not self._fuses_rows:
             sae.project_decoder_gradient()
-        gradients = {name: gradient_of(parameter) for name, parameter in sae.named_parameters()}
-        W_dec_gradient = gradients.pop("W_dec")
+        gradients = {name: p.grad for name, p in sae.named_parameters() if p.grad is not None and name != "W_dec"}
+        W_dec_gradient = gradient_of(sae.W_dec)
         if self._fuses_rows:
             return self._kernels.gradient_energy(sae.W_dec, W_dec_gradient, list(gradients.values())).sqrt()
         norms = [torch.linalg.vector_norm(gradient) for gradient in (W_dec_gradient, *gradients.values())]
@@ -88,9 +88,11 @@ class ParameterStep:
         if norm is not None and self._clip_norm is not None:
             scale = (self._clip_norm / (norm + 1e-6)).clamp(max=1.0).to(torch.float32)
         for name, parameter in self._sae.named_parameters():
+            if parameter.grad is None:  # not part of this step's loss
+                continue
             rows = self._fuses_rows and name == "W_dec"
             rounded = self.rounded_W_enc if name == "W_enc" else None
-            self._kernels.adam(parameter, gradient_of(parameter), self.moments[name], step, scale, rows, rounded)
+            self._kernels.adam(parameter, parameter.grad, self.moments[name], step, scale, rows, rounded)
 
     def forget(self, name: str, axis: int, index: Tensor) -> None:
         """Zero the moments of some features of a parameter (they have been re-initialised)."""

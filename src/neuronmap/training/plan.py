@@ -121,11 +121,16 @@ def _step_bytes(config: SAEConfig, architecture: type[SparseAutoencoder], d_in: 
         levels = len(getattr(options, "group_fractions", (1.0,)))
         k: int = min(options.k, F)
         most = B * F
+        dense = config.products == "dense"
+        if dense and kernels != "triton":
+            kernels = "torch"  # which selects for dense products on a CPU
         at_once = min(most, max(_AT_ONCE[kernels], 512 * F if kernels == "torch" else 256 * B))
         entries = B * (max(8 * k, 2 * k + 256) + 3 * k)  # candidates, and the code by row and by feature
         if kernels == "triton":
             at_once *= 3
             entries += B * d_in // 2 + 2 * (B * k // 256 + 1) * d_in  # rows in bfloat16, parts of long features
+        if dense:
+            at_once += 2 * most  # the code and its gradient as matrices
         return 4 * (at_once + entries + B * d_in * (levels + 3) + 2 * B * min(F, d_in))
     wide = _WHOLE_MATRICES.get(config.resolved_architecture, _PLUGIN_MATRICES)
     block = min(B * F, max(_AT_ONCE["native"], 256 * B))

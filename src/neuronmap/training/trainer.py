@@ -130,6 +130,8 @@ class SAETrainer:
         self.config = self.config.with_absolute_paths()
         start_from = self._load_start(init_from)
         loggers = self._all_loggers()
+        if model is None:
+            self._check_kernels()
         data = self._prepare(source, heldout, model)
         run = TrainingRun.create(self.config, _reopenable(source, self.config), folder)
         try:
@@ -194,6 +196,13 @@ class SAETrainer:
                 "Stopped while preparing data; finished shards are kept.",
                 hint="The same command goes on where it stopped.",
             ) from None
+
+    def _check_kernels(self) -> None:
+        """Refuse what cannot run before anything long begins. Where a loaded model lies on another device, it is asked again there."""
+        device = _asked_device(self.config)
+        require(self.config.kernels, device)
+        top_k = issubclass(get_architecture(self.config.resolved_architecture), TopKFamily)
+        rounds_products(self.config.compute_dtype, self.config.kernels, device, top_k)
 
     def _all_loggers(self) -> list[Logger]:
         """Made before anything long begins, so that a missing package is known at once."""
@@ -369,6 +378,10 @@ def _device(config: SAEConfig, data: TrainingData) -> torch.device:
     """Where the SAE is trained: with the language model if there is one, else as configured."""
     if data.language_model is not None:
         return torch.device(data.language_model.device)
+    return _asked_device(config)
+
+
+def _asked_device(config: SAEConfig) -> torch.device:
     if config.device != "auto":
         return torch.device(config.device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 
@@ -41,7 +40,7 @@ def test_what_reads_stored_data_needs_no_torch(module: str) -> None:
 
 
 def test_import_neuronmap_takes_under_150_ms() -> None:
-    """The median of five fresh interpreters, as ``-X importtime`` measures it (milliseconds here are 10 to 30)."""
+    """The quickest of five fresh interpreters, as ``-X importtime`` measures it (10 to 30 ms here): other work only adds."""
     took_ms = []
     for _ in range(5):
         ran = subprocess.run(
@@ -53,4 +52,4 @@ def test_import_neuronmap_takes_under_150_ms() -> None:
         )
         line = next(line for line in ran.stderr.splitlines() if line.endswith("| neuronmap"))
         took_ms.append(int(line.split("|")[1]) / 1000)
-    assert statistics.median(took_ms) < 150, took_ms
+    assert min(took_ms) < 150, took_ms

@@ -154,3 +154,16 @@ def test_auxk_revives_dead_features(cls):
     assert alive_without < 25
     assert alive_with >= alive_without + 5
     assert ev_with > ev_without + 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [0.0, 3.7])
+@pytest.mark.parametrize("cls", FAMILY)
+def test_rows_that_are_all_equal_leave_auxk_nothing_to_explain(cls, value, dtype):
+    """Their residuals differ by rounding only; over that variance the loss would be 1e13 and more."""
+    sae = built(cls, aux_k=4).to(dtype)
+    x_BD = torch.full((ROWS, D_IN), value, dtype=dtype)
+    state = StepState(dead_F=dead_mask())
+    for loss in (sae.loss_and_gradients(x_BD, state, Workspace()), sae.training_loss(x_BD, state)):
+        assert float(loss.parts["aux"].detach()) == 0.0
+        assert float(loss.total.detach()) < 1e4

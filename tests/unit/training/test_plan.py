@@ -68,6 +68,12 @@ def test_step_memory_of_the_triton_kernels_is_what_the_plan_says(architecture, m
     check_step_memory(architecture, True, "triton", compute_dtype="bfloat16")
 
 
+@pytest.mark.parametrize("architecture", ["topk", "matryoshka"])
+@pytest.mark.parametrize("kernels", ["native", "torch"])
+def test_step_memory_of_dense_products_is_what_the_plan_says(architecture, kernels):
+    check_step_memory(architecture, False, kernels, products="dense")
+
+
 def check_step_memory(architecture: str, dead: bool, kernels: str, **more: str) -> None:
     """Every scratch buffer of a step together, with and without dead features, is within the printed figure."""
     fields = {"architecture": architecture, "k": 8 if "top" in architecture or architecture == "matryoshka" else None}

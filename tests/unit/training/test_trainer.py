@@ -356,6 +356,13 @@ def test_kernels_that_cannot_run_are_refused_by_name(rows, small, monkeypatch):
         SAETrainer(SAEConfig(**{**small, "kernels": "triton", "device": "cpu"})).train(rows)
 
 
+@pytest.mark.parametrize("fields", [{"kernels": "triton"}, {"compute_dtype": "bfloat16"}])
+def test_what_cannot_run_is_refused_before_anything_is_read(small, fields, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ConfigError, match=next(iter(fields))):
+        SAETrainer(SAEConfig(**{**small, **fields, "device": "cpu"})).train("no/such/text")
+
+
 class _SlowRows(ArrayRows):
     """Rows that take their time, as a disk or a language model may."""
 

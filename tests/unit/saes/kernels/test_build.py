@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pkgutil
 import shutil
-from collections.abc import Iterator
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
@@ -26,12 +26,10 @@ needs_compiler = pytest.mark.skipif(
 
 
 @pytest.fixture
-def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of its own in which the engine is looked for, empty at first."""
     monkeypatch.setattr(library, "COMPILED", tmp_path)
-    library.load_engine.cache_clear()
-    yield tmp_path
-    library.load_engine.cache_clear()
+    return tmp_path  # what was opened is remembered by its path
 
 
 @pytest.fixture
@@ -84,6 +82,29 @@ def test_without_an_engine_the_torch_kernels_run_and_it_is_said_why(engines):
     assert choice.kernels_for(Workspace(), W_DF, share=0.1).name == "torch"
     with pytest.raises(ConfigError, match=r"kernels = 'native' cannot run: the engine was not compiled"):
         choice.require("native", CPU)
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", ["other sources", "no library", "an older library"])
+def test_an_engine_that_does_not_belong_to_this_version_is_not_used(engines, monkeypatch, damage):
+    """Its functions may take other arguments: calling them would end the process."""
+    if damage == "other sources":
+        monkeypatch.setattr(build, "sources_digest", lambda: "0" * 64)
+        build.compile_engine(engines)
+    else:
+        (engines / "empty.c").write_text("int nothing;" if damage == "an older library" else "")
+        for name in build.variants():
+            target = engines / f"engine-{name}.so"
+            if damage == "no library":
+                target.write_text("text")
+            else:
+                subprocess.run(["cc", "-shared", "-fPIC", str(engines / "empty.c"), "-o", str(target)], check=True)
+    reason = library.why_not()
+    assert reason is not None
+    assert "cannot be used" in reason
+    assert "native.build" in reason
+    assert library.load_engine() is None
+    assert choice.kernels_for(Workspace(), torch.zeros(8, 4).T, share=0.1).name == "torch"
 
 
 def test_a_machine_without_a_compiler_is_told_what_was_looked_for(engines, no_compiler):

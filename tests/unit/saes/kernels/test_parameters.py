@@ -5,6 +5,8 @@ Shapes: D = d_in, F = d_sae.
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -155,3 +157,33 @@ def test_a_rounded_copy_is_that_of_the_updated_parameter(backend, numbers, layou
     kernels.adam(parameter, torch.ones_like(parameter), moments, step, torch.tensor(1.0), False, rounded)
     # Triton's interpreter cuts off what hardware rounds to the nearest: one unit of the last of 8 bits.
     torch.testing.assert_close(rounded.to(parameter.dtype), parameter, rtol=2**-7, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(), (3, 2, 4)])
+def test_a_parameter_of_any_shape_is_updated(backend, numbers, shape):
+    """Plug-ins have scalars, and tensors of three axes."""
+    kernels = backend.make(Workspace())
+    count = math.prod(shape)
+    parameter = numbers(count).to(backend.dtype).view(shape)
+    gradient = numbers(count, seed=1).to(backend.dtype).view(shape)
+    expected = parameter.double().clone().requires_grad_()
+    expected.grad = gradient.double()
+    torch.optim.Adam([expected], lr=RATE, betas=(BETA1, BETA2), eps=EPSILON).step()
+    W_FD = torch.eye(2, dtype=backend.dtype)
+    energy = kernels.gradient_energy(W_FD, torch.zeros_like(W_FD), [gradient])
+    assert float(energy) == pytest.approx(float(gradient.double().square().sum()), rel=1e-5)
+    moments = (torch.zeros_like(parameter), torch.zeros_like(parameter))
+    one = torch.tensor(1.0, dtype=backend.dtype)
+    kernels.adam(parameter, gradient, moments, AdamStep(RATE, BETA1, BETA2, EPSILON, 1), one, unit_rows=False)
+    torch.testing.assert_close(parameter.double(), expected.detach(), rtol=0, atol=1e-6)
+
+
+def test_the_native_step_takes_a_parameter_of_another_precision(native_backend, numbers):
+    kernels = native_backend.make(Workspace())
+    other = torch.float32 if native_backend.dtype == torch.float64 else torch.float64
+    parameter, gradient = numbers(5).to(other), numbers(5, seed=1).to(other)
+    expected = parameter - RATE * gradient.sign()  # what Adam's first step is
+    moments = (torch.zeros_like(parameter), torch.zeros_like(parameter))
+    one = torch.tensor(1.0)
+    kernels.adam(parameter, gradient, moments, AdamStep(RATE, BETA1, BETA2, EPSILON, 1), one, unit_rows=False)
+    torch.testing.assert_close(parameter, expected, rtol=0, atol=1e-5)

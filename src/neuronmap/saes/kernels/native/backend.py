@@ -16,6 +16,7 @@ from torch import Tensor
 from neuronmap.errors import MemoryExhaustedError
 from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.kernels.native.library import Engine
+from neuronmap.saes.kernels.portable import TorchKernels
 from neuronmap.saes.kernels.protocol import AdamStep, Encoded, Encoder, Reconstruction
 from neuronmap.saes.workspace import Workspace
 
@@ -114,6 +115,8 @@ class NativeKernels:
         rows, features = pre_BM.shape
         if k >= features:
             return pre_BM.relu_()
+        if not pre_BM.is_contiguous():
+            return pre_BM.copy_(self.keep_top_k(pre_BM.contiguous(), k))
         if self.engine.keep_top_k(_at(pre_BM), rows, features, k, self._threads):
             raise MemoryExhaustedError("Out of memory while choosing the largest activations of a row.")
         return pre_BM
@@ -261,8 +264,11 @@ class NativeKernels:
     def gradient_energy(self, W_dec_FD: Tensor, gradient_FD: Tensor, others: Sequence[Tensor]) -> Tensor:
         energy = self.engine.energy(_at(W_dec_FD), _at(gradient_FD), *gradient_FD.shape, self._threads)
         for other in others:
-            rows = _as_rows(other)
-            energy += self.engine.energy(None, _at(rows), *rows.shape, self._threads)
+            rows = self._as_rows(other)
+            if rows is None:
+                energy += float(torch.linalg.vector_norm(other.double()).square())
+            else:
+                energy += self.engine.energy(None, _at(rows), *rows.shape, self._threads)
         return torch.tensor(energy, dtype=torch.float64)
 
     def adam(
@@ -275,13 +281,29 @@ class NativeKernels:
         unit_rows: bool,
         rounded: Tensor | None = None,
     ) -> None:
-        rows = [_as_rows(tensor) for tensor in (parameter, gradient, *moments)]
+        rows = [matrix for tensor in (parameter, gradient, *moments) if (matrix := self._as_rows(tensor)) is not None]
+        if len(rows) < 4:  # a plug-in's parameter of another precision or layout
+            TorchKernels(self.workspace).adam(parameter, gradient, moments, step, scale, unit_rows)
+            return
         self.engine.adam(
             *map(_at, rows), *rows[0].shape, step.rate / (1 - step.beta1**step.step), step.beta1, step.beta2, step.epsilon,
             (1 - step.beta2**step.step) ** -0.5, float(scale), int(unit_rows), self._threads,
         )  # fmt: skip
         if rounded is not None:
             rounded.copy_(parameter)
+
+    def _as_rows(self, tensor: Tensor) -> Tensor | None:
+        """A matrix whose rows are contiguous: the tensor, its transpose (W_enc lies by feature), or all of it as one row.
+
+        None for what the engine cannot read: another precision, or memory in another order.
+        """
+        if tensor.dtype != self.engine.dtype:
+            return None
+        if tensor.ndim == 2 and tensor.T.is_contiguous():
+            return tensor.T
+        if not tensor.is_contiguous():
+            return None
+        return tensor if tensor.ndim == 2 else tensor.view(1, -1)
 
 
 class _TopK:
@@ -316,13 +338,6 @@ class _TopK:
 def _at(tensor: Tensor) -> int:
     """Address of the first element."""
     return tensor.data_ptr()
-
-
-def _as_rows(tensor: Tensor) -> Tensor:
-    """A matrix whose rows are contiguous: the tensor, its transpose (W_enc lies by feature), or itself as one row."""
-    if tensor.ndim == 1:
-        return tensor.unsqueeze(0)
-    return tensor if tensor.is_contiguous() else tensor.T
 
 
 def _next_above(below: float, dtype: torch.dtype) -> float:

@@ -6,6 +6,7 @@ it is loaded, so that a wheel is fast on every machine of its kind. Nothing is l
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shlex
@@ -14,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["COMPILED", "SOURCES", "compile_engine", "variants"]
+__all__ = ["COMPILED", "SOURCES", "compile_engine", "sources_digest", "variants"]
 
 HERE = Path(__file__).resolve().parent
 SOURCES = ("engine.c", "kernels.h")
@@ -52,6 +53,11 @@ def variants(machine: str | None = None) -> dict[str, list[str]]:
     return {"generic": []}
 
 
+def sources_digest() -> str:
+    """Of the C files: a library says which it was compiled from, and is used with these alone."""
+    return hashlib.sha256(b"".join((HERE / name).read_bytes() for name in SOURCES)).hexdigest()
+
+
 def compile_engine(folder: Path = COMPILED) -> list[Path]:
     """Compile every variant into ``folder``.
 
@@ -70,7 +76,15 @@ def compile_engine(folder: Path = COMPILED) -> list[Path]:
     for name, flags in variants().items():
         target = folder / f"engine-{name}.so"
         scratch = target.with_suffix(f".{os.getpid()}.tmp")
-        command = [*compiler, *FLAGS, *flags, str(HERE / SOURCES[0]), "-o", str(scratch)]
+        command = [
+            *compiler,
+            *FLAGS,
+            *flags,
+            f'-DENGINE_SOURCES="{sources_digest()}"',
+            str(HERE / SOURCES[0]),
+            "-o",
+            str(scratch),
+        ]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:

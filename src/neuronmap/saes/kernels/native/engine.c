@@ -14,6 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Digest of the files that this library was compiled from (build.py). */
+const char *engine_sources(void) { return ENGINE_SOURCES; }
+
 /* --- threads ------------------------------------------------------------------------------------------------------ */
 
 typedef void (*task_fn)(void *job, int64_t part, int64_t parts);

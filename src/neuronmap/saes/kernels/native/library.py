@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from neuronmap.saes.kernels.native.build import COMPILED, variants
+from neuronmap.saes.kernels.native.build import COMPILED, sources_digest, variants
 
 __all__ = ["Engine", "load_engine", "why_not"]
 
@@ -45,12 +45,20 @@ class Engine:
     """The functions of a loaded library for one precision, by their names without suffix.
 
     Attributes:
+        dtype: of the tensors it takes.
         variant: instruction set it was compiled for.
         threaded: whether torch's OpenMP runtime was found; without it the engine runs in one thread.
+
+    Raises:
+        OSError, AttributeError: if the file is no engine, or one of another version: its functions may take other arguments.
     """
 
     def __init__(self, path: Path, double: bool) -> None:
         library = ctypes.CDLL(str(path))
+        library.engine_sources.restype = ctypes.c_char_p
+        if library.engine_sources() != sources_digest().encode():
+            raise OSError("it was compiled from other sources")
+        self.dtype = torch.float64 if double else torch.float32
         self.variant = path.stem.removeprefix("engine-")
         parallel = _gomp_parallel()
         self.threaded = parallel is not None
@@ -67,17 +75,28 @@ class Engine:
         raise AttributeError(name)  # the functions are set above; this tells type checkers what they are
 
 
-@cache
 def load_engine(double: bool = False) -> Engine | None:
     """The engine for float32 (or float64), or None where there is none; :func:`why_not` says why."""
     path = _find()
-    return None if isinstance(path, str) else Engine(path, double)
+    found = path if isinstance(path, str) else _opened(path, double)
+    return None if isinstance(found, str) else found
 
 
 def why_not() -> str | None:
     """Why the engine cannot run here, or None when it can."""
     path = _find()
-    return path if isinstance(path, str) else None
+    found = path if isinstance(path, str) else _opened(path, False)
+    return found if isinstance(found, str) else None
+
+
+@cache
+def _opened(path: Path, double: bool) -> Engine | str:
+    try:
+        return Engine(path, double)
+    except (OSError, AttributeError) as error:
+        return (
+            f"the compiled engine cannot be used ({error}); python -m neuronmap.saes.kernels.native.build makes it anew"
+        )
 
 
 def _find() -> Path | str:

@@ -40,16 +40,12 @@ def test_what_reads_stored_data_needs_no_torch(module: str) -> None:
 
 
 def test_import_neuronmap_takes_under_150_ms() -> None:
-    """The quickest of five fresh interpreters, as ``-X importtime`` measures it (10 to 30 ms here): other work only adds."""
-    took_ms = []
-    for _ in range(5):
-        ran = subprocess.run(
-            [sys.executable, "-X", "importtime", "-c", "import neuronmap"],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
+    """The quickest of five fresh interpreters, in processor time: other work on the machine lengthens the time of the clock."""
+    code = "import time; started = time.process_time(); import neuronmap; print(1000 * (time.process_time() - started))"
+    took_ms = [
+        float(
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True).stdout
         )
-        line = next(line for line in ran.stderr.splitlines() if line.endswith("| neuronmap"))
-        took_ms.append(int(line.split("|")[1]) / 1000)
+        for _ in range(5)
+    ]
     assert min(took_ms) < 150, took_ms

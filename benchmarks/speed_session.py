@@ -29,7 +29,7 @@ from neuronmap.saes.kernels.native.library import why_not
 from neuronmap.training.data import TrainingData
 from neuronmap.training.plan import make_plan
 from neuronmap.training.session import Session
-from speed_worker import FROZEN_L0, NotOffered, cut_for_l0
+from speed_worker import FROZEN_L0, NotOffered, cut_for_l0, rows_for_l0
 
 STEPS = 20_000
 """Length of the run that the schedules believe in: warm-up is over after 1,000 steps."""
@@ -56,7 +56,7 @@ class OurTrainer:
         self._folder = tempfile.TemporaryDirectory(prefix="neuronmap-speed-")
         self.session = open_session(cell, rows_ND, Path(self._folder.name))
         if cell["start"] != "usual":
-            sample_BD = rows_ND[:: max(1, len(rows_ND) // 256)][:256]
+            sample_BD = rows_for_l0(rows_ND, cell["features"])
             set_sparsity(self.session.sae, cell, sample_BD * self.session.scale)
         if cell["variant"] == AUTOGRAD:
             sae = self.session.sae

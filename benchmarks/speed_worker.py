@@ -97,6 +97,13 @@ class Reference:
         return time.perf_counter() - started
 
 
+def rows_for_l0(rows_ND: Tensor, features: int) -> Tensor:
+    """Rows that a sparsity is set on, the same for every library: drawn from all, since rows at a regular stride share a
+    position and the first ones a document, and neither fires as often as the whole does."""
+    count = min(len(rows_ND), max(256, min(4096, 2**26 // features)))
+    return rows_ND[torch.randperm(len(rows_ND), generator=torch.Generator().manual_seed(3))[:count]]
+
+
 def cut_for_l0(pre_BF: Tensor, l0: float) -> float:
     """The value above which ``l0`` entries a row lie, over all rows together."""
     count = max(1, min(round(l0 * len(pre_BF)), pre_BF.numel()))

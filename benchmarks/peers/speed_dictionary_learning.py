@@ -19,7 +19,7 @@ from dictionary_learning.trainers.matryoshka_batch_top_k import MatryoshkaBatchT
 from dictionary_learning.trainers.standard import StandardTrainer
 from dictionary_learning.trainers.top_k import TopKTrainer
 
-from speed_worker import FROZEN_L0, Batches, NotOffered, Worker, cut_for_l0, serve
+from speed_worker import FROZEN_L0, Batches, NotOffered, Worker, cut_for_l0, rows_for_l0, serve
 
 KINDS = {
     "topk": TopKTrainer,
@@ -62,7 +62,7 @@ class DictionaryLearningTrainer:
     @torch.no_grad()
     def set_sparsity(self, cell, rows_ND):
         """Half of the features active (dense), or FROZEN_L0 of them (sparse)."""
-        ae, sparse, x_BD = self.trainer.ae, cell["start"] == "sparse", rows_ND[:256]
+        ae, sparse, x_BD = self.trainer.ae, cell["start"] == "sparse", rows_for_l0(rows_ND, cell["features"])
         if cell["architecture"] == "jumprelu":
             ae.threshold.fill_(cut_for_l0(x_BD @ ae.W_enc + ae.b_enc, FROZEN_L0) if sparse else 0.0)
         elif sparse:

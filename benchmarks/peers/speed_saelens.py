@@ -33,7 +33,7 @@ from sae_lens.saes.matryoshka_batchtopk_sae import (
     MatryoshkaBatchTopKTrainingSAEConfig,
 )
 
-from speed_worker import FROZEN_L0, Batches, NotOffered, Worker, cut_for_l0, serve
+from speed_worker import FROZEN_L0, Batches, NotOffered, Worker, cut_for_l0, rows_for_l0, serve
 
 KINDS = {
     "topk": (TopKTrainingSAE, TopKTrainingSAEConfig),
@@ -74,7 +74,8 @@ class SAELensTrainer:
     @torch.no_grad()
     def set_sparsity(self, sae, cell, rows_ND):
         """Half of the features active (dense), or FROZEN_L0 of them (sparse)."""
-        pre_BF = (rows_ND[:256] - sae.b_dec * sae.cfg.apply_b_dec_to_input) @ sae.W_enc
+        x_BD = rows_for_l0(rows_ND, cell["features"])
+        pre_BF = (x_BD - sae.b_dec * sae.cfg.apply_b_dec_to_input) @ sae.W_enc
         cut = cut_for_l0(pre_BF, FROZEN_L0) if cell["start"] == "sparse" else 0.0
         if cell["architecture"] == "jumprelu":
             sae.threshold.fill_(cut)

@@ -19,7 +19,6 @@ Shapes: F features of one chunk, n examples, N rows and E entries of the coded s
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +33,15 @@ from neuronmap.features.ragged import Ragged, ranges
 from neuronmap.features.schema import EXAMPLE_KINDS
 from neuronmap.features.state import CodedSample
 
-__all__ = ["CodedFirings", "Examples", "hard_negatives", "merged", "quantile_examples", "random_negatives", "top_examples"]
+__all__ = [
+    "CodedFirings",
+    "Examples",
+    "hard_negatives",
+    "merged",
+    "quantile_examples",
+    "random_negatives",
+    "top_examples",
+]
 
 # draws of their own, apart from those of the pass: the seed is far from any seed that a user gives
 _RACE, _CONTEXTS, _ROWS, _TOKENS, _ORDER = ((number << 40) for number in range(1, 6))
@@ -85,9 +92,7 @@ def merged(parts: list[Examples]) -> Examples:
     return Examples(**{name: column[order] for name, column in columns.items()}, firings=firings.take(order))
 
 
-def top_examples(
-    features: dict[str, npt.NDArray[Any]], first: int, config: AnalysisConfig, unit: float
-) -> Examples:
+def top_examples(features: dict[str, npt.NDArray[Any]], first: int, config: AnalysisConfig, unit: float) -> Examples:
     """The strongest contexts of some features.
 
     Args:
@@ -263,9 +268,11 @@ def random_negatives(coded: CodedFirings, feature_n: npt.NDArray[np.integer]) ->
     found_n = np.zeros(len(feature_n), np.int64)
     active = np.arange(len(feature_n)) if want and contexts else np.zeros(0, np.int64)
     # a walk over all contexts, each met once: start and step are drawn, the step has no divisor in common with Q
-    steps = np.array([step for step in range(1, contexts + 1) if math.gcd(step, contexts) == 1], np.int64)
+    steps = np.flatnonzero(np.gcd(np.arange(1, contexts + 1), contexts) == 1) + 1
     start_n = draw(seed + _CONTEXTS, feature_n, 0, 0).astype(np.int64)
-    step_n = steps[draw(seed + _CONTEXTS, feature_n, 0, 1).astype(np.int64) % max(len(steps), 1)] if contexts else start_n
+    step_n = (
+        steps[draw(seed + _CONTEXTS, feature_n, 0, 1).astype(np.int64) % max(len(steps), 1)] if contexts else start_n
+    )
     for attempt in range(min(contexts, _RANDOM_TRIES * want)):
         if not len(active):
             break

@@ -43,7 +43,9 @@ _Score = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.
 def neighbouring_rows(sample: CodedSample) -> npt.NDArray[np.int64]:
     """int64 [P]: rows whose next row is the next token of the same context."""
     same = sample.sequence_N[1:] == sample.sequence_N[:-1]
-    return np.flatnonzero(same & (sample.position_N[1:].astype(np.int64) == sample.position_N[:-1].astype(np.int64) + 1))
+    return np.flatnonzero(
+        same & (sample.position_N[1:].astype(np.int64) == sample.position_N[:-1].astype(np.int64) + 1)
+    )
 
 
 class CoActivation:
@@ -165,8 +167,8 @@ class _Product:
             counted.append((i, j, count[j]))
         i, j, count = (np.concatenate(parts) for parts in zip(*counted, strict=True))
         value = score(i, j, count)
-        i, j, count, value = (part[value > 0] for part in (i, j, count, value))
-        best = best_of_each(i, value, limit)
+        good = np.flatnonzero(value > 0)
+        best = good[best_of_each(i[good], value[good], limit)]
         return i[best], j[best], count[best]
 
     def _few(
@@ -180,10 +182,11 @@ class _Product:
         """Counts of the features with few co-entries, by one sort of (feature, partner)."""
         size = np.where(which, np.diff(bounds), 0)
         inside = partners if which.all() else partners[np.repeat(which, np.diff(bounds))]
-        dtype = np.int32 if len(which) * self._features < 1 << 31 else np.int64  # half the bytes, twice the speed
-        key = np.repeat(np.arange(len(which), dtype=dtype) * dtype(self._features), size) + inside.astype(dtype)
+        key = np.repeat(np.arange(len(which)) * self._features, size) + inside
+        if len(which) * self._features < 1 << 31:
+            key = key.astype(np.int32)  # sorts twice as fast
         key.sort()
-        new = np.flatnonzero(np.diff(key, prepend=dtype(-1)))
+        new = np.flatnonzero(np.diff(key, prepend=key.dtype.type(-1)))
         count = np.diff(new, append=len(key))
         keep = count >= least
         pair = key[new[keep]].astype(np.int64)

@@ -103,7 +103,7 @@ def l0_figures(state: FeatureState, token_N: npt.NDArray[np.integer]) -> dict[st
         "percentiles": percentiles,
         "histogram": closed[:used].tolist(),
         "overflow": overflow,
-        "by_position": _ratio(state.l0_sum_T.astype(np.float64), state.rows_T),
+        "by_position": _ratio(state.l0_sum_T, state.rows_T),
         "by_token": [
             {"token": int(token), "rows": int(count_V[token]), "mean": float(sum_V[token] / count_V[token])}
             for token in frequent
@@ -136,5 +136,5 @@ def explained_variance(state: FeatureState) -> dict[str, Any]:
     }
 
 
-def _ratio(above: npt.NDArray[np.float64], below: npt.NDArray[Any]) -> list[float | None]:
-    return [float(up / down) if down > 0 else None for up, down in zip(above, below.astype(np.float64), strict=True)]
+def _ratio(above: npt.NDArray[Any], below: npt.NDArray[Any]) -> list[float | None]:
+    return [float(up / down) if down > 0 else None for up, down in zip(above, below, strict=True)]

@@ -59,9 +59,7 @@ def lists_of(owner: npt.NDArray[np.integer], owners: int, columns: Mapping[str, 
     return Ragged(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), columns)
 
 
-def best_of_each(
-    owner: npt.NDArray[np.integer], score: npt.NDArray[np.floating], limit: int
-) -> npt.NDArray[np.int64]:
+def best_of_each(owner: npt.NDArray[np.integer], score: npt.NDArray[np.floating], limit: int) -> npt.NDArray[np.int64]:
     """Indices of each owner's ``limit`` best entries, by owner, then score descending; ties keep their order.
 
     Args:

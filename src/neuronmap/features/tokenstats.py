@@ -37,12 +37,31 @@ _NONE = np.int64(1) << 40  # sorts after every token
 
 @dataclass(frozen=True)
 class TokenPairs:
-    """Every (feature, token) of the sampled firings, by feature, then token: feature [R], token, count, sum of the values."""
+    """Every (feature, token) of the sampled firings, by feature, then token.
+
+    Attributes:
+        feature: int32 [R], numbered from the first of the chunk.
+        token: int32 [R].
+        count: int32 [R], sampled firings.
+        total: float64 [R], sum of their values.
+        share: float64 [R], of the feature's sampled firings (for the tokens around: of those that have such a token).
+        lift: float64 [R].
+        z: float64 [R].
+    """
 
     feature: npt.NDArray[np.int32]
     token: npt.NDArray[np.int32]
     count: npt.NDArray[np.int32]
     total: npt.NDArray[np.float64]
+    share: npt.NDArray[np.float64]
+    lift: npt.NDArray[np.float64]
+    z: npt.NDArray[np.float64]
+
+    def take(self, index: npt.NDArray[np.int64], first: int = 0) -> TokenPairs:
+        """Some of the pairs, with ``first`` added to the numbers of the features."""
+        feature = self.feature[index] + np.int32(first)
+        rest = (getattr(self, name)[index] for name in ("token", "count", "total", "share", "lift", "z"))
+        return TokenPairs(feature, *rest)
 
 
 @dataclass(frozen=True)
@@ -93,9 +112,7 @@ def log_odds_z(
     prior = PRIOR_MASS * c / rows
     rest_there, rest_all = n + PRIOR_MASS - y - prior, rows + PRIOR_MASS - c - prior
     only = (rest_there <= 0) | (rest_all <= 0)
-    delta = np.log((y + prior) / np.where(only, 1.0, rest_there)) - np.log(
-        (c + prior) / np.where(only, 1.0, rest_all)
-    )
+    delta = np.log((y + prior) / np.where(only, 1.0, rest_there)) - np.log((c + prior) / np.where(only, 1.0, rest_all))
     z: npt.NDArray[np.float64] = np.where(only, 0.0, delta / np.sqrt(1.0 / (y + prior) + 1.0 / (c + prior)))
     return z
 
@@ -118,21 +135,19 @@ def token_statistics(
     sequence_FS = sample_FS["sequence"].astype(np.int64)
     position_FS = sample_FS["position"].astype(np.int64)
     here_FS = np.where(used_FS, contexts.token(sequence_FS, position_FS), -1)
-    pairs = _pairs(here_FS, np.where(used_FS, sample_FS["value"], 0.0))
-    sampled_F = sampled_F.astype(np.int32)
+    pairs = _pairs(here_FS, contexts.around[1], np.where(used_FS, sample_FS["value"], 0.0))
     frequent_FK, count_FK = _frequent(pairs, len(sampled_F))
     top_F = np.maximum(count_FK[:, 0], 0)
     low_F, high_F = wilson(top_F, sampled_F)
     fires_F = sampled_F > 0
-    share_R = pairs.count / sampled_F[pairs.feature]
-    entropy_F = np.bincount(pairs.feature, weights=-share_R * np.log2(share_R), minlength=len(sampled_F))
-    lists = [_list(pairs, len(sampled_F), contexts.around[1], limit)]
+    entropy_F = np.bincount(pairs.feature, weights=-pairs.share * np.log2(pairs.share), minlength=len(sampled_F))
+    lists = [_list(pairs, len(sampled_F), limit)]
     for place, offset in ((0, -1), (2, 1)):
         there_FS = np.where(used_FS, contexts.token(sequence_FS, position_FS, offset), -1)
-        lists.append(_list(_pairs(there_FS, None), len(sampled_F), contexts.around[place], limit))
+        lists.append(_list(_pairs(there_FS, contexts.around[place]), len(sampled_F), limit))
     document_FS = np.where(used_FS, contexts.document(sequence_FS, position_FS), -1)
     return TokenStatistics(
-        sampled_F=sampled_F,
+        sampled_F=sampled_F.astype(np.int32),
         contexts_F=_distinct(np.where(used_FS, sequence_FS, -1)),
         documents_F=_distinct(document_FS),
         top_token_F=frequent_FK[:, 0],
@@ -149,7 +164,9 @@ def token_statistics(
     )
 
 
-def _pairs(token_FS: npt.NDArray[np.integer], value_FS: npt.NDArray[Any] | None) -> TokenPairs:
+def _pairs(
+    token_FS: npt.NDArray[np.integer], count_V: npt.NDArray[np.int64], value_FS: npt.NDArray[Any] | None = None
+) -> TokenPairs:
     """Runs of equal tokens in each row; -1 is no token. Without values the sums are zero."""
     num, size = token_FS.shape
     # one sort of whole numbers: the token above, the column below
@@ -170,7 +187,19 @@ def _pairs(token_FS: npt.NDArray[np.integer], value_FS: npt.NDArray[Any] | None)
         value = np.take_along_axis(value_FS, column_FS, axis=1).astype(np.float64)
         total_R = np.add.reduceat(value.ravel(), start_R)  # unused places hold 0
     token_R = sorted_FS.ravel()[start_R].astype(np.int32)
-    return TokenPairs(feature_R.astype(np.int32), token_R, (end_R - start_R).astype(np.int32), total_R)
+    hits_R, firings_R = end_R - start_R, there_FS.sum(axis=1)[feature_R]
+    # a token that was hit is in the text
+    rows_R, rows = np.maximum(count_V[token_R], 1), float(max(count_V.sum(), 1))
+    share_R = hits_R / firings_R
+    return TokenPairs(
+        feature=feature_R.astype(np.int32),
+        token=token_R,
+        count=hits_R.astype(np.int32),
+        total=total_R,
+        share=share_R,
+        lift=share_R / (rows_R / rows),
+        z=log_odds_z(hits_R, firings_R, rows_R, rows),
+    )
 
 
 def _frequent(pairs: TokenPairs, features: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
@@ -186,23 +215,11 @@ def _frequent(pairs: TokenPairs, features: int) -> tuple[npt.NDArray[np.int32], 
     return token_FK, count_FK
 
 
-def _list(pairs: TokenPairs, features: int, count_V: npt.NDArray[np.int64], limit: int) -> Ragged:
+def _list(pairs: TokenPairs, features: int, limit: int) -> Ragged:
     """The lists of one role: tokens by z."""
-    firings_F = np.bincount(pairs.feature, weights=pairs.count, minlength=features)
-    firings_R = firings_F[pairs.feature]
-    count_R, rows = count_V[pairs.token], float(max(count_V.sum(), 1))
-    share_R = pairs.count / firings_R
-    # a hit token is in the text, so its count is at least 1
-    lift_R = share_R / (np.maximum(count_R, 1) / rows)
-    z_R = log_odds_z(pairs.count, firings_R, np.maximum(count_R, 1), rows)
-    best = best_of_each(pairs.feature, z_R, limit)
-    columns = {
-        "token": pairs.token[best],
-        "count": pairs.count[best],
-        "share": share_R[best].astype(np.float32),
-        "lift": lift_R[best].astype(np.float32),
-        "z": z_R[best].astype(np.float32),
-    }
+    best = best_of_each(pairs.feature, pairs.z, limit)
+    columns: dict[str, npt.NDArray[Any]] = {"token": pairs.token[best], "count": pairs.count[best]}
+    columns |= {name: getattr(pairs, name)[best].astype(np.float32) for name in ("share", "lift", "z")}
     return lists_of(pairs.feature[best], features, columns)
 
 
@@ -211,4 +228,5 @@ def _distinct(value_FS: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
     sorted_FS = np.sort(value_FS, axis=1)
     new_FS = sorted_FS >= 0
     new_FS[:, 1:] &= sorted_FS[:, 1:] != sorted_FS[:, :-1]
-    return new_FS.sum(axis=1).astype(np.int32)
+    count_F: npt.NDArray[np.int32] = new_FS.sum(axis=1).astype(np.int32)
+    return count_F

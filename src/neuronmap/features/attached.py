@@ -20,7 +20,7 @@ from torch import Tensor
 
 from neuronmap import progress as progress_module
 from neuronmap.activations import MaskConfig
-from neuronmap.errors import InputError
+from neuronmap.errors import HookPointError, InputError
 from neuronmap.features.reading import Batch, Context, batches
 from neuronmap.models import HookPoint, LanguageModel, capture, load_model, resolve_hook, wrap_model
 from neuronmap.progress import Progress
@@ -193,8 +193,14 @@ def attach(
     metadata = provenance.metadata
     name = provenance.folder.name if provenance.folder is not None else f"{sae.architecture} SAE"
     language_model = _language_model(provenance, model, name, progress or progress_module.default())
-    point = _hook_point(metadata, hook, language_model, name)
-    found = differences(metadata, sae.d_in, language_model.identity.to_dict(), point.to_dict())
+    identity = language_model.identity.to_dict()
+    try:
+        point = _hook_point(metadata, hook, language_model, name)
+    except HookPointError:
+        if hook is None:  # the model has no such place: what else differs says why
+            require_fit(differences(metadata, sae.d_in, identity, {}), name, force=False)
+        raise
+    found = differences(metadata, sae.d_in, identity, point.to_dict())
     if hook is not None:  # asked for by name: a reader who says where knows where
         found = [difference for difference in found if difference.what != "hook"]
     notes = require_fit(found, name, force=force)

@@ -139,8 +139,7 @@ class Site:
         rows_JD = attached.sae.W_dec.detach()[self.features].float()
         self.directions_JD = rows_JD if control is None else random_directions(rows_JD, control)
         self._values = [
-            intervention.value
-            * (names.require_maximum(intervention.feature) if self._in_maxima(intervention) else 1.0)
+            intervention.value * (names.require_maximum(intervention.feature) if self._in_maxima(intervention) else 1.0)
             for intervention in self.interventions
         ]
         self._needs_code = any(intervention.kind != "add" for intervention in self.interventions)
@@ -165,7 +164,8 @@ class Site:
                 f"The forward pass is over [{B}, {T}] tokens, but was announced as {list(self._masked_BT.shape)}."
             )
         masked_BT = self._masked_BT.to(x_BTD.device)
-        masked_BT = here.add_outliers(masked_BT, torch.linalg.vector_norm(x_BTD, dim=-1, dtype=torch.float32))
+        if here.outlier_norm is not None:  # against the context's own median, a pass over one token could not judge
+            masked_BT = here.add_outliers(masked_BT, torch.linalg.vector_norm(x_BTD, dim=-1, dtype=torch.float32))
         position_T = torch.arange(self._first, self._first + T, device=x_BTD.device)
         touched = [i.touches(position_T, self._prompt_length).expand(B, T) for i in self.interventions]
         rows_BT = (masked_BT == 0) & torch.stack(touched).any(0)
@@ -227,7 +227,8 @@ def random_directions(rows_JD: Tensor, seed: int) -> Tensor:
         for _ in range(2):  # twice: what rounding leaves of the first time
             noise_DJ -= basis_DJ @ (basis_DJ.T @ noise_DJ)
     random_DJ, _ = torch.linalg.qr(noise_DJ)
-    return (random_DJ @ lengths_JJ).T.to(rows_JD)
+    directions_JD: Tensor = (random_DJ @ lengths_JJ).T.to(rows_JD)
+    return directions_JD
 
 
 def sites(
@@ -258,7 +259,9 @@ def sites(
             name = next(iter(saes))
         if name is None or name not in saes:
             said = "names no SAE" if name is None else f"names the SAE '{name}'"
-            raise ConfigError(f"The intervention on feature {intervention.feature} {said}; there are: {', '.join(saes)}.")
+            raise ConfigError(
+                f"The intervention on feature {intervention.feature} {said}; there are: {', '.join(saes)}."
+            )
         dealt.setdefault(name, []).append(intervention)
     return [
         Site(saes[name], given, names[name], None if control is None else control + 7919 * place)

@@ -20,7 +20,7 @@ from neuronmap.errors import ConfigError, InputError, MismatchError
 if TYPE_CHECKING:
     from neuronmap.models import LanguageModel
 
-__all__ = ["LONGEST_TEXT", "Batch", "Context", "as_contexts", "batches", "read_texts"]
+__all__ = ["LONGEST_TEXT", "Batch", "Context", "as_contexts", "batches", "read_texts", "special_ids"]
 
 LONGEST_TEXT = 1024
 """Tokens of a text that are looked at unless more are asked for."""
@@ -112,10 +112,7 @@ def as_contexts(model: LanguageModel, ids: Sequence[Sequence[int] | npt.NDArray[
         InputError: there are none, or one is empty.
         MismatchError: an id is not in the model's vocabulary.
     """
-    special = np.array([], dtype=np.int64)
-    if model.tokenizer is not None:
-        known = vocabulary_of(model.tokenizer, separator=None, prepend_bos=False, digest="").special_ids
-        special = np.array(known, dtype=np.int64)
+    special = special_ids(model)
     contexts = []
     for number, row in enumerate(ids):
         ids_T = np.asarray(row, dtype=np.int64)
@@ -126,6 +123,14 @@ def as_contexts(model: LanguageModel, ids: Sequence[Sequence[int] | npt.NDArray[
         raise InputError("No contexts were given.", hint="Give texts, or lists of token ids.")
     _check_ids(model, contexts)
     return contexts
+
+
+def special_ids(model: LanguageModel) -> npt.NDArray[np.int64]:
+    """int64, the tokenizer's special tokens; empty for a model without a tokenizer."""
+    if model.tokenizer is None:
+        return np.array([], dtype=np.int64)
+    facts = vocabulary_of(model.tokenizer, separator=None, prepend_bos=False, digest="")
+    return np.array(facts.special_ids, dtype=np.int64)
 
 
 def batches(model: LanguageModel, contexts: Sequence[Context], batch_tokens: int) -> Iterator[Batch]:

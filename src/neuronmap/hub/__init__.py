@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from neuronmap.hub.entry import LibraryEntry
-from neuronmap.hub.fit import Difference, differences
 from neuronmap.hub.library import SAEModelHub
+from neuronmap.saes.fit import Difference, differences
 
 __all__ = ["Difference", "LibraryEntry", "SAEModelHub", "differences"]

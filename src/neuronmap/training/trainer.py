@@ -30,6 +30,7 @@ from neuronmap.errors import (
 from neuronmap.progress import Progress, Task
 from neuronmap.saes import BundleMetadata, SparseAutoencoder, get_architecture, load_sae
 from neuronmap.saes.kernels.choice import describe, require, rounds_products
+from neuronmap.saes.provenance import Provenance
 from neuronmap.saes.topk import TopKFamily
 from neuronmap.training.checkpoint import drop_checkpoint, latest_checkpoint, load_checkpoint
 from neuronmap.training.config import SAEConfig
@@ -366,6 +367,7 @@ class SAETrainer:
             calibration=calibration,
             tags=self.config.tags,
         )
+        sae.provenance = Provenance(metadata).with_model(data.language_model)
         result = TrainingResult(sae=sae, config=self.config, metrics=metrics, metadata=metadata, run=run, data=data)
         if not run.bundle.exists():
             result.save(run.bundle)

@@ -353,6 +353,8 @@ def _candidate_gains(candidates: Candidates) -> scipy.sparse.csr_matrix:
 def _groups(best: Ints, value: Floats, threshold: float) -> dict[int, list[int]]:
     """Target -> the two or more features whose best match it is at the threshold or above, by target."""
     members = np.flatnonzero(value >= threshold)
+    if not len(members):
+        return {}
     order = members[np.argsort(best[members], kind="stable")]
     targets, starts = np.unique(best[order], return_index=True)
     parts = np.split(order, starts[1:])

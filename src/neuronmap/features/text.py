@@ -192,6 +192,14 @@ class Vocabulary:
             self._ids = ids
         return list(self._ids.get(text.encode(), ())) if text else []
 
+    def starting_with(self, text: str, limit: int) -> list[str]:
+        """Up to ``limit`` tokens' texts that begin with a text, or with a space and it; the shortest first."""
+        begins = (text.encode(), f" {text}".encode())
+        found = {data for data in self._bytes if data.startswith(begins)}
+        return [
+            data.decode("utf-8", errors="replace") for data in sorted(found, key=lambda data: (len(data), data))[:limit]
+        ]
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of some tokens, special ones included; U+FFFD for what is no UTF-8. Nothing is stripped or tidied."""
         return b"".join(self._bytes[self._checked(int(token))] for token in ids).decode("utf-8", errors="replace")

@@ -126,8 +126,8 @@ class DecoderCosine:
     def _on_axes(self) -> tuple[Tensor, npt.NDArray[np.float32]]:
         """Principal axes of B's directions about zero, as columns, and B's coordinates on them.
 
-        Unit length ties coordinates to one another, which shuffling would undo and renormalising would not restore: directions
-        that crowd into few dimensions came out up to 1.8 times too seldom above the threshold. So each direction is first given
+        Unit length ties coordinates to one another, which shuffling undoes and renormalising does not restore: unrelated
+        directions that crowd into few dimensions matched 1.8 times as often as such a null allowed. So each direction is first given
         the length it would have had as a draw of a Gaussian with B's second moments (one step of Tyler's estimator, 1987).
         """
         b_BD = self._b_BD[torch.from_numpy(self.usable_B)].double()

@@ -48,6 +48,7 @@ class AnalysisRequest:
         feature_map: a two-dimensional map of the decoder directions with clusters.
         hints: labels by rules.
         replace: make it anew although it is there.
+        restart: begin an interrupted pass anew.
         shard: (i, n), from 0: only that part of the pass.
         folder: where the work of a shard lies; None for a folder of the cache.
     """
@@ -63,6 +64,7 @@ class AnalysisRequest:
     feature_map: bool = True
     hints: bool = True
     replace: bool = False
+    restart: bool = False
     shard: tuple[int, int] | None = None
     folder: Path | None = None
 
@@ -126,6 +128,8 @@ class _Analysis:
                 return done
         folder = self.request.folder or self._work_folder(rows)
         if states is None:
+            if self.request.restart:
+                shutil.rmtree(folder, ignore_errors=True)
             try:
                 states = run_pass(
                     {subject.entry.id: subject.sae for subject in self.subjects},
@@ -229,7 +233,8 @@ class _Analysis:
 
         hooks = list({subject.hook.name: subject.hook for subject in self.subjects}.values())
         if len(hooks) == 1:
-            key = store_key(self.model, self.tokens, hooks[0], mask=self.mask)
+            dtype = (self.entries[0].training or {}).get("store_dtype", "auto")
+            key = store_key(self.model, self.tokens, hooks[0], dtype=dtype, mask=self.mask)
             folder = paths.cache_folder("activations") / f"{hooks[0].slug}-{short(key)}"
             if (folder / "manifest.json").is_file():
                 self.progress.note(f"Reading the stored activations of {self.tokens.num_tokens:,} tokens ({folder}).")

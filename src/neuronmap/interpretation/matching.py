@@ -85,7 +85,9 @@ def match(rules: Sequence[Rule | None], evidence: Evidence, traits: TokenTraits)
         found_n[mine_n] = _plain(rule, evidence.reading, evidence.place_n[mine_n])
         called = np.flatnonzero(_plain(rule, evidence.reading, evidence.place_N)).astype(np.int64)
         lists.append(
-            _RowLists(np.array(features), np.zeros(len(features), np.int64), np.full(len(features), len(called)), called)
+            _RowLists(
+                np.array(features), np.zeros(len(features), np.int64), np.full(len(features), len(called)), called
+            )
         )
     return Matches(found_n, lambda: _called(lists, evidence.features, len(evidence.place_N)))
 

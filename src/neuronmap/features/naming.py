@@ -58,8 +58,8 @@ class FeatureNames:
         if self.store is None:
             return None
         if self._maxima is None:
-            column = self.store.column("max")
-            self._maxima = np.nan_to_num(np.asarray(column, dtype=np.float32))
+            column = self.store.tables.read("features", ["max"])["max"]
+            self._maxima = np.nan_to_num(column.to_numpy().astype(np.float32))
         return self._maxima
 
     def maximum(self, feature: int) -> float | None:

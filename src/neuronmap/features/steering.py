@@ -74,6 +74,8 @@ class FeatureSteering:
             if store is not None and not isinstance(store, Mapping):
                 raise ConfigError("With several SAEs, give the stores by name as well.")
         else:
+            if isinstance(store, Mapping):
+                raise ConfigError("With a single SAE, give its store alone.")
             given, stores = {"": sae}, {} if store is None else {"": store}
         if not given:
             raise InputError("No SAE was given.")

@@ -24,6 +24,12 @@ TEXTS = [
 
 
 @pytest.fixture
+def sae(tiny_llama: LanguageModel) -> SparseAutoencoder:
+    """A random SAE at block 1 of the tiny Llama."""
+    return random_sae(tiny_llama)
+
+
+@pytest.fixture
 def effects(sae: SparseAutoencoder) -> FeatureEffects:
     return FeatureEffects(sae, batch_tokens=60, progress=QUIET)
 

@@ -93,7 +93,7 @@ class FeatureEffects:
         if not self.attached.model.has_lm_head:
             name = self.attached.model.identity.name
             raise ModelFormatError(f"{name} has no language-model head, so features have no effect on what it says.")
-        self.names = FeatureNames(store, self.attached.num_features)
+        self.names = FeatureNames(store, self.attached.num_features, self.attached.digest)
         self.batch_tokens = batch_tokens
 
     @cached_property

@@ -88,7 +88,9 @@ class FeatureSteering:
             raise MismatchError(
                 f"The SAEs are on different language models: {', '.join(strangers)}.", hint="Give model=."
             )
-        self.names = {name: FeatureNames(stores.get(name), one.num_features) for name, one in self.saes.items()}
+        self.names = {
+            name: FeatureNames(stores.get(name), one.num_features, one.digest) for name, one in self.saes.items()
+        }
 
     @property
     def model(self) -> LanguageModel:

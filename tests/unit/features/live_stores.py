@@ -47,7 +47,7 @@ def example(f_CT: np.ndarray[Any, Any], feature: int, kind: str, rank: int, plac
     }
 
 
-def live_store(folder: Path, model: LanguageModel, sae: SparseAutoencoder) -> Path:
+def live_store(folder: Path, model: LanguageModel, sae: SparseAutoencoder, **changes: Any) -> Path:
     """Top examples (one a context), quantile 2 and 4 of the configuration's 5 (one firing each), and silent places."""
     f_CTF = codes_of(model, sae)
     features, hints, examples = [], [], []
@@ -92,4 +92,5 @@ def live_store(folder: Path, model: LanguageModel, sae: SparseAutoencoder) -> Pa
         },
         contexts(),
         kept,
+        **changes,
     )

@@ -20,7 +20,7 @@ from neuronmap.features.steering import FeatureSteering
 from neuronmap.features.store import FeatureStore
 from neuronmap.models import LanguageModel
 from neuronmap.progress import SilentProgress
-from neuronmap.saes import SparseAutoencoder
+from neuronmap.saes import SparseAutoencoder, load_sae, save_bundle
 
 QUIET = SilentProgress()
 TEXT = "A sparse autoencoder finds directions in the residual stream."
@@ -150,6 +150,13 @@ def test_bad_requests_are_refused(store: FeatureStore, finder: MaxActivatingExam
 def test_a_store_of_another_sae_is_refused(tiny_llama: LanguageModel, store: FeatureStore) -> None:
     with pytest.raises(MismatchError, match="64 features; this one has 32"):
         SAEFeatureExtractor(random_sae(tiny_llama, features=32), store=store, progress=QUIET)
+
+
+def test_a_store_of_other_weights_is_refused(tiny_llama: LanguageModel, sae: SparseAutoencoder, tmp_path: Path) -> None:
+    folder = live_store(tmp_path / "other", tiny_llama, sae, facts={"pass": {"sae_digest": "sha256:" + "1" * 64}})
+    bundle = load_sae(save_bundle(sae, tmp_path / "bundle", sae.provenance.metadata if sae.provenance else None))
+    with pytest.raises(MismatchError, match="sha256:1111"):
+        SAEFeatureExtractor(bundle, model=tiny_llama, store=FeatureStore.open(folder), progress=QUIET)
 
 
 def test_results_show_themselves(

@@ -191,12 +191,13 @@ class TextAnalysis:
         here = float(np.nanmax(activation_N, initial=0.0))
         return FeatureTrace(feature, self.names.label(feature), activation_N, max(known or 0.0, here), self)
 
-    def ranking(self, top: int = 20, by: By | None = None) -> list[FeatureOnText]:
+    def ranking(self, top: int = 20, by: By | None = None, min_activation: float = 0.0) -> list[FeatureOnText]:
         """The features that are strongest anywhere in the texts.
 
         Args:
             top: how many.
-            by: as in the analysis when left out.
+            by: as in the analysis when left out. By ``relative``, features whose largest activation is not known come last.
+            min_activation: leave out features that stay below it.
         """
         columns = self.features_NF.tocsc()
         counts_F = np.diff(columns.indptr)
@@ -208,7 +209,8 @@ class TextAnalysis:
         total = np.add.reduceat(columns.data.astype(np.float64), starts)
         score = self._scores(largest, active, by or self.by)
         found = []
-        for place in np.lexsort((active, -score))[:top]:
+        order = np.lexsort((active, -score))
+        for place in order[largest[order] >= min_activation][:top]:
             feature = int(active[place])
             inside = slice(columns.indptr[feature], columns.indptr[feature + 1])
             token = int(columns.indices[inside][np.argmax(columns.data[inside])])
@@ -237,8 +239,8 @@ class TextAnalysis:
             raise ConfigError(
                 "by = 'relative' needs the features' maxima.", hint="Give store=, or use by='activation'."
             )
-        with np.errstate(divide="ignore"):
-            score: npt.NDArray[np.float64] = np.where(maximum_F[feature] > 0, value / maximum_F[feature], np.inf)
+        known = maximum_F[feature] > 0
+        score: npt.NDArray[np.float64] = np.where(known, value / np.where(known, maximum_F[feature], 1.0), -1.0)
         return score
 
     # --- other forms -------------------------------------------------------------------------------------------------

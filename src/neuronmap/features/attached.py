@@ -84,6 +84,11 @@ class AttachedSAE:
         """F."""
         return self.sae.d_sae
 
+    @property
+    def digest(self) -> str | None:
+        """SHA-256 of the SAE's weights as stored; None for one that was never saved."""
+        return self.sae.provenance.metadata.weights_digest if self.sae.provenance is not None else None
+
     def check_features(self, features: Sequence[int]) -> list[int]:
         """The ids as they are, if all exist.
 
@@ -191,7 +196,7 @@ def attach(
         raise InputError(f"An SAE or a bundle's folder is needed, got {type(sae).__name__}.")
     provenance = sae.provenance or Provenance(BundleMetadata())
     metadata = provenance.metadata
-    name = provenance.folder.name if provenance.folder is not None else f"{sae.architecture} SAE"
+    name = provenance.name or f"{sae.architecture} SAE"
     language_model = _language_model(provenance, model, name, progress or progress_module.default())
     identity = language_model.identity.to_dict()
     try:

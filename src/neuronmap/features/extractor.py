@@ -84,7 +84,7 @@ class SAEFeatureExtractor:
             raise ConfigError(f"batch_tokens = {batch_tokens}: at least 1 token must go through the model at once.")
         self.progress = progress or progress_module.default()
         self.attached = attach(sae, model=model, hook=hook, force=force, progress=self.progress)
-        self.names = FeatureNames(store, self.attached.num_features)
+        self.names = FeatureNames(store, self.attached.num_features, self.attached.digest)
         self.batch_tokens = batch_tokens
         for note in self.attached.notes:
             self.progress.note(note)

@@ -24,16 +24,20 @@ class FeatureNames:
     Args:
         store: the feature store of the SAE; None without one.
         num_features: F of the SAE.
+        digest: of the SAE's weights, if it is known.
 
     Raises:
         MismatchError: the store is of another SAE.
     """
 
-    def __init__(self, store: FeatureStore | None, num_features: int) -> None:
+    def __init__(self, store: FeatureStore | None, num_features: int, digest: str | None = None) -> None:
         if store is not None and store.num_features != num_features:
             raise MismatchError(
                 f"The feature store is of an SAE with {store.num_features:,} features; this one has {num_features:,}."
             )
+        analysed = store.facts.get("pass", {}).get("sae_digest") if store is not None else None
+        if digest is not None and analysed is not None and digest != analysed:
+            raise MismatchError(f"The feature store is of an SAE with the weights {analysed}; this one has {digest}.")
         self.store = store
         self.num_features = num_features
         self._labels: dict[int, str] = {}
@@ -58,8 +62,8 @@ class FeatureNames:
         if self.store is None:
             return None
         if self._maxima is None:
-            column = self.store.column("max")
-            self._maxima = np.nan_to_num(np.asarray(column, dtype=np.float32))
+            column = self.store.tables.read("features", ["max"])["max"]
+            self._maxima = np.nan_to_num(column.to_numpy().astype(np.float32))
         return self._maxima
 
     def maximum(self, feature: int) -> float | None:

@@ -74,6 +74,8 @@ class FeatureSteering:
             if store is not None and not isinstance(store, Mapping):
                 raise ConfigError("With several SAEs, give the stores by name as well.")
         else:
+            if isinstance(store, Mapping):
+                raise ConfigError("With a single SAE, give its store alone.")
             given, stores = {"": sae}, {} if store is None else {"": store}
         if not given:
             raise InputError("No SAE was given.")
@@ -86,7 +88,9 @@ class FeatureSteering:
             raise MismatchError(
                 f"The SAEs are on different language models: {', '.join(strangers)}.", hint="Give model=."
             )
-        self.names = {name: FeatureNames(stores.get(name), one.num_features) for name, one in self.saes.items()}
+        self.names = {
+            name: FeatureNames(stores.get(name), one.num_features, one.digest) for name, one in self.saes.items()
+        }
 
     @property
     def model(self) -> LanguageModel:

@@ -25,12 +25,19 @@ class Provenance:
 
     Attributes:
         metadata: what its bundle says, or would say.
-        folder: the bundle it was read from; None for one that was just trained.
+        folder: its bundle; None for one that was never saved.
     """
 
     metadata: BundleMetadata
     folder: Path | None = None
     _model: weakref.ref[LanguageModel] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The folder's name (of a run, the run's); empty for an SAE that was never saved."""
+        if self.folder is None:
+            return ""
+        return self.folder.parent.name if self.folder.name == "sae" else self.folder.name
 
     @property
     def language_model(self) -> LanguageModel | None:

@@ -28,6 +28,12 @@ TEXTS = ["The winter was long.", "A sparse autoencoder finds directions in the r
 QUIET = SilentProgress()
 
 
+@pytest.fixture
+def sae(tiny_llama: LanguageModel) -> SparseAutoencoder:
+    """A random SAE at block 1 of the tiny Llama."""
+    return random_sae(tiny_llama)
+
+
 def by_hand(model: LanguageModel, sae: SparseAutoencoder, text: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Activations [T, D] and codes [T, F] of one text, alone."""
     ids_BT = torch.tensor([model.tokenizer(text, add_special_tokens=False)["input_ids"]])

@@ -22,6 +22,12 @@ TEXT = "A sparse autoencoder finds directions in the residual stream."
 
 
 @pytest.fixture
+def sae(tiny_llama: LanguageModel) -> SparseAutoencoder:
+    """A random SAE at block 1 of the tiny Llama."""
+    return random_sae(tiny_llama)
+
+
+@pytest.fixture
 def steering(sae: SparseAutoencoder) -> FeatureSteering:
     return FeatureSteering(sae, progress=QUIET)
 

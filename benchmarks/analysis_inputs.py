@@ -25,7 +25,7 @@ import torch
 from analysis_cells import BATCH, CONTEXT, K, Cell, Sizes
 from neuronmap import SAEConfig, SAETrainer
 from neuronmap.activations import ActivationStore, harvest
-from neuronmap.corpora import TokenSet, open_corpus, open_tokens, tokenize
+from neuronmap.corpora import open_corpus, open_tokens, tokenize
 from neuronmap.errors import EmptyCorpusError, InputError
 from neuronmap.features.rows import AnalysisRows, RowBlock, StoredRows
 from neuronmap.hashing import digest_json, short
@@ -81,7 +81,7 @@ def prepare_inputs(work: Path, sizes: Sizes, progress: Progress, say: Callable[[
     np.save(folder / "unembedding.npy", W_U_VD.T.contiguous().numpy())
     write_json(
         folder / "inputs.json",
-        {**asked, "tokens_folder": str(text.folder), "store": str(store.path), "rows": store.num_rows},
+        {**asked, "tokens_folder": str(text.folder), "store": str(store.path), "vocabulary": len(W_U_VD)},
     )
     return folder
 
@@ -97,10 +97,16 @@ def grid(rows: AnalysisRows, contexts: int) -> npt.NDArray[np.float32]:
     return rows_MD
 
 
-def open_rows(inputs: Path) -> tuple[ActivationStore, TokenSet]:
-    """The store, and the tokens that it was harvested from."""
+def open_store(inputs: Path) -> ActivationStore:
+    """The activations."""
+    return ActivationStore.open(read_json(inputs / "inputs.json")["store"])
+
+
+def open_rows(inputs: Path, contexts: int) -> FirstContexts:
+    """The rows of the first contexts, for the pass."""
     facts = read_json(inputs / "inputs.json")
-    return ActivationStore.open(facts["store"]), open_tokens(Path(facts["tokens_folder"]))
+    rows = StoredRows(ActivationStore.open(facts["store"]), open_tokens(Path(facts["tokens_folder"])))
+    return FirstContexts(rows, contexts, facts["vocabulary"])
 
 
 class FirstContexts:
@@ -109,14 +115,15 @@ class FirstContexts:
     Args:
         rows: all of them.
         contexts: how many; a whole number of blocks, or all.
+        vocabulary: V, the whole of the model's: the logit lens names tokens that the text may not hold.
 
     Attributes:
         seconds: spent in reading so far.
         count: rows read so far.
     """
 
-    def __init__(self, rows: AnalysisRows, contexts: int) -> None:
-        self._rows = rows
+    def __init__(self, rows: AnalysisRows, contexts: int, vocabulary: int) -> None:
+        self._rows, self.vocabulary = rows, vocabulary
         whole = contexts == rows.tokens.num_contexts
         self.tokens = rows.tokens if whole else rows.tokens.subset(0, contexts)
         self.seconds, self.count = 0.0, 0
@@ -152,7 +159,7 @@ def prepare_sae(inputs: Path, cell: Cell, steps: int, progress: Progress, say: C
     folder = inputs / "saes" / cell.sae
     if (folder / "cfg.json").is_file():
         return
-    store, _ = open_rows(inputs)
+    store = open_store(inputs)
     say(f"making the SAE {cell.sae} (once)")
     folder.parent.mkdir(exist_ok=True)
     if cell.made == "rows":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,19 +15,16 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 import neuronmap
 from analysis_cells import MILLION
-from analysis_inputs import MODEL, FirstContexts, from_rows, open_rows
+from analysis_inputs import LAYER, MODEL, from_rows, open_rows, open_store
 from analysis_worker import AnalysisWorker
 from neuronmap.features import analyze
 from neuronmap.features.config import AnalysisConfig
 from neuronmap.features.finish import finish
 from neuronmap.features.layout import fixed_sum
-from neuronmap.features.rows import StoredRows
 from neuronmap.features.text import Vocabulary
 from neuronmap.features.weights import weight_facts
 from neuronmap.hashing import digest_json
@@ -40,7 +36,6 @@ from speed_worker import serve
 NAME = "sae"
 SHARED = ("tokens.npy", "kept.npy", "vocabulary.parquet", "documents.parquet")
 """Files of a feature store that grow with the text, not with the features."""
-PASS_PARTS = {"encode": "encode_block"}
 
 
 class OurAnalysis:
@@ -49,11 +44,10 @@ class OurAnalysis:
     def __init__(self, cell: dict[str, Any], rows_ND: Tensor) -> None:
         del rows_ND
         inputs = Path(cell["inputs"])
-        store, tokens = open_rows(inputs)
         self.cell = cell
-        self.rows = FirstContexts(StoredRows(store, tokens), cell["contexts"])
+        self.rows = open_rows(inputs, cell["contexts"])
         if cell["features"] >= MILLION:  # too large to keep
-            self.sae = from_rows(store, cell["architecture"], cell["features"])
+            self.sae = from_rows(open_store(inputs), cell["architecture"], cell["features"])
         else:
             self.sae = load_sae(inputs / "saes" / cell["sae"])
         self.config = AnalysisConfig(block_tokens=min(AnalysisConfig().block_tokens, cell["contexts"] * cell["context"]))
@@ -82,14 +76,15 @@ class OurAnalysis:
         """The rest of the analysis: seconds of each part, and what the store takes."""
         state = self.states[NAME]
         seconds: dict[str, float] = {}
-        with _timed(seconds, "model"):
-            model = language_model()
-            hook = resolve_hook(model, self.cell["layer"], "residual")
-        with _timed(seconds, "weights"):
-            weights = weight_facts(
-                self.sae, neighbours=self.config.neighbours, model=model, hook=hook, progress=SilentProgress()
-            )
-        vocabulary = Vocabulary.from_tokenizer(model.tokenizer, state.facts["vocabulary"])
+        model = language_model()
+        weights = None
+        if self.cell["features"] < MILLION:  # a million features' neighbours are 10**12 cosines
+            hook = resolve_hook(model, LAYER, "residual")
+            with _timed(seconds, "weights"):
+                weights = weight_facts(
+                    self.sae, neighbours=self.config.neighbours, model=model, hook=hook, progress=SilentProgress()
+                )
+        vocabulary = Vocabulary.from_tokenizer(model.tokenizer, self.rows.vocabulary)
         with _timed(seconds, "finish"):
             folder = finish(
                 state,

@@ -78,12 +78,13 @@ def histogram_quantiles(
     values_FS = np.full((len(total_F), len(shares)), np.nan, np.float32)
     edges = EDGES.astype(np.float64) * unit
     for place, share in enumerate(shares):
-        target_F = share * total_F
+        target_F = np.round(share * total_F, 6)  # 0.1 * 30 is 3.0000000000000004
         bin_F = np.minimum((upto_FH < target_F[:, None]).sum(axis=1), HISTOGRAM_BINS - 1)
         inside_F = np.maximum(histogram_FH[at_F, bin_F], 1)
         before_F = upto_FH[at_F, bin_F] - histogram_FH[at_F, bin_F]
         part_F = np.clip((target_F - before_F) / inside_F, 0.0, 1.0)
         low_F, high_F = edges[bin_F], edges[bin_F + 1]
+        high_F = np.where(bin_F == HISTOGRAM_BINS - 1, np.maximum(high_F, largest_F), high_F)  # the last bin is open
         value_F = np.minimum(low_F * (high_F / low_F) ** part_F, largest_F)
         values_FS[:, place] = np.where(total_F > 0, value_F, np.nan)
     return values_FS

@@ -20,6 +20,7 @@ from neuronmap.features.layout import (
     HISTOGRAM_BINS,
     ORDERS,
     POSITION_BINS,
+    QUARTERS,
     RESERVOIR_BINS,
     SAMPLE,
     bin_of,
@@ -31,6 +32,9 @@ from neuronmap.features.lists import keep_first
 __all__ = ["BlockPlaces", "Entries", "accumulate", "carry"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+
+_KERNEL_ARRAYS = ("firings", "sum", "square", "max", "histogram", "positions", "top_count", "top", "bin_count", "bins", "sample_count", "sample")  # fmt: skip
+"""In the order of struct firing_arrays in the engine's firings.h."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +88,44 @@ def accumulate(
         unit: the power of two that values are counted in.
         portable: run without the compiled kernel, which gives the same bytes.
     """
-    if len(entries.row_N):
+    if not len(entries.row_N):
+        return
+    if portable or not _by_kernel(arrays, config, entries, places, unit):
         _by_numpy(arrays, config, entries, places, unit)
+
+
+def _by_kernel(arrays: Arrays, config: AnalysisConfig, entries: Entries, places: BlockPlaces, unit: float) -> bool:
+    """Count in C; False where there is no compiled kernel."""
+    import torch  # the state is read without torch
+
+    from neuronmap.saes.kernels.native.library import load_engine
+
+    engine = load_engine()
+    if engine is None:
+        return False
+    features, entry_count = len(arrays["firings"]), len(entries.row_N)
+    item_bytes = arrays["top"].dtype.itemsize
+    limits = (config.top_examples, config.bin_examples, config.firing_sample, config.before, config.after)
+    seed = config.seed & 0xFFFFFFFFFFFFFFFF
+    sizes = np.array([features, *limits, item_bytes, places.context_length, seed], np.uint64)
+    given = [arrays[name] for name in _KERNEL_ARRAYS]
+    rows = [entries.row_N, entries.feature_N, entries.value_N]
+    where = [places.sequence_B, places.position_B, places.key_B]
+    if not all(array.flags.c_contiguous for array in (*given, *rows, *where)):
+        raise ValueError("The arrays of a feature pass must be C-contiguous.")
+    scratch = [np.empty(features + 1, np.int64), np.empty(entry_count, np.int32), np.empty(entry_count, np.float32)]
+    pointers = np.array([array.ctypes.data for array in given], np.uintp)
+    engine.count_firings(
+        sizes.ctypes.data,
+        1 / unit,
+        QUARTERS.ctypes.data,
+        pointers.ctypes.data,
+        *(array.ctypes.data for array in rows),
+        entry_count,
+        *(array.ctypes.data for array in (*where, *scratch)),
+        torch.get_num_threads(),
+    )
+    return True
 
 
 def _by_numpy(arrays: Arrays, config: AnalysisConfig, entries: Entries, places: BlockPlaces, unit: float) -> None:

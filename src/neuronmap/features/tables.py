@@ -21,9 +21,10 @@ from neuronmap.features.tokenstats import TokenPairs, TokenStatistics
 from neuronmap.features.writing import rounded
 
 if TYPE_CHECKING:
+    from neuronmap.features.lens import LensFacts
     from neuronmap.features.map import FeatureMap
     from neuronmap.features.text import Vocabulary
-    from neuronmap.features.weights import LensFacts, WeightFacts
+    from neuronmap.features.weights import WeightFacts
 
 __all__ = ["CoActive", "Texts", "details_table", "examples_table", "features_table", "promoted_table", "token_features"]
 
@@ -155,6 +156,7 @@ def details_table(
     count = len(features["firings"])
     part = slice(first, first + count)
     lens: LensFacts | None = weights.lens if weights is not None else None
+    near = (weights.neighbours_FN[part], weights.neighbour_cosines_FN[part]) if weights is not None else (None, None)
     columns: dict[str, Any] = {
         "feature": np.arange(part.start, part.stop, dtype=np.int32),
         "histogram": _rectangle(features["histogram"], pa.uint32()),
@@ -162,15 +164,7 @@ def details_table(
         "tokens": _structs(tokens.on),
         "previous_tokens": _structs(tokens.before),
         "next_tokens": _structs(tokens.after),
-        "neighbours": _structs(
-            _pairs(
-                count,
-                "feature",
-                "cosine",
-                weights and weights.neighbours_FN[part],
-                weights and weights.neighbour_cosines_FN[part],
-            )
-        ),
+        "neighbours": _structs(_pairs(count, "feature", "cosine", *near)),
         "coactive": _structs(coactive.together),
         "leads": _structs(coactive.leads),
         "follows": _structs(coactive.follows),

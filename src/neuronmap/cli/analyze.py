@@ -150,7 +150,7 @@ def analysis_report(name: str, store: FeatureStore) -> list[RenderableType]:
     ]
     files = sum(int(facts["bytes"]) for facts in store.manifest["files"].values())
     corpus = store.facts.get("corpus", {})
-    where = f"{store.manifest['rows']:,} tokens of {corpus.get('corpus', 'text')}"
+    where = f"{store.manifest['rows']:,} tokens of {corpus.get('name', 'text')}"
     return [
         table(f"{name}: {store.num_features:,} features on {where}", ["features", "count", ""], rows, right=["count"]),
         "",

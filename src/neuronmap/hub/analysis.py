@@ -224,7 +224,7 @@ class _Analysis:
                 progress=self.progress,
             )
         report = {name: value for name, value in found.report.to_dict().items() if name != "reused"}
-        return found, mask, {**report, "digest": found.digest}
+        return found, mask, {"name": found.report.corpus, **report, "digest": found.digest}
 
     def _rows(self) -> AnalysisRows:
         """Stored activations if they are there, which needs no run of the model; else the model, once for all SAEs."""

@@ -88,7 +88,7 @@ def feature_page(
     hook = store.facts.get("hook") or {}
     said = (
         f"{model.get('name', 'model unknown')}, {hook.get('name', 'hook unknown')}; "
-        f"{store.manifest['rows']:,} tokens of {corpus.get('corpus', 'text')} in contexts of {store.context_length}; "
+        f"{store.manifest['rows']:,} tokens of {corpus.get('name', 'text')} in contexts of {store.context_length}; "
         f"{len(features):,} of {store.num_features:,} features; analysis {store.key.removeprefix('sha256:')[:12]} of "
         f"{str(store.manifest['created'])[:10]}"
     )

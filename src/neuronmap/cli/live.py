@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neuronmap.cli.features import AnalysisOption, NameArgument, opened
+from neuronmap.cli.features import AnalysisOption, NameArgument
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output
 from neuronmap.errors import ConfigError, NotInLibraryError
 

@@ -118,9 +118,7 @@ class DecoderCosine:
             q_DD *= torch.sign(torch.diagonal(r_DD))  # uniform over all rotations (arXiv math-ph/0609050)
             return DecoderCosine(self._a_AD, self._b_BD @ q_DD, self._null)
         axes_DD, coordinates_BD = self._on_axes
-        return DecoderCosine(
-            self._a_AD @ axes_DD, torch.from_numpy(rng.permuted(coordinates_BD, axis=0)), self._null
-        )
+        return DecoderCosine(self._a_AD @ axes_DD, torch.from_numpy(rng.permuted(coordinates_BD, axis=0)), self._null)
 
     @cached_property
     def _on_axes(self) -> tuple[Tensor, npt.NDArray[np.float32]]:

@@ -47,7 +47,7 @@ class CompareConfig(FrozenConfig):
     """How firing is compared: correlation or cosine of activations, or jaccard of the places."""
     null_draws: int = Field(default=5, ge=1, le=1000)
     """Draws of the null."""
-    null_features: int = Field(default=2048, ge=1)
+    null_features: int = Field(default=1024, ge=1)
     """Features of each SAE looked at in a draw; all, if there are fewer."""
     candidates: int = Field(default=32, ge=1, le=1024)
     """Best matches kept for each feature; one-to-one matching chooses among them."""
@@ -55,7 +55,7 @@ class CompareConfig(FrozenConfig):
     """Features that fire at fewer places are not compared by firing."""
     coverage: float = Field(default=0.5, ge=0.0, le=1.0)
     """Where rows are given: share of a split feature's firing that its parts must cover together."""
-    max_rows: int = Field(default=262_144, ge=64)
+    max_rows: int = Field(default=131_072, ge=64)
     """Rows read of each source, in runs spread over the whole text."""
     seed: int = Field(default=0, ge=0)
     """Seed of the null."""

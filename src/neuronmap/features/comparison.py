@@ -355,7 +355,7 @@ class SAEComparison:
 
     def _measure_dict(self, by: By) -> dict[str, Any]:
         found = self.matching(by)
-        shared, pairs = found.shared(), self._pairs_table(found)
+        shared, value_A, pairs = found.shared(), found.value_A, self._pairs_table(found)
         return {
             "measure": found.measure,
             "threshold": found.threshold,
@@ -371,7 +371,7 @@ class SAEComparison:
             "one_to_one_exact": found.pairing.exact,
             "quantiles_a": _quantiles(found.value_A[found.usable_A]),
             "quantiles_b": _quantiles(found.value_B[found.usable_B]),
-            "shared": [[int(a), int(b), float(found.value_A[a])] for a, b in shared],
+            "shared": [[int(a), int(b), float(value_A[a])] for a, b in shared],
             "one_to_one": [
                 [int(a), int(b), float(value)]
                 for a, b, value in zip(pairs["feature_a"], pairs["feature_b"], pairs["similarity"], strict=True)

@@ -206,7 +206,7 @@ def search(similarity: Similarity, keep: int, floor: float, task: Task | None = 
     for features_n, block_nB in _blocks(similarity, np.flatnonzero(similarity.usable_A)):
         rows_n = torch.from_numpy(features_n)
         value_AN[rows_n], index_AN[rows_n] = block_nB.topk(value_AN.shape[1], dim=1)
-        above += int((block_nB > floor).sum())
+        above += int(torch.count_nonzero(block_nB > floor))
         columns_Bn = block_nB.T.contiguous()
         value_Bk, place_Bk = columns_Bn.topk(min(value_BN.shape[1], len(features_n)), dim=1)
         joined, joined_index = torch.cat([value_BN, value_Bk], 1), torch.cat([index_BN, rows_n[place_Bk]], 1)

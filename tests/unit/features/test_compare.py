@@ -86,7 +86,9 @@ def test_a_permuted_copy_matches_completely(with_rows: bool) -> None:
 def test_the_order_of_the_two_only_swaps_the_sides() -> None:
     a, b = random_sae(0, 60), random_sae(1, 90)
     one, other = compare(a, b, config={"threshold": 0.5}), compare(b, a, config={"threshold": 0.5})
-    assert {tuple(pair) for pair in one.matching().shared()} == {tuple(pair[::-1]) for pair in other.matching().shared()}
+    assert {tuple(pair) for pair in one.matching().shared()} == {
+        tuple(pair[::-1]) for pair in other.matching().shared()
+    }
     assert [group.one for group in one.splits()] == [group.one for group in other.merges()]
     assert one.counts()["unique_a"] == other.counts()["unique_b"]
 
@@ -147,9 +149,7 @@ def test_a_split_whose_parts_cover_too_little_does_not_count(planted: tuple[Any,
 
 def test_unique_features_are_those_of_one_sae_only() -> None:
     directions = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(3))).Q
-    result = compare(
-        with_directions(directions[:12]), with_directions(directions[4:20]), config={"threshold": 0.5}
-    )
+    result = compare(with_directions(directions[:12]), with_directions(directions[4:20]), config={"threshold": 0.5})
     assert result.matching().unique_a().tolist() == [0, 1, 2, 3]
     assert result.matching().unique_b().tolist() == list(range(8, 16))
     unique = result.to_pandas("unique")
@@ -247,7 +247,9 @@ class PassRows:
             result = {}
             for hook in self.hooks:
                 kept = np.array([row for row in range(low, high) if row not in self._lost[hook]])
-                result[hook] = Block(index, (kept // 8).astype(np.uint32), (kept % 8).astype(np.uint16), self._x[hook][kept])
+                result[hook] = Block(
+                    index, (kept // 8).astype(np.uint32), (kept % 8).astype(np.uint16), self._x[hook][kept]
+                )
             yield result
 
 
@@ -301,7 +303,10 @@ def test_hooks_that_are_not_of_one_stream_have_no_decoder_matching() -> None:
             {"rows": some_rows(0, 500, 7), "rows_b": some_rows(0, 600, 9)},
             ["A reads activations of width 24 and its rows have 7", "its rows have 9", "500 and 600 rows"],
         ),
-        ({"rows": PassRows(some_rows(0, 320), some_rows(0, 320), set())}, ["A reads an unknown hook", "are of first, second"]),
+        (
+            {"rows": PassRows(some_rows(0, 320), some_rows(0, 320), set())},
+            ["A reads an unknown hook", "are of first, second"],
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused_with_all_reasons(options: dict[str, Any], reasons: list[str]) -> None:
@@ -341,7 +346,9 @@ def test_tables_and_json_say_the_same() -> None:
     assert len(matches) == 200
     assert matches["similarity"].is_monotonic_decreasing
     assert list(matches.columns) == ["feature_a", "feature_b", "similarity", "mutual", "activation_correlation"]
-    assert {(i, j) for i, j, _ in decoder["one_to_one"]} == set(zip(matches["feature_a"], matches["feature_b"], strict=True))
+    assert {(i, j) for i, j, _ in decoder["one_to_one"]} == set(
+        zip(matches["feature_a"], matches["feature_b"], strict=True)
+    )
     best = result.to_pandas("best_b")
     np.testing.assert_array_equal(best["feature_a"], order)
     assert best["mutual"].all()
@@ -354,7 +361,11 @@ def test_tables_and_json_say_the_same() -> None:
 def test_it_shows_itself() -> None:
     result = compare(random_sae(0), random_sae(1, 300), rows=some_rows(0), names=("<one>", "two"))
     text = result.summary()
-    for expected in ("<one> (topk, 200 features) against two (topk, 300 features)", "By decoder cosine (primary)", "by chance"):
+    for expected in (
+        "<one> (topk, 200 features) against two (topk, 300 features)",
+        "By decoder cosine (primary)",
+        "by chance",
+    ):
         assert expected in text
     page = result._repr_html_()
     assert "&lt;one&gt;" in page
@@ -382,3 +393,56 @@ def test_a_plot_without_matplotlib_says_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setattr("neuronmap.features.comparison.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"neuronmap\[plots\]"):
         compare(random_sae(0), random_sae(1)).plot()
+
+
+@pytest.fixture(scope="module")
+def stores(tiny_llama: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """The same text at two layers of a small model; each store has dropped outliers of its own."""
+    from neuronmap.activations import MaskConfig, harvest
+    from neuronmap.corpora import tokenize
+    from neuronmap.models import resolve_hook
+
+    texts = [
+        f"In the winter of {year} the river froze, and {year % 17} children walked to school." for year in range(150)
+    ]
+    tokens = tokenize(texts, tiny_llama.tokenizer, context_length=16, part="all", cache=False, progress=QUIET)
+    hooks = [resolve_hook(tiny_llama, layer, "residual") for layer in (0, 2)]
+    found = harvest(tiny_llama, tokens, hooks, root=tmp_path_factory.mktemp("stores"), dtype="float32",
+                    mask=MaskConfig(outlier_factor=1.05), progress=QUIET)  # fmt: skip
+    return [found[hook.name] for hook in hooks]
+
+
+def test_stores_of_two_layers_meet_at_the_same_tokens(stores: list[Any]) -> None:
+    one, other = stores
+    assert one.num_rows != other.num_rows
+    a, b = random_sae(0, 80, 32), random_sae(1, 60, 32)
+    result = compare(a, b, rows=one, rows_b=other)
+    assert result.primary == "activation"
+    assert result.decoder is not None, "both are of one residual stream, as the stores know"
+    dense = []
+    for sae, store in ((a, one), (b, other)):
+        origin = store.provenance(0, store.num_rows)
+        f = sae.encode(store.read(0, store.num_rows)).detach().numpy()
+        dense.append(
+            {key: row for *key_, row in zip(origin.document, origin.position, f, strict=True) for key in [tuple(key_)]}
+        )
+    common = sorted(key for key in dense[0] if key in dense[1] and key[0] >= 0)
+    assert result.rows["places"] == len(common) < min(one.num_rows, other.num_rows)
+    f_a, f_b = (np.stack([rows[key] for key in common]) for rows in dense)
+    i, j = np.flatnonzero(result.activation.usable_A)[[0, 5]], np.flatnonzero(result.activation.usable_B)[[3, 4]]
+    expected = [np.corrcoef(f_a[:, p], f_b[:, q])[0, 1] for p, q in zip(i, j, strict=True)]
+    np.testing.assert_allclose(result.firing.pairs(i, j), expected, atol=1e-5)
+
+
+def test_a_store_of_another_hook_or_model_is_refused(stores: list[Any]) -> None:
+    a = random_sae(0, 80, 32)
+    with pytest.raises(MismatchError) as caught:
+        compare(a, a, rows=stores[0], metadata_a=about("mine", width=32), metadata_b=about("mine", width=32))
+    for reason in (
+        f"A reads mine and its rows are of {stores[0].hook['name']}",
+        "B reads mine",
+        "A reads m and its rows are of tiny-llama",
+    ):
+        assert reason in str(caught.value)
+    with pytest.raises(MismatchError, match="an array without origin"):
+        compare(a, a, rows=stores[0], rows_b=stores[0].read(0, 100))

@@ -73,7 +73,9 @@ def by_definition(a: CharacterSpans, b: CharacterSpans) -> np.ndarray:
     return result
 
 
-SPANS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 5)).map(lambda t: (t[0], t[0] + t[1])), min_size=1, max_size=9)
+SPANS = st.lists(
+    st.tuples(st.integers(0, 12), st.integers(0, 5)).map(lambda t: (t[0], t[0] + t[1])), min_size=1, max_size=9
+)
 
 
 @settings(max_examples=100, deadline=None)
@@ -135,7 +137,9 @@ class TextRows:
     hooks = ("hook",)
 
     def __init__(self, tokenizer: Any, width: int, seed: int) -> None:
-        self.tokens = tokenize(TEXTS * 12, tokenizer, context_length=16, part="all", cache=False, progress=SilentProgress())
+        self.tokens = tokenize(
+            TEXTS * 12, tokenizer, context_length=16, part="all", cache=False, progress=SilentProgress()
+        )
         generator = torch.Generator().manual_seed(seed)
         self.directions_4D = torch.linalg.qr(torch.randn(width, 4, generator=generator)).Q.T
         self._spans = [spans_of_text(tokenizer, text) for text in TEXTS]
@@ -144,7 +148,15 @@ class TextRows:
         text, found = TEXTS[document % len(TEXTS)], self._spans[document % len(TEXTS)]
         amount = torch.zeros(4)
         for character in text[found.start[position] : found.stop[position]]:
-            kind = 0 if "а" <= character.lower() <= "ё" else 1 if ord(character) > 0x2700 else 2 if character.isalpha() else 3
+            kind = (
+                0
+                if "а" <= character.lower() <= "ё"
+                else 1
+                if ord(character) > 0x2700
+                else 2
+                if character.isalpha()
+                else 3
+            )
             amount[kind] = 1.0
         return amount @ self.directions_4D
 
@@ -198,7 +210,9 @@ def test_the_characters_that_both_cover_are_all_counted(both: Any) -> None:
     a, b, text = both
     result = compare(a.sae([0, 1, 2, 3]), b.sae([0, 1, 2, 3]), rows=a, rows_b=b, text=text)
     # what is stored of the last document may be cut off in either; all before is whole
-    last = min(rows.tokens.contexts(rows.tokens.num_contexts - 1, rows.tokens.num_contexts).document.max() for rows in (a, b))
+    last = min(
+        rows.tokens.contexts(rows.tokens.num_contexts - 1, rows.tokens.num_contexts).document.max() for rows in (a, b)
+    )
     whole = sum(len(TEXTS[document % len(TEXTS)]) for document in range(last))
     assert whole <= result.rows["characters"] <= whole + len(TEXTS[last % len(TEXTS)])
 

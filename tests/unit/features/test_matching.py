@@ -159,7 +159,9 @@ def crowded(rng: np.random.Generator, features: int, width: int) -> torch.Tensor
     return isotropic(rng, features, width) * torch.logspace(0, -1.5, width) + 0.5 * torch.eye(width)[0]
 
 
-def false_matches(make: object, null: str, rate: float, a: int = 300, b: int = 300) -> tuple[float, float, float, float]:
+def false_matches(
+    make: object, null: str, rate: float, a: int = 300, b: int = 300
+) -> tuple[float, float, float, float]:
     """Share of features with a match above the null's threshold in unrelated SAEs, both ways; shared, and expected."""
     over_a, over_b, shared, by_chance = [], [], [], []
     for seed in range(12):

@@ -57,7 +57,9 @@ def test_features_that_fire_too_rarely_are_not_compared() -> None:
     assert firing.usable_A.tolist() == [True, True, False, True, True]
     assert (firing.block(np.array([0]))[:, 4] == ABSENT).all()
     assert np.isnan(firing.pairs(np.array([2, 0]), np.array([4, 4]))).all()
-    assert FiringSimilarity(a.tocsr(), b.tocsr(), least_firings=1).pairs(np.array([2]), np.array([4]))[0] == pytest.approx(1)
+    assert FiringSimilarity(a.tocsr(), b.tocsr(), least_firings=1).pairs(np.array([2]), np.array([4]))[
+        0
+    ] == pytest.approx(1)
 
 
 def test_a_feature_that_always_fires_alike_has_no_correlation() -> None:

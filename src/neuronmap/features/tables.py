@@ -134,6 +134,7 @@ def _weight_columns(weights: WeightFacts | None, part: slice, texts: Texts) -> d
     lens = weights.lens
     if lens is not None:
         columns |= {
+            "logit_mean": _or_null(lens.mean_F[part]),
             "logit_std": _or_null(lens.std_F[part]),
             "logit_skew": _or_null(lens.skew_F[part]),
             "logit_kurtosis": _or_null(lens.kurtosis_F[part]),

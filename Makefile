@@ -16,7 +16,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 TORCH_PEERS := $(shell sed -n '/^torch==/p' constraints-peers.txt)
 
-.PHONY: help venv demo test lint docs reference test-peers bench bench-full bench-end-to-end bench-guard bench-harvest bench-quality wheel clean
+.PHONY: help venv demo test lint docs reference test-peers bench bench-full bench-analysis bench-end-to-end bench-guard bench-harvest bench-quality wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -54,6 +54,9 @@ bench: $(VENV)/.ready $(PEERS)/.ready ## training speed against the peers, the q
 
 bench-full: $(VENV)/.ready $(PEERS)/.ready ## the same for every size, k and architecture, with growth and memory (hours)
 	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python benchmarks/speed.py
+
+bench-analysis: $(VENV)/.ready $(PEERS)/.ready ## the analysis of all features against SAEDashboard, with growth (under an hour)
+	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python benchmarks/analysis.py
 
 bench-end-to-end: $(VENV)/.ready $(PEERS)/.ready ## from text to bundle, ours and SAELens, with and without harvesting (up to 90 minutes)
 	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python benchmarks/end_to_end.py
@@ -117,7 +120,7 @@ $(VENV)/.docs: $(VENV)/.ready
 	@touch $@
 
 $(PEERS)/.ready: constraints-peers.txt
-	@echo "$(PEERS): sae-lens, dictionary-learning and eai-sparsify, to compare with (two to three minutes)"
+	@echo "$(PEERS): sae-lens, dictionary-learning, eai-sparsify and sae-dashboard, to compare with (two to three minutes)"
 	$(call make_venv,$(PEERS))
 	@$(PEERS)/bin/python $(PIP_INSTALL) -c constraints-peers.txt $(TORCH_PEERS)
 	@$(PEERS)/bin/python $(PIP_INSTALL) --no-deps -r constraints-peers.txt

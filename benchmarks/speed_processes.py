@@ -30,11 +30,13 @@ class WorkerProcess:
         python: of its environment.
         threads: for every pool of threads in it.
         log: file for what it prints.
+        benchmark: which one's scripts, by the beginning of their names.
     """
 
-    def __init__(self, library: str, python: str, threads: int, log: Path) -> None:
+    def __init__(self, library: str, python: str, threads: int, log: Path, benchmark: str = "speed") -> None:
         self.library, self.log = library, log
-        script = HERE / "speed_neuronmap.py" if library == OURS else HERE / "peers" / f"speed_{library}.py"
+        folder = HERE if library == OURS else HERE / "peers"
+        script = folder / f"{benchmark}_{library}.py"
         pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "SPEED_THREADS")
         environment = {**os.environ, **dict.fromkeys(pools, str(threads))}
         hear, answer = os.pipe()
@@ -94,10 +96,12 @@ class Crew:
         peers_python: of the peers' environment; None leaves them out.
         threads: for every worker.
         logs: folder for their logs.
+        benchmark: which one's scripts.
     """
 
-    def __init__(self, peers_python: str | None, threads: int, logs: Path) -> None:
+    def __init__(self, peers_python: str | None, threads: int, logs: Path, benchmark: str = "speed") -> None:
         self.peers_python, self.threads, self.logs = peers_python, threads, logs
+        self.benchmark = benchmark
         self.versions: dict[str, str] = {}
         self._running: dict[str, WorkerProcess] = {}
         self._rows: dict[str, str] = {}
@@ -109,15 +113,15 @@ class Crew:
     def fresh(self, library: str, name: str) -> WorkerProcess:
         """A new process, which the caller stops."""
         python = sys.executable if library == OURS else str(self.peers_python)
-        return WorkerProcess(library, python, self.threads, self.logs / f"{name}.log")
+        return WorkerProcess(library, python, self.threads, self.logs / f"{name}.log", self.benchmark)
 
-    def on_rows(self, library: str, rows: Path) -> WorkerProcess:
-        """The library's worker, with these rows loaded."""
+    def on_rows(self, library: str, rows: Path, most: int | None = None) -> WorkerProcess:
+        """The library's worker, with these rows (the first ``most`` of them) loaded."""
         worker = self._running.get(library)
         if worker is None:
             worker = self._running[library] = self.fresh(library, library)
         if self._rows.get(library) != str(rows):
-            answer = worker.tell("open", rows=str(rows))
+            answer = worker.tell("open", rows=str(rows), most=most)
             self.note_versions(library, answer)
             self._rows[library] = str(rows)
         return worker

@@ -160,6 +160,8 @@ class Worker:
         parts: where a step's time goes, if the library's step can be taken apart.
     """
 
+    commands = ("open", "build", "run", "describe", "parts", "memory", "drop")
+
     def __init__(self, build: Build, versions: dict[str, str], parts: Parts | None = None) -> None:
         self._build, self._versions, self._parts = build, versions, parts
         self._rows_ND = torch.empty(0, 0)
@@ -224,7 +226,7 @@ class Worker:
 
     def answer(self, order: dict[str, Any]) -> dict[str, Any]:
         """One command; what goes wrong in a library becomes part of the answer."""
-        known = {name: getattr(self, name) for name in ("open", "build", "run", "describe", "parts", "memory", "drop")}
+        known = {name: getattr(self, name) for name in self.commands}
         try:
             result: dict[str, Any] = known[order["do"]](order)
         except NotOffered as reason:

@@ -20,6 +20,7 @@ from neuronmap.errors import AlreadyExistsError, InputError, MismatchError, Unwr
 from neuronmap.features import tables
 from neuronmap.features.choosing import (
     CodedFirings,
+    bin_examples,
     hard_negatives,
     merged,
     quantile_examples,
@@ -239,9 +240,10 @@ def _write_features(
             )
             write_details.write(tables.details_table(first, part, stats, coactive, weights))
             fires = np.flatnonzero(part["firings"])
+            shown = [top_examples(part, first, config, unit), quantile_examples(part, first, config, unit)]
             examples = [
-                top_examples(part, first, config, unit),
-                quantile_examples(part, first, config, unit),
+                *shown,
+                bin_examples(part, first, config, unit, shown),
                 random_negatives(coded, fires + first),
                 hard_negatives(coded, fires + first, stats.frequent_FK[fires]),
             ]

@@ -95,8 +95,8 @@ def store_page() -> str:
         "brought up to date when it is opened; one of a newer version is refused.\n\n",
         f"{block(schema.__doc__)}\n",
         "F is the number of features, C of contexts, T of tokens in a context, V of tokens in the vocabulary; a row is a position\n"
-        "that was analysed. Activations are on the scale of the raw activation. Tables are sorted as stated, in row groups small enough to\n"
-        "read one feature, or one token, alone. In DuckDB, with the folder as working directory:\n\n"
+        "that was analysed. Activations are on the scale of the raw activation. Tables are sorted as stated, in row groups small enough\n"
+        "to read one feature, or one token, alone. In DuckDB, with the folder as working directory:\n\n"
         "```sql\n"
         "SELECT feature, label, f1, density, max\n"
         "FROM 'features.parquet' LEFT JOIN 'hints.parquet' USING (feature)\n"

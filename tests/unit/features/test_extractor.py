@@ -82,11 +82,13 @@ def test_top_features_are_the_largest_and_a_trace_is_a_column(sae: SparseAutoenc
     trace = analysis.feature(feature)
     np.testing.assert_array_equal(trace.activation_N[1:], dense_NF[1:, feature])
     assert np.isnan(trace.activation_N[0])
-    first = analysis.ranking(1)[0]
+    first = analysis.ranking(1, "activation")[0]
     assert first.feature == feature
     assert first.max == dense_NF.max()
     assert first.tokens == (dense_NF[:, feature] > 0).sum()
     assert first.mean == pytest.approx(dense_NF[:, feature].sum() / first.tokens, rel=1e-5)
+    share_NF = dense_NF[1:] / np.sqrt(analysis.energy_N[1:, None])
+    assert analysis.ranking(1)[0].feature == share_NF.max(0).argmax()
 
 
 def test_tables_hold_the_same_numbers(sae: SparseAutoencoder) -> None:

@@ -79,7 +79,7 @@ def make_hints(
         A table of schema "hints" (:mod:`neuronmap.features.schema`), one row a feature. Figures that are not defined are null.
 
     Raises:
-        MismatchError: the state is not of these tokens.
+        MismatchError: the state is not of these tokens, or the tokens are not of this vocabulary.
         InputError: ``promoted`` is not of these features.
     """
     import pyarrow as pa
@@ -264,7 +264,10 @@ class _Texts:
                 "",
                 [*notes, f"the rule does not hold on held-out documents (F1 {fit_f1:.2f}, then {f1:.2f})"],
             )
-        return rule.firing_class, rule.label(self.vocabulary), notes
+        label = rule.label(self.vocabulary)
+        if rule.kind == "always":
+            label = f"fires on {firings / (firings + int(self.fit.rest_F[f])):.0%} of tokens"
+        return rule.firing_class, label, notes
 
     def _next_tokens(self) -> dict[int, list[str]]:
         """Notes on a token that follows at least half of the firings."""

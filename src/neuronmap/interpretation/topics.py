@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from neuronmap.interpretation.candidates import COSTS, EXTRA_COST, Found
-from neuronmap.interpretation.evidence import Evidence
+from neuronmap.interpretation.evidence import Evidence, distinct
 from neuronmap.interpretation.matching import covering_rows
 from neuronmap.interpretation.rules import TOPIC_WINDOW, Rule
 from neuronmap.interpretation.scoring import precision_and_f1
@@ -50,7 +50,7 @@ def _in_windows(evidence: Evidence, places: Ints, use_V: npt.NDArray[np.bool_]) 
         token = evidence.reading.token(places, offset)
         good = np.flatnonzero((token >= 0) & use_V[token])
         codes.append(good * len(use_V) + token[good])
-    return np.unique(np.concatenate(codes))
+    return distinct(np.concatenate(codes))
 
 
 def find_topics(evidence: Evidence, traits: TokenTraits, wanted_F: npt.NDArray[np.bool_], share_V: Floats) -> Found:
@@ -72,7 +72,7 @@ def find_topics(evidence: Evidence, traits: TokenTraits, wanted_F: npt.NDArray[n
     pair, inverse, count = np.unique(pair_of_code, return_inverse=True, return_counts=True)
     feature, word = np.divmod(pair, traits.size)
     unit = evidence.reading.unit_M[evidence.place_n[window[of_window]]]
-    seen = np.unique(inverse.astype(np.int64) * evidence.reading.units + unit)
+    seen = distinct(inverse.astype(np.int64) * evidence.reading.units + unit)
     documents = np.bincount(seen // evidence.reading.units, minlength=len(pair))
     n, share = windows_F[feature], share_V[word]
     z = (count / n - share) / np.sqrt(share * (1 - share) / n)

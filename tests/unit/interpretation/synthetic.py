@@ -72,7 +72,9 @@ def state_of(
     kept_CT = text.ids_CT != 0
     fires_FCT = fires_FCT & kept_CT
     arrays = {
-        name: np.zeros((features, *shape), dtype) for name, (shape, dtype) in per_feature(config).items() if name in WANTED
+        name: np.zeros((features, *shape), dtype)
+        for name, (shape, dtype) in per_feature(config).items()
+        if name in WANTED
     }
     for f in range(features):
         sequence, position = np.nonzero(fires_FCT[f])

@@ -10,7 +10,7 @@ VENV := .venv
 PEERS := .venv-peers
 BIN := $(VENV)/bin
 NATIVE := src/neuronmap/saes/kernels/native
-ENGINE := $(addprefix $(NATIVE)/,engine.c kernels.h build.py) hatch_build.py
+ENGINE := $(addprefix $(NATIVE)/,engine.c kernels.h firings.h build.py) hatch_build.py
 # -qq: errors only. Each phase says itself what it does and how long that may take.
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)

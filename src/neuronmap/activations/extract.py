@@ -67,12 +67,14 @@ class ExtractedRows:
         index: int32 [N, 4]: document, position, token id, context of each row.
         dropped: positions dropped, by reason.
         norms_N: float32 norms of the kept rows.
+        place_N: int64, the place of each row in its context (``index`` has the place in the document).
     """
 
     rows_NW: Tensor
     index: npt.NDArray[np.int32]
     dropped: dict[str, int]
     norms_N: Tensor
+    place_N: npt.NDArray[np.int64]
 
 
 class RowExtractor:
@@ -126,7 +128,8 @@ class RowExtractor:
             if not chosen_N.numel():
                 empty_NW = self._gathered[:0].view(0, hook.width)
                 nothing = np.empty((0, len(INDEX_COLUMNS)), np.int32)
-                yield hook, ExtractedRows(empty_NW, nothing, {**dropped, "outliers": 0}, torch.empty(0))
+                reasons = {**dropped, "outliers": 0}
+                yield hook, ExtractedRows(empty_NW, nothing, reasons, torch.empty(0), np.empty(0, np.int64))
                 continue
             x_NW = captured_BTW[hook.name].reshape(-1, hook.width)
             norms_N = torch.linalg.vector_norm(x_NW, dim=1, dtype=torch.float32).index_select(0, chosen_N)
@@ -140,7 +143,9 @@ class RowExtractor:
             rows_NW = self._gathered[: count * hook.width].view(count, hook.width)
             torch.index_select(x_NW, 0, kept_N, out=rows_NW)
             reasons = {**dropped, "outliers": chosen_N.numel() - count}
-            yield hook, ExtractedRows(rows_NW, _index(contexts, start, kept_N.cpu().numpy()), reasons, norms_N)
+            places_N = kept_N.cpu().numpy()
+            index = _index(contexts, start, places_N)
+            yield hook, ExtractedRows(rows_NW, index, reasons, norms_N, places_N % self._tokens.context_length)
 
     def last_captured(self, contexts: int, hooks: Sequence[HookPoint]) -> dict[str, Tensor]:
         """A copy of what the last call saw of its contexts, before any mask."""

@@ -30,20 +30,29 @@ import numpy.typing as npt
 from neuronmap.features.config import AnalysisConfig
 
 __all__ = [
+    "DISTINCT",
     "EDGES",
     "FRACTION_BITS",
+    "HALF_MAX",
     "HISTOGRAM_BINS",
     "L0_BINS",
+    "LAYOUT_VERSION",
+    "ORDERS",
     "POSITION_BINS",
     "QUARTERS",
     "RESERVOIR_BINS",
     "SAMPLE",
+    "bin_of",
     "draw",
     "example_dtype",
     "fixed_sum",
+    "halves",
     "per_feature",
+    "token_keys",
 ]
 
+LAYOUT_VERSION = 1
+"""Part of the key of a state: raised whenever the same rows and codes give other arrays."""
 HISTOGRAM_BINS = 64
 RESERVOIR_BINS = 32
 POSITION_BINS = 16
@@ -62,7 +71,19 @@ EDGES: npt.NDArray[np.float32] = (
 SAMPLE = np.dtype([("hash", "<u4"), ("sequence", "<u4"), ("position", "<u4"), ("value", "<f4")])
 """One firing of the uniform sample; a feature's are ordered by (hash, sequence, position)."""
 
+ORDERS = {
+    "top": ("-value", "sequence", "position"),
+    "bins": ("order", "sequence", "position"),
+    "sample": ("hash", "sequence", "position"),
+}
+"""Fields that each kind of list is ordered by, ascending; descending after a minus."""
+DISTINCT = {"top": "order", "bins": "", "sample": ""}
+"""Field of which a list holds each value once."""
+
+HALF_MAX = 65504.0
+"""Largest float16; what is larger in a window is kept as this."""
 _MASK = (1 << 64) - 1
+_KEY_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 def example_dtype(window: int) -> np.dtype[np.void]:
@@ -124,6 +145,39 @@ def draw(
         x *= np.uint64(0x94D049BB133111EB)
         x ^= x >> np.uint64(31)
     return (x >> np.uint64(32)).astype(np.uint32)
+
+
+def token_keys(ids_BT: npt.NDArray[np.integer], tokens: int) -> npt.NDArray[np.uint64]:
+    """uint64 [B, T]: hash of the last ``tokens`` tokens up to and with each position, of as many as its context has there.
+
+    h = 0, then for each token, the oldest first: h = (h ^ (id + 1)) * 0x9E3779B97F4A7C15 modulo 2**64; h ^= h >> 32.
+    """
+    ids_BT = np.asarray(ids_BT)
+    step_BT = ids_BT.astype(np.uint64) + np.uint64(1)
+    key_BT = np.zeros(ids_BT.shape, np.uint64)
+    T = ids_BT.shape[1]
+    for back in range(min(tokens, T) - 1, -1, -1):
+        view = key_BT[:, back:]
+        view ^= step_BT[:, : T - back]
+        view *= _KEY_FACTOR
+        view ^= view >> np.uint64(32)
+    return key_BT
+
+
+def bin_of(w: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """int64 [...]: histogram bins of values over the unit, all above 0, as the head of this module says."""
+    bits = np.ascontiguousarray(w, np.float32).view(np.uint32)
+    octave = (bits >> 23).astype(np.int64) - 127
+    mantissa = bits & np.uint32(0x7FFFFF)
+    quarters = QUARTERS.view(np.uint32) & np.uint32(0x7FFFFF)
+    quarter = sum((mantissa >= edge).astype(np.int64) for edge in quarters)
+    bins: npt.NDArray[np.int64] = np.clip(4 * (octave - LOWEST_OCTAVE) + quarter, 0, HISTOGRAM_BINS - 1)
+    return bins
+
+
+def halves(w: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    """float16 [...]: to the nearest, ties to even, at most the largest there is."""
+    return np.minimum(w, np.float32(HALF_MAX)).astype(np.float16)
 
 
 def fixed_sum(limbs: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

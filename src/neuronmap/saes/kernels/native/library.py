@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import re
-from ctypes import c_double, c_int, c_int64, c_void_p
+from ctypes import c_double, c_float, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -41,6 +41,11 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
 }
 
 
+_SINGLE: dict[str, list[object]] = {  # for float alone, names without suffix; nothing is returned
+    "count_firings": [c_void_p, c_float, *[c_void_p] * 5, c_int64, *[c_void_p] * 6, c_int],
+}
+
+
 class Engine:
     """The functions of a loaded library for one precision, by their names without suffix.
 
@@ -64,11 +69,15 @@ class Engine:
         self.threaded = parallel is not None
         library.engine_use_openmp.argtypes = [c_void_p]
         library.engine_use_openmp(parallel)
-        real = c_double if double else ctypes.c_float
+        real = c_double if double else c_float
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(library, f"{name}_{'f64' if double else 'f32'}")
             function.restype = real if result is _REAL else result
             function.argtypes = [real if kind is _REAL else kind for kind in arguments]
+            setattr(self, name, function)
+        for name, arguments in _SINGLE.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = None, arguments
             setattr(self, name, function)
 
     def __getattr__(self, name: str) -> ctypes._NamedFuncPointer:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["AblationEffect", "Ablations", "Attribution", "EffectComparison"]
+__all__ = ["AblationEffect", "Ablations", "Attribution", "EffectComparison", "TokenEffect"]
 
 _COLUMNS: tuple[str, ...] = (
     "feature",
@@ -32,6 +32,20 @@ _COLUMNS: tuple[str, ...] = (
     "per_firing",
 )
 _COLUMNS += ("loss_at_firings", "kl", "kl_at_firings")
+
+
+class TokenEffect(NamedTuple):
+    """What a feature adds to the prediction of one token, on average over its firings.
+
+    Attributes:
+        token: as it is shown.
+        probability: probability with the feature minus probability without.
+        log_probability: the same of the logarithms, in nats.
+    """
+
+    token: str
+    probability: float
+    log_probability: float
 
 
 @dataclass(frozen=True)
@@ -50,8 +64,8 @@ class AblationEffect:
         loss_at_firings: mean change of the loss of the very next token, at positions where it fires, in nats.
         kl: mean KL(with || without) over all scored positions, in nats.
         kl_at_firings: the same where it fires.
-        promoted: tokens that it makes likelier at its firings, with what it adds to their log-probability on average.
-        suppressed: tokens that it makes less likely, likewise.
+        promoted: tokens whose probability it raises most, on average over its firings.
+        suppressed: tokens whose probability it lowers most, likewise.
     """
 
     feature: int
@@ -65,8 +79,8 @@ class AblationEffect:
     loss_at_firings: float
     kl: float
     kl_at_firings: float
-    promoted: tuple[tuple[str, float], ...]
-    suppressed: tuple[tuple[str, float], ...]
+    promoted: tuple[TokenEffect, ...]
+    suppressed: tuple[TokenEffect, ...]
 
     @property
     def per_firing(self) -> float:
@@ -98,14 +112,11 @@ class Ablations:
         """One row a feature."""
         import pyarrow as pa
 
-        pair = pa.struct([("token", pa.string()), ("log_probability", pa.float64())])
+        kind = pa.struct([("token", pa.string()), ("probability", pa.float64()), ("log_probability", pa.float64())])
         columns: dict[str, Any] = {name: [getattr(effect, name) for effect in self.effects] for name in _COLUMNS}
         for name in ("promoted", "suppressed"):
-            lists = [
-                [dict(zip(("token", "log_probability"), p, strict=True)) for p in getattr(e, name)]
-                for e in self.effects
-            ]
-            columns[name] = pa.array(lists, pa.list_(pair))
+            lists = [[one._asdict() for one in getattr(effect, name)] for effect in self.effects]
+            columns[name] = pa.array(lists, pa.list_(kind))
         return pa.table(columns)
 
     def to_pandas(self) -> pd.DataFrame:
@@ -118,7 +129,7 @@ class Ablations:
             f"{'feature':>8} {'firings':>8} {'loss':>9} {'per firing':>11} {'KL there':>9}  makes likelier",
         ]
         for effect in self.effects:
-            said = ", ".join(f"{token} {value:+.2f}" for token, value in effect.promoted[:6])
+            said = ", ".join(f"{one.token} {one.probability:+.3f}" for one in effect.promoted[:6])
             lines.append(
                 f"{effect.feature:>8} {effect.firings:>8} {effect.loss_change:>+9.3f} {effect.per_firing:>+11.4f} "
                 f"{effect.kl_at_firings:>9.4f}  {said}{f'  [{effect.label}]' if effect.label else ''}"
@@ -128,7 +139,7 @@ class Ablations:
     def _repr_html_(self) -> str:
         rows = []
         for effect in self.effects:
-            lists = [", ".join(f"{cell(token)} {value:+.2f}" for token, value in pairs)
+            lists = [", ".join(f"{cell(one.token)} {one.probability:+.3f}" for one in pairs)
                      for pairs in (effect.promoted, effect.suppressed)]  # fmt: skip
             name = f"#{effect.feature}{f' · {effect.label}' if effect.label else ''}"
             figures = (effect.firings, effect.loss_change, effect.per_firing, effect.kl_at_firings)

@@ -30,7 +30,7 @@ from torch import Tensor
 from neuronmap import progress as progress_module
 from neuronmap.errors import ConfigError, InputError, ModelFormatError
 from neuronmap.features.attached import AttachedSAE, attach
-from neuronmap.features.effect_tables import AblationEffect, Ablations, Attribution, EffectComparison
+from neuronmap.features.effect_tables import AblationEffect, Ablations, Attribution, EffectComparison, TokenEffect
 from neuronmap.features.naming import FeatureNames
 from neuronmap.features.reading import Batch, Context, as_contexts, batches, read_texts
 from neuronmap.features.steering import scored_positions
@@ -316,7 +316,7 @@ class _Sums:
         self.positions, self.firings, self.at_firings = 0, 0, 0
         self.change_C = np.zeros(contexts)
         self.change_at, self.kl, self.kl_at, self.largest = 0.0, 0.0, 0.0, 0.0
-        self.gap_V: Tensor | None = None
+        self.gaps_2V: Tensor | None = None
 
     def add(self, batch: Batch, f_BT: Tensor, change_N: Tensor, kl_N: Tensor, fires_N: Tensor, rows_N: Tensor) -> None:
         place_N = (rows_N // batch.ids_BT.shape[1]).cpu().numpy()
@@ -329,28 +329,29 @@ class _Sums:
         self.largest = max(self.largest, float(f_BT.max()))
 
     def add_tokens(self, log_p_NV: Tensor, logits_BTV: Tensor, rows_N: Tensor, fires_N: Tensor) -> None:
-        """Sum of log p - log q at the firing positions: what the feature adds to each token's log-probability."""
+        """Sums of p - q and of log p - log q at the firing positions: what the feature adds to each token."""
         V = log_p_NV.shape[1]
         firing = fires_N.nonzero().squeeze(1).to(rows_N.device)
-        if self.gap_V is None:
-            self.gap_V = torch.zeros(V, dtype=torch.float64)
+        if self.gaps_2V is None:
+            self.gaps_2V = torch.zeros(2, V, dtype=torch.float64)
         flat = logits_BTV.reshape(-1, V)
         for part in row_chunks(len(firing), V):
+            log_p_nV = log_p_NV[firing[part]]
             log_q_nV = torch.log_softmax(flat.index_select(0, rows_N[firing[part]]).float(), dim=-1)
-            gap_nV = (log_p_NV[firing[part]] - log_q_nV).nan_to_num_(0.0)
-            self.gap_V += gap_nV.sum(0, dtype=torch.float64).cpu()
+            self.gaps_2V[0] += (log_p_nV.exp() - log_q_nV.exp()).sum(0, dtype=torch.float64).cpu()
+            self.gaps_2V[1] += (log_p_nV - log_q_nV).nan_to_num_(0.0).sum(0, dtype=torch.float64).cpu()
+
+    def tokens(self, vocabulary: Vocabulary, top: int, largest: bool) -> tuple[TokenEffect, ...]:
+        """The tokens whose probability changes most, one way or the other."""
+        if self.gaps_2V is None or not self.at_firings:
+            return ()
+        # Some models' logits go on beyond the tokens of their embedding.
+        mean_2V = self.gaps_2V[:, : vocabulary.size] / self.at_firings
+        ids = mean_2V[0].topk(min(top, mean_2V.shape[1]), largest=largest).indices.tolist()
+        found = [TokenEffect(vocabulary.shown(token), *mean_2V[:, token].tolist()) for token in ids]
+        return tuple(one for one in found if one.probability and (one.probability > 0) == largest)
 
     def result(self, feature: int, label: str, vocabulary: Vocabulary, top: int) -> AblationEffect:
-        promoted: list[tuple[str, float]] = []
-        suppressed: list[tuple[str, float]] = []
-        if self.gap_V is not None and self.at_firings:
-            mean_V = self.gap_V / self.at_firings
-            # The model's vocabulary may be padded beyond the tokenizer's.
-            mean_V = mean_V[: vocabulary.size]
-            for found, largest in ((promoted, True), (suppressed, False)):
-                values, ids = mean_V.topk(min(top, len(mean_V)), largest=largest)
-                pairs = zip(ids.tolist(), values.tolist(), strict=True)
-                found += [(vocabulary.shown(token), value) for token, value in pairs if (value > 0) == largest]
         at = max(1, self.at_firings)
         return AblationEffect(
             feature=feature,
@@ -364,8 +365,8 @@ class _Sums:
             loss_at_firings=self.change_at / at,
             kl=self.kl / self.positions if self.positions else 0.0,
             kl_at_firings=self.kl_at / at,
-            promoted=tuple(promoted),
-            suppressed=tuple(suppressed),
+            promoted=self.tokens(vocabulary, top, True),
+            suppressed=self.tokens(vocabulary, top, False),
         )
 
 

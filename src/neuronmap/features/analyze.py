@@ -327,7 +327,8 @@ class _Pass:
             coded = None
             if job.is_sampled_C is not None:
                 is_sampled_B = job.is_sampled_C[block.sequence_B]
-                coded = coded_part(job.sae, x_BD, job.mean_D, entries, places, is_sampled_B, job.state.facts["unit"])
+                unit = job.state.facts["unit"]
+                coded = coded_part(job.sae, x_BD, job.mean_D, entries, places, is_sampled_B, unit, job.workspace)
             job.state.update(block.index, places, block.token_B, entries, coded, portable=self.portable)
         return some.index
 

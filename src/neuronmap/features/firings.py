@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from neuronmap.errors import InputError
 from neuronmap.features.config import AnalysisConfig
 from neuronmap.features.layout import (
     DISTINCT,
@@ -33,7 +34,10 @@ __all__ = ["BlockPlaces", "Entries", "accumulate", "carry"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
-_KERNEL_ARRAYS = ("firings", "sum", "square", "max", "histogram", "positions", "top_count", "top", "bin_count", "bins", "sample_count", "sample")  # fmt: skip
+_KERNEL_ARRAYS = (
+    *("firings", "sum", "square", "max", "histogram", "positions"),
+    *("top_count", "top", "bin_count", "bins", "sample_count", "sample"),
+)
 """In the order of struct firing_arrays in the engine's firings.h."""
 
 
@@ -109,10 +113,19 @@ def _by_kernel(arrays: Arrays, config: AnalysisConfig, entries: Entries, places:
     seed = config.seed & 0xFFFFFFFFFFFFFFFF
     sizes = np.array([features, *limits, item_bytes, places.context_length, seed], np.uint64)
     given = [arrays[name] for name in _KERNEL_ARRAYS]
-    rows = [entries.row_N, entries.feature_N, entries.value_N]
-    where = [places.sequence_B, places.position_B, places.key_B]
-    if not all(array.flags.c_contiguous for array in (*given, *rows, *where)):
-        raise ValueError("The arrays of a feature pass must be C-contiguous.")
+    rows: list[npt.NDArray[Any]] = [
+        np.ascontiguousarray(entries.row_N, np.int32),
+        np.ascontiguousarray(entries.feature_N, np.int32),
+        np.ascontiguousarray(entries.value_N, np.float32),
+    ]
+    where: list[npt.NDArray[Any]] = [
+        np.ascontiguousarray(places.sequence_B, np.uint32),
+        np.ascontiguousarray(places.position_B, np.uint16),
+        np.ascontiguousarray(places.key_B, np.uint64),
+    ]
+    if not all(array.flags.c_contiguous for array in given):
+        raise InputError("The arrays of a feature pass must be C-contiguous.")
+    scratch: list[npt.NDArray[Any]]
     scratch = [np.empty(features + 1, np.int64), np.empty(entry_count, np.int32), np.empty(entry_count, np.float32)]
     pointers = np.array([array.ctypes.data for array in given], np.uintp)
     engine.count_firings(

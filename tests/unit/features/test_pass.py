@@ -44,7 +44,9 @@ def dense(sae: SparseAutoencoder, rows: MadeRows, hook: str, kernels: str = "aut
         entries = encode_block(sae, block.x_BD, Workspace(kernels=kernels), rows.unit(hook), "test")
         at = (block.sequence_B[entries.row_N], block.position_B[entries.row_N].astype(int), entries.feature_N)
         f[at] = entries.value_N
-        torch.testing.assert_close(torch.from_numpy(f[block.sequence_B, block.position_B.astype(int)]), sae.encode(block.x_BD))
+        torch.testing.assert_close(
+            torch.from_numpy(f[block.sequence_B, block.position_B.astype(int)]), sae.encode(block.x_BD)
+        )
     return f
 
 
@@ -132,7 +134,8 @@ def test_shards_merge_in_any_order_to_the_bytes_of_the_whole(architecture: str, 
     sae = small_sae(architecture, rows.width("plain"))
     whole = state_bytes(analyse(sae, tmp_path / "whole", "plain", rows=rows))
     parts = [
-        analyse(sae, tmp_path / str(i), "plain", rows=MadeRows(empty=range(3)), shard=(i, shards)) for i in range(shards)
+        analyse(sae, tmp_path / str(i), "plain", rows=MadeRows(empty=range(3)), shard=(i, shards))
+        for i in range(shards)
     ]
     assert not any(part.complete for part in parts)
     for order in itertools.permutations(parts):

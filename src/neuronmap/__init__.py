@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neuronmap.evaluation import evaluate_sae as evaluate_sae
+    from neuronmap.features import SAEFeatureExtractor as SAEFeatureExtractor
     from neuronmap.hub import SAEModelHub as SAEModelHub
     from neuronmap.models import load_model as load_model
     from neuronmap.saes import SparseAutoencoder as SparseAutoencoder
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "SAEConfig": "neuronmap.training",
+    "SAEFeatureExtractor": "neuronmap.features",
     "SAEModelHub": "neuronmap.hub",
     "SAETrainer": "neuronmap.training",
     "SparseAutoencoder": "neuronmap.saes",
@@ -29,6 +31,7 @@ _HOMES = {
 
 __all__ = [
     "SAEConfig",
+    "SAEFeatureExtractor",
     "SAEModelHub",
     "SAETrainer",
     "SparseAutoencoder",

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 __all__ = ["SWITCH", "keep_freed_memory", "memory_state"]
 
 SWITCH = "NEURONMAP_MALLOC"
-"""Environment variable: ``system`` leaves the allocator as it is."""
+"""Environment variable: ``system`` leaves the allocator as it is, ``keep`` (or nothing) is the default; others are refused."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
 _OPTIONS = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1))
@@ -50,8 +50,11 @@ def keep_freed_memory() -> bool:
 
 def _reason_against(environment: Mapping[str, str]) -> str | None:
     """Why the allocator should be left alone, or None."""
-    if environment.get(SWITCH) == "system":
+    switch = environment.get(SWITCH, "")
+    if switch == "system":
         return f"{SWITCH}=system"
+    if switch not in ("", "keep"):
+        return f"{SWITCH}={switch} is neither system nor keep"
     if sys.platform != "linux" or not _is_glibc():
         return "no glibc"
     own = sorted(name for name in environment if name.startswith("MALLOC_"))

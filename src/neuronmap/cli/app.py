@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from neuronmap.cli import corpora, demo, doctor, models, sae
+from neuronmap.cli import analyze, corpora, demo, doctor, features, live, models, sae
 from neuronmap.cli.allocator import keep_freed_memory
 from neuronmap.cli.output import command_output
 from neuronmap.errors import ConfigError
@@ -26,7 +26,13 @@ app = typer.Typer(
 Start with `neuronmap demo` (about five minutes), then `neuronmap sae train --help`.
 Everything is kept under one folder: NEURONMAP_HOME, or the platform's user data folder.""",
 )
-app.add_typer(sae.app, name="sae", help="Train, list, show, evaluate and delete SAEs.")
+app.add_typer(sae.app, name="sae", help="Train, evaluate, analyse, steer, compare and keep SAEs.")
+sae.app.command("analyze", epilog=analyze.settings_help())(analyze.analyze)
+sae.app.command("list-analyses")(features.list_analyses)
+sae.app.command("find-examples")(features.find_examples)
+sae.app.command("export-features")(features.export)
+sae.app.command("steer")(live.steer)
+sae.app.command("compare")(live.compare)
 app.add_typer(models.app, name="models", help="Look into language models.")
 app.add_typer(corpora.app, name="corpora", help="Text to train on.")
 app.command("demo")(demo.demo)

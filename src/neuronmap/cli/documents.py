@@ -92,6 +92,111 @@ class DeleteDocument(_Document):
     """Name of the SAE that is gone."""
 
 
+class AnalysisRecord(_Document):
+    """One finished analysis."""
+
+    sae: str
+    """Name of the SAE in the library."""
+    path: str
+    """Folder of the feature store."""
+    key: str
+    """Digest of all that decides its content."""
+    features: int
+    rows: int
+    """Analysed tokens."""
+    bytes: int
+    """Of all its files."""
+    overview: dict[str, Any]
+    """Figures over the whole dictionary; see the page of the feature store."""
+
+
+class AnalyzeDocument(_Document):
+    """``neuronmap sae analyze``."""
+
+    schema_name: Literal["neuronmap/sae.analyze/1"] = Field(alias="schema")
+    analyses: list[AnalysisRecord]
+    """One for each SAE that was named; empty with ``--shard``."""
+    shard: str | None
+    """Work folder of a shard; null otherwise."""
+
+
+class AnalysisListing(_Document):
+    """One analysis of an SAE, finished or not."""
+
+    name: str
+    path: str
+    key: str
+    created: str
+    """ISO 8601, UTC."""
+    corpus: str
+    tokens: int
+    """Analysed tokens."""
+    features: int
+    size_bytes: int
+    complete: bool
+    problem: str
+    """Why it cannot be used; empty for sound ones."""
+
+
+class ListAnalysesDocument(_Document):
+    """``neuronmap sae list-analyses``."""
+
+    schema_name: Literal["neuronmap/sae.list-analyses/1"] = Field(alias="schema")
+    sae: str
+    deleted: str | None
+    """Name of the analysis that was deleted; null when none was."""
+    analyses: list[AnalysisListing]
+
+
+class ExportDocument(_Document):
+    """``neuronmap sae export-features``."""
+
+    schema_name: Literal["neuronmap/sae.export-features/1"] = Field(alias="schema")
+    sae: str
+    analysis: str
+    """Key of the analysis."""
+    format: Literal["json", "jsonl", "csv", "parquet", "html", "neuronpedia"]
+    path: str
+    features: int
+    """How many were written."""
+    bytes: int
+
+
+class FindExamplesDocument(_Document):
+    """``neuronmap sae find-examples``."""
+
+    schema_name: Literal["neuronmap/sae.find-examples/1"] = Field(alias="schema")
+    sae: str
+    analysis: str
+    """Key of the analysis."""
+    features: list[dict[str, Any]]
+    """Columns of features and hints, ``on_text`` (largest activation on the text; null without one), ``examples``, ``negatives``."""
+    notes: list[str]
+
+
+class SteerDocument(_Document):
+    """``neuronmap sae steer``."""
+
+    schema_name: Literal["neuronmap/sae.steer/1"] = Field(alias="schema")
+    sae: str
+    changes: list[str]
+    rows: list[dict[str, Any]]
+    """One a run (clean, steered, controls) for a prompt; one a token for a text."""
+    notes: list[str]
+
+
+class CompareDocument(_Document):
+    """``neuronmap sae compare``."""
+
+    schema_name: Literal["neuronmap/sae.compare/1"] = Field(alias="schema")
+    a: str
+    b: str
+    comparison: dict[str, Any]
+    """Counts, thresholds, null and lists by measure."""
+    plot: str | None
+    """File of the plot, if one was asked for."""
+
+
 class HookRecord(_Document):
     """One hook point."""
 
@@ -230,6 +335,12 @@ DOCUMENTS: dict[str, type[_Document]] = {
     "demo": ShowDocument,
     "sae list-models": ListDocument,
     "sae delete": DeleteDocument,
+    "sae analyze": AnalyzeDocument,
+    "sae list-analyses": ListAnalysesDocument,
+    "sae export-features": ExportDocument,
+    "sae find-examples": FindExamplesDocument,
+    "sae steer": SteerDocument,
+    "sae compare": CompareDocument,
     "models hooks": HooksDocument,
     "corpora list": CorporaDocument,
     "doctor": DoctorDocument,

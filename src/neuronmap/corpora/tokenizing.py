@@ -349,7 +349,7 @@ class _Tokenizing:
         pieces: list[str] = []
         counts: list[int] = []
         for document in batch:
-            parts = [] if document.ids is not None else _pieces(document.text)
+            parts = [] if document.ids is not None else text_pieces(document.text)
             self._in_pieces += len(parts) > 1
             pieces += parts
             counts.append(len(parts))
@@ -389,7 +389,7 @@ class _Tokenizing:
         )
 
 
-def _pieces(text: str) -> list[str]:
+def text_pieces(text: str) -> list[str]:
     """The text whole, or when it is very long, in pieces that end at a blank line, a line end or a space."""
     pieces = []
     start = 0

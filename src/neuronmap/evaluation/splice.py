@@ -29,15 +29,13 @@ from neuronmap.activations.mask import candidates
 from neuronmap.corpora import ContextBatch, TokenSet
 from neuronmap.errors import InputError
 from neuronmap.models import HookPoint, LanguageModel, replaced
+from neuronmap.models.predictions import CleanPredictions
 from neuronmap.progress import Task
 
 __all__ = ["Replacement", "SplicedSums", "splice_contexts"]
 
 Replacement = Callable[[Tensor], Tensor]
 """Rows [N, W] float32 -> what takes their place, [N, W]."""
-
-_CHUNK_VALUES = 8 << 20
-"""Logits handled at once: 32 MB in float32."""
 
 
 @dataclass
@@ -101,7 +99,7 @@ def splice_contexts(
         {name: torch.zeros(C, dtype=torch.float64) for name in ("clean", *replacements)},
         {name: torch.zeros(C, dtype=torch.float64) for name in replacements},
     )
-    clean = _CleanRows()
+    clean = CleanPredictions()
     for start in range(0, C, batch_contexts):
         batch = tokens.contexts(start, min(start + batch_contexts, C))
         ids_BT = torch.from_numpy(np.array(batch.input_ids, dtype=np.int64)).to(model.device)
@@ -177,56 +175,3 @@ class _Splice:
         spliced_BTW = x_BTW.clone()
         spliced_BTW[self._scored_BT] = self._replacement(x_BTW[self._scored_BT].float()).to(x_BTW)
         return spliced_BTW
-
-
-class _CleanRows:
-    """The clean log-probabilities of one batch's scored rows, in a buffer that is reused from batch to batch."""
-
-    def __init__(self) -> None:
-        self._buffer = torch.empty(0)
-        self._log_p_NV = self._buffer
-
-    def take(self, logits_BTV: Tensor, rows_N: Tensor, target_N: Tensor) -> Tensor:
-        """Keep the rows' log-probabilities; their cross-entropy, float64 [N] on the CPU."""
-        V, N = logits_BTV.shape[-1], rows_N.numel()
-        if self._buffer.numel() < N * V:
-            self._buffer = torch.empty(N * V, dtype=torch.float32, device=logits_BTV.device)
-        self._log_p_NV = self._buffer[: N * V].view(N, V)
-        flat = logits_BTV.reshape(-1, V)
-        for part in _chunks(N, V):
-            chunk_nV = flat.index_select(0, rows_N[part]).float()
-            torch.log_softmax(chunk_nV, dim=-1, out=self._log_p_NV[part])
-        ce_N = -self._log_p_NV.gather(1, target_N.unsqueeze(1)).squeeze(1).double().cpu()
-        if not bool(ce_N.isfinite().all()):
-            raise InputError(
-                f"The language model gives NaN or infinite logits at {int((~ce_N.isfinite()).sum())} of {N} positions.",
-                hint="Load the model in float32 (dtype='float32'); if it stays, the weights are damaged.",
-            )
-        return ce_N
-
-    def compare(self, name: str, logits_BTV: Tensor, rows_N: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of other logits and KL(kept || other), each float64 [N] on the CPU."""
-        V, N = logits_BTV.shape[-1], rows_N.numel()
-        flat = logits_BTV.reshape(-1, V)
-        ce_N, kl_N = torch.empty(N, dtype=torch.float64), torch.empty(N, dtype=torch.float64)
-        for part in _chunks(N, V):
-            log_p_nV = self._log_p_NV[part]
-            log_q_nV = torch.log_softmax(flat.index_select(0, rows_N[part]).float(), dim=-1)
-            ce_N[part] = -log_q_nV.gather(1, target_N[part].unsqueeze(1)).squeeze(1).double().cpu()
-            # p (log p - log q), not p log p - p log q: the difference is small and must not drown in rounding.
-            # A token that no logits allow (-inf, padding of the vocabulary) has p = 0 and adds nothing.
-            p_nV = log_p_nV.exp()
-            gap_nV = torch.sub(log_p_nV, log_q_nV, out=log_q_nV).masked_fill_(p_nV == 0, 0.0)
-            kl_N[part] = gap_nV.mul_(p_nV).sum(-1, dtype=torch.float64).cpu()
-        broken = int((~(ce_N.isfinite() & kl_N.isfinite())).sum())
-        if broken:
-            raise InputError(
-                f"With '{name}' in the activation's place the model gives NaN or infinite loss at {broken} of {N} positions.",
-                hint="Load the model in float32 (dtype='float32'); if it stays, look at the SAE's reconstruction.",
-            )
-        return ce_N, kl_N
-
-
-def _chunks(rows: int, values: int) -> list[slice]:
-    step = max(1, _CHUNK_VALUES // values)
-    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

@@ -4,3 +4,45 @@ Names load on first use: what only reads a store (``neuronmap.features.store``, 
 """
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuronmap.features.analysis import TextAnalysis as TextAnalysis
+    from neuronmap.features.effects import FeatureEffects as FeatureEffects
+    from neuronmap.features.extractor import SAEFeatureExtractor as SAEFeatureExtractor
+    from neuronmap.features.finder import MaxActivatingExamplesFinder as MaxActivatingExamplesFinder
+    from neuronmap.features.interventions import Intervention as Intervention
+    from neuronmap.features.steering import FeatureSteering as FeatureSteering
+    from neuronmap.features.store import FeatureStore as FeatureStore
+
+_HOMES = {
+    "FeatureEffects": "effects",
+    "FeatureSteering": "steering",
+    "FeatureStore": "store",
+    "Intervention": "interventions",
+    "MaxActivatingExamplesFinder": "finder",
+    "SAEFeatureExtractor": "extractor",
+    "TextAnalysis": "analysis",
+}
+
+__all__ = [
+    "FeatureEffects",
+    "FeatureSteering",
+    "FeatureStore",
+    "Intervention",
+    "MaxActivatingExamplesFinder",
+    "SAEFeatureExtractor",
+    "TextAnalysis",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"neuronmap.features.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'neuronmap.features' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

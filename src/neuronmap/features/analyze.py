@@ -31,7 +31,7 @@ from neuronmap.features.firings import BlockPlaces, Entries
 from neuronmap.features.layout import token_keys
 from neuronmap.features.rows import AnalysisRows, RowBlock, grid
 from neuronmap.features.sampling import coded_part, contexts_that_fit, sampled_contexts
-from neuronmap.features.state import STATE, FeatureState, differences
+from neuronmap.features.state import STATE, FeatureState, differences, state_key
 from neuronmap.hashing import digest_parts
 from neuronmap.paths import read_json, require_writable, write_json
 from neuronmap.progress import Progress
@@ -39,7 +39,7 @@ from neuronmap.saes import SparseAutoencoder
 from neuronmap.saes.workspace import Workspace
 from neuronmap.training.interrupts import StopSignals
 
-__all__ = ["run_pass", "shard_blocks", "weights_digest"]
+__all__ = ["load_pass", "pass_key", "run_pass", "shard_blocks", "weights_digest"]
 
 FORMAT = "neuronmap-feature-pass"
 PASS = "pass.json"
@@ -105,6 +105,28 @@ def run_pass(
         _open_folder(Path(folder), jobs, shard)
         _Pass(jobs, rows, config, shard, kernels == "torch", progress).run()
     return {job.name: job.state for job in jobs}
+
+
+def pass_key(
+    sae: SparseAutoencoder, rows: AnalysisRows, hook: str, identity: str, config: AnalysisConfig | None = None
+) -> str:
+    """The key that the state of this pass will have, without running it."""
+    config = config or AnalysisConfig()
+    return state_key(config, _facts(sae, rows, hook, identity, config))
+
+
+def load_pass(folder: Path) -> dict[str, FeatureState]:
+    """The states that a finished or interrupted pass left in its work folder, by the names of their SAEs.
+
+    Raises:
+        InputError: if there is no pass in the folder.
+        DamagedError: if a checkpoint was changed.
+    """
+    file = folder / PASS
+    found = read_json(file) if file.is_file() else None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise InputError(f"{folder} holds no feature pass.", hint="Give the folder that the shard was worked on in.")
+    return {name: FeatureState.load(folder / str(number)) for number, name in enumerate(found["saes"])}
 
 
 def shard_blocks(blocks: int, shard: tuple[int, int]) -> range:

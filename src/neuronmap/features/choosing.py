@@ -9,6 +9,9 @@ probabilities in proportion to what an entry stands for (Efraimidis and Spirakis
 shown too often. u is drawn apart from the hash that the reservoir kept the entry for: those are small by choice. Of entries of one
 context only the first of the race is used.
 
+Bin examples: one more from each occupied reservoir bin, the first by u, of contexts that are not shown yet; their group is the bin of the
+histogram that the firing is in.
+
 Negatives come from the coded sample, where every firing is known. Random: a row drawn from a context, used if the feature is silent in
 the whole window around it; at most one a context. Hard: rows whose token is one of the feature's most frequent tokens and on which it
 does not fire, tokens in turn; at most one a context; the feature may fire elsewhere in the window, and that is recorded. Features that
@@ -28,7 +31,7 @@ import scipy.sparse
 
 from neuronmap.features.config import AnalysisConfig
 from neuronmap.features.distributions import histogram_quantiles
-from neuronmap.features.layout import draw
+from neuronmap.features.layout import RESERVOIR_BINS, bin_of, draw
 from neuronmap.features.ragged import Ragged, ranges
 from neuronmap.features.schema import EXAMPLE_KINDS
 from neuronmap.features.state import CodedSample
@@ -36,6 +39,7 @@ from neuronmap.features.state import CodedSample
 __all__ = [
     "CodedFirings",
     "Examples",
+    "bin_examples",
     "hard_negatives",
     "merged",
     "quantile_examples",
@@ -118,15 +122,10 @@ def quantile_examples(
     groups = config.quantiles
     shares = [group / groups for group in range(1, groups)]
     edges_FG = histogram_quantiles(features["histogram"], features["max"], unit, shares)
-    kept_FR = features["bin_count"].astype(np.int64)
-    owner, place = np.nonzero(kept_FR)
-    size = kept_FR[owner, place]
-    owner, place = np.repeat(owner, size), np.repeat(place, size)
-    entry = features["bins"][owner, place, ranges(np.zeros_like(size), size)]
-    firings_FR = features["histogram"].astype(np.int64).reshape(len(kept_FR), -1, 2).sum(axis=2)
-    stands_for = firings_FR[owner, place] / kept_FR[owner, place]
-    drawn = draw(config.seed + _RACE, owner + first, entry["sequence"], entry["position"])
-    race = -np.log((drawn + 0.5) / 2.0**32) / stands_for
+    owner, place, entry, drawn = _reservoirs(features, first, config)
+    firings_FR = features["histogram"].astype(np.int64).reshape(len(edges_FG), -1, 2).sum(axis=2)
+    stands_for = firings_FR[owner, place] / features["bin_count"][owner, place]
+    race = -np.log(drawn) / stands_for
     group = (entry["value"][:, None] > edges_FG[owner]).sum(axis=1)
     order = np.lexsort((entry["position"], entry["sequence"], race, owner))
     order = order[_first_of_context(owner[order], entry["sequence"][order])]
@@ -138,10 +137,46 @@ def quantile_examples(
     return _kept(entry[order], owner[order] + first, "quantile", group[order], rank, config, unit)
 
 
+def bin_examples(
+    features: dict[str, npt.NDArray[Any]], first: int, config: AnalysisConfig, unit: float, shown: list[Examples]
+) -> Examples:
+    """One more example from each reservoir bin that has one of a context not shown yet.
+
+    Args:
+        features, first, config, unit: as of :func:`top_examples`.
+        shown: examples of these features whose contexts are left out.
+    """
+    owner, place, entry, drawn = _reservoirs(features, first, config)
+    taken = np.concatenate([_context_key(part.feature - first, part.sequence) for part in shown])
+    order = np.lexsort((entry["position"], entry["sequence"], -drawn, owner))
+    order = order[~np.isin(_context_key(owner[order], entry["sequence"][order]), taken)]
+    order = order[_first_of_context(owner[order], entry["sequence"][order])]
+    lane = owner[order] * RESERVOIR_BINS + place[order]
+    order = order[np.unique(lane, return_index=True)[1]]
+    group = bin_of((entry["value"][order] / unit).astype(np.float32))
+    return _kept(entry[order], owner[order] + first, "bin", group, np.zeros_like(group), config, unit)
+
+
+def _reservoirs(
+    features: dict[str, npt.NDArray[Any]], first: int, config: AnalysisConfig
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Every kept entry: its feature (from 0), its reservoir bin, the entry, and u."""
+    kept_FR = features["bin_count"].astype(np.int64)
+    owner, place = np.nonzero(kept_FR)
+    size = kept_FR[owner, place]
+    owner, place = np.repeat(owner, size), np.repeat(place, size)
+    entry = features["bins"][owner, place, ranges(np.zeros_like(size), size)]
+    drawn = draw(config.seed + _RACE, owner + first, entry["sequence"], entry["position"])
+    return owner, place, entry, (drawn + 0.5) / 2.0**32
+
+
+def _context_key(owner: npt.NDArray[np.integer], sequence: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    return owner.astype(np.int64) << 32 | sequence.astype(np.int64)
+
+
 def _first_of_context(owner: npt.NDArray[np.integer], sequence: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     """Indices, ascending, of the first entry of each (owner, sequence)."""
-    key = owner.astype(np.int64) << 32 | sequence.astype(np.int64)
-    return np.sort(np.unique(key, return_index=True)[1])
+    return np.sort(np.unique(_context_key(owner, sequence), return_index=True)[1])
 
 
 def _kept(

@@ -59,17 +59,23 @@ class CoActivation:
 
     def __init__(self, sample: CodedSample, features: int, limit: int) -> None:
         self._features, self._limit = features, limit
-        code_NF = _matrix(sample, features)
-        self.rows = int(code_NF.shape[0])
+        self._code_NF = _matrix(sample, features)
+        self.rows = int(self._code_NF.shape[0])
+        by_feature = self._code_NF.tocsc()
+        self._row_E, self._start_F = by_feature.indices, by_feature.indptr.astype(np.int64)
+        self._length_N = np.diff(sample.offset_N)
+        # co-entries before each entry, in order of the features: what a block costs
+        self._before = np.concatenate([[0], np.cumsum(self._length_N[self._row_E])])
         first = neighbouring_rows(sample)
         self.pairs = len(first)
-        here_PF, there_PF = code_NF[first], code_NF[first + 1]
+        self._has_N = {step: np.zeros(self.rows, bool) for step in (1, -1)}
+        self._has_N[1][first] = self._has_N[-1][first + 1] = True
         self.rows_F = np.bincount(sample.feature_E, minlength=features).astype(np.int64)
-        self._before_F = np.bincount(here_PF.indices, minlength=features).astype(np.int64)
-        self._after_F = np.bincount(there_PF.indices, minlength=features).astype(np.int64)
-        self._together = _Product(code_NF, code_NF, features)
-        self._leads = _Product(here_PF, there_PF, features)
-        self._follows = _Product(there_PF, here_PF, features)
+        row_E = np.repeat(np.arange(self.rows), self._length_N)
+        self._pairs_F = {
+            step: np.bincount(sample.feature_E[has_N[row_E]], minlength=features).astype(np.int64)
+            for step, has_N in self._has_N.items()
+        }
 
     def together(self, first: int, stop: int) -> Ragged:
         """Features that fire on the same rows as features ``first`` .. ``stop`` - 1, by Jaccard index descending.
@@ -82,7 +88,7 @@ class CoActivation:
         def jaccard(i: Any, j: Any, count: Any) -> Any:
             return np.where(i == j, -1.0, count / (n_F[i] + n_F[j] - count))
 
-        i, j, count = self._together.best(first, stop, MIN_TOGETHER, jaccard, self._limit)
+        i, j, count = self._best(first, stop, 0, MIN_TOGETHER, jaccard)
         return lists_of(
             i - first,
             stop - first,
@@ -98,24 +104,19 @@ class CoActivation:
 
     def leads(self, first: int, stop: int) -> Ragged:
         """Features that fire on the token after, by lift: lists of feature, count, given, lift."""
-        return self._lagged(self._leads, self._before_F, self._after_F, first, stop)
+        return self._lagged(first, stop, 1)
 
     def follows(self, first: int, stop: int) -> Ragged:
         """Features that fire on the token before, by lift: lists of feature, count, given, lift."""
-        return self._lagged(self._follows, self._after_F, self._before_F, first, stop)
+        return self._lagged(first, stop, -1)
 
-    def _lagged(
-        self,
-        product: _Product,
-        own_F: npt.NDArray[np.int64],
-        other_F: npt.NDArray[np.int64],
-        first: int,
-        stop: int,
-    ) -> Ragged:
+    def _lagged(self, first: int, stop: int, step: int) -> Ragged:
+        own_F, other_F = self._pairs_F[step], self._pairs_F[-step]
+
         def lift(i: Any, j: Any, count: Any) -> Any:
             return count * float(self.pairs) / (own_F[i] * other_F[j].astype(np.float64))
 
-        i, j, count = product.best(first, stop, MIN_LAGGED, lift, self._limit)
+        i, j, count = self._best(first, stop, step, MIN_LAGGED, lift)
         columns = {
             "feature": j.astype(np.int32),
             "count": count.astype(np.int32),
@@ -124,51 +125,45 @@ class CoActivation:
         }
         return lists_of(i - first, stop - first, columns)
 
-
-class _Product:
-    """Counts of left^T right for 0/1 matrices [rows, F], and the best of each row of it."""
-
-    def __init__(self, left: scipy.sparse.csr_array, right: scipy.sparse.csr_array, features: int) -> None:
-        by_feature = left.tocsc()
-        self._rows, self._start = by_feature.indices, by_feature.indptr.astype(np.int64)
-        self._right, self._features = right, features
-        size = np.diff(right.indptr)[self._rows]
-        # co-entries before each entry of the left side: what a block costs
-        self._before = np.concatenate([[0], np.cumsum(size, dtype=np.int64)])
-
-    def best(self, first: int, stop: int, least: int, score: _Score, limit: int) -> _Counts:
-        """(i, j, count) of each feature's ``limit`` best partners with a score above 0, by feature, score, number."""
-        found = [self._best_of_block(*block, least, score, limit) for block in self._blocks(first, stop)]
+    def _best(self, first: int, stop: int, step: int, least: int, score: _Score) -> _Counts:
+        """(i, j, count) of each feature's best partners ``step`` rows on with a score above 0, by feature, score, number."""
+        found = [self._best_of_block(*block, step, least, score) for block in self._blocks(first, stop)]
         i, j, count = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return i, j, count
 
     def _blocks(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
         while first < stop:
-            budget = self._before[self._start[first]] + _BLOCK_ENTRIES
-            last = int(np.searchsorted(self._before[self._start[first : stop + 1]], budget, side="right")) - 1 + first
+            budget = self._before[self._start_F[first]] + _BLOCK_ENTRIES
+            costs = self._before[self._start_F[first : stop + 1]]
+            last = int(np.searchsorted(costs, budget, side="right")) - 1 + first
             last = min(max(last, first + 1), stop)
             yield first, last
             first = last
 
-    def _best_of_block(self, first: int, stop: int, least: int, score: _Score, limit: int) -> _Counts:
-        low, high = self._start[first], self._start[stop]
-        partners = self._right[self._rows[low:high]].indices  # copied row by row
-        bounds = self._before[self._start[first : stop + 1]] - self._before[low]
+    def _best_of_block(self, first: int, stop: int, step: int, least: int, score: _Score) -> _Counts:
+        row = self._row_E[self._start_F[first] : self._start_F[stop]]
+        bounds = self._start_F[first : stop + 1] - self._start_F[first]
+        if step:
+            has = self._has_N[step][row]
+            bounds = np.concatenate([[0], np.cumsum(has)])[bounds]
+            row = row[has] + step
+        bounds = np.concatenate([[0], np.cumsum(self._length_N[row])])[bounds]
+        partners = self._code_NF[row].indices  # copied row by row
         many = np.diff(bounds) * _SORT_COST > self._features
         counted = [self._few(first, partners, bounds, ~many, least)]
         for feature in np.flatnonzero(many):
             count = np.bincount(partners[bounds[feature] : bounds[feature + 1]], minlength=self._features)
             j = np.flatnonzero(count >= least)
             i = np.full(len(j), first + feature)
-            value = score(i, j, count[j])
-            if len(j) > 4 * limit:
-                keep = value >= np.partition(value, len(j) - limit)[len(j) - limit]
+            if len(j) > 4 * self._limit:
+                value = score(i, j, count[j])
+                keep = value >= np.partition(value, len(j) - self._limit)[len(j) - self._limit]
                 i, j = i[keep], j[keep]
             counted.append((i, j, count[j]))
         i, j, count = (np.concatenate(parts) for parts in zip(*counted, strict=True))
         value = score(i, j, count)
         good = np.flatnonzero(value > 0)
-        best = good[best_of_each(i[good], value[good], limit)]
+        best = good[best_of_each(i[good], value[good], self._limit)]
         return i[best], j[best], count[best]
 
     def _few(

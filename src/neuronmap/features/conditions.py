@@ -18,6 +18,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from neuronmap.errors import InputError
 from neuronmap.features.schema import TABLES
 
@@ -80,9 +82,13 @@ class Filter:
             return f"contains(lower({name}), lower(?))", [self.value]
         if self.op == "!~":
             return f"NOT coalesce(contains(lower({name}), lower(?)), false)", [self.value]
+        value: float | int | str = self.value
+        if COLUMNS[self.column] == "float" and not isinstance(value, str):
+            with np.errstate(over="ignore"):
+                value = float(np.float32(value))  # 0.9 is then the 0.9 of a float32 column
         if self.op == "!=":
-            return f"{name} IS DISTINCT FROM ?", [self.value]
-        return f"{name} {_SQL[self.op]} ?", [self.value]
+            return f"{name} IS DISTINCT FROM ?", [value]
+        return f"{name} {_SQL[self.op]} ?", [value]
 
 
 def require_column(name: str) -> str:

@@ -225,7 +225,9 @@ def _keep_sample(arrays: Arrays, firings: _Firings, hash_N: npt.NDArray[np.uint3
 def _keep_bins(arrays: Arrays, config: AnalysisConfig, firings: _Firings, hash_N: npt.NDArray[np.uint32]) -> None:
     lists = arrays["bins"].reshape(-1, arrays["bins"].shape[2])
     count_G = arrays["bin_count"].reshape(-1)
-    owner_N: npt.NDArray[np.int64] = firings.feature_N * RESERVOIR_BINS + firings.bin_N // (HISTOGRAM_BINS // RESERVOIR_BINS)
+    owner_N: npt.NDArray[np.int64] = firings.feature_N * RESERVOIR_BINS + firings.bin_N // (
+        HISTOGRAM_BINS // RESERVOIR_BINS
+    )
     full_G = count_G == lists.shape[1]
     chosen_n = np.flatnonzero(~full_G[owner_N] | (hash_N <= lists["order"][:, -1][owner_N]))
     # of a block's firings no more than the first few of a bin can stay: windows are made of these only

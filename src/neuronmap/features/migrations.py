@@ -19,7 +19,7 @@ from neuronmap.errors import ResourceError, UnwritablePathError
 from neuronmap.features.manifest import MANIFEST, check_files, other_version, read_manifest, write_manifest
 from neuronmap.features.schema import VERSION
 
-__all__ = ["MIGRATIONS", "Migration", "bring_up_to_date"]
+__all__ = ["MIGRATIONS", "Migration", "bring_up_to_date", "check_version"]
 
 Migration = Callable[[Path, dict[str, Any]], dict[str, Any]]
 """Changes the files of a copy of the store, and returns the next version's manifest; version, file facts and seal are set after it."""
@@ -43,7 +43,7 @@ def bring_up_to_date(folder: Path) -> bool:
     """
     if read_manifest(folder, any_version=True)["version"] == VERSION:
         return False
-    steps = _steps(folder, read_manifest(folder, any_version=True)["version"])
+    steps = check_version(folder, read_manifest(folder, any_version=True)["version"])
     paths.require_writable(folder.parent)
     lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
     try:
@@ -61,7 +61,12 @@ def bring_up_to_date(folder: Path) -> bool:
     return True
 
 
-def _steps(folder: Path, number: object) -> list[Migration]:
+def check_version(folder: Path, number: object) -> list[Migration]:
+    """The migrations from a version to the present one; none for the present one.
+
+    Raises:
+        MismatchError: there is no way from it to this one.
+    """
     if not isinstance(number, int) or number > VERSION or any(old not in MIGRATIONS for old in range(number, VERSION)):
         raise other_version(folder, number)
     return [MIGRATIONS[old] for old in range(number, VERSION)]

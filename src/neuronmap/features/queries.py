@@ -52,7 +52,7 @@ class Rows(Sequence[dict[str, Any]]):
     def __getitem__(self, place: slice) -> list[dict[str, Any]]: ...
     def __getitem__(self, place: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
         if isinstance(place, slice):
-            return self._table.take(range(*place.indices(len(self)))).to_pylist()  # type: ignore[no-any-return]
+            return self._table.take(np.arange(*place.indices(len(self)))).to_pylist()  # type: ignore[no-any-return]
         if not -len(self) <= place < len(self):
             raise IndexError(f"row {place} of {len(self)}")
         return dict(self._table.slice(place % len(self), 1).to_pylist()[0])

@@ -73,7 +73,7 @@ def coded_part(
     number_B = np.cumsum(is_sampled_B, dtype=np.int32) - 1
     chosen_e = np.flatnonzero(is_sampled_B[entries.row_N])
     row_e, feature_e = number_B[entries.row_N[chosen_e]], entries.feature_N[chosen_e]
-    order = np.argsort(row_e.astype(np.int64) * sae.d_sae + feature_e)
+    order = _by_row_and_feature(row_e, feature_e)
     row_e, feature_e, value_e = row_e[order], feature_e[order], entries.value_N[chosen_e][order]
     offset_n = np.zeros(len(row_n) + 1, np.int64)
     np.cumsum(np.bincount(row_e, minlength=len(row_n)), out=offset_n[1:])
@@ -82,8 +82,10 @@ def coded_part(
     row_R, feature_R, offset_R = (torch.from_numpy(part).to(device) for part in (row_e, feature_e, offset_n))
     code = SparseCode(row_R, feature_R, torch.from_numpy(value_e).to(device, dtype), offset_R, sae.d_sae)
     x_nD = x_BD[torch.from_numpy(row_n).to(device)]
-    error_n = (x_nD - sae.decode_entries(code)).double().square().sum(1)
-    energy_n = (x_nD.double() - mean_D.to(device)).square().sum(1)
+    error_nD = sae.decode_entries(code).sub_(x_nD)
+    error_n = torch.linalg.vecdot(error_nD, error_nD)
+    centred_nD = x_nD.sub_(mean_D.to(device, dtype))
+    energy_n = torch.linalg.vecdot(centred_nD, centred_nD)
     return CodedSample(
         places.sequence_B[row_n],
         places.position_B[row_n],
@@ -93,3 +95,12 @@ def coded_part(
         error_n.float().cpu().numpy(),
         energy_n.float().cpu().numpy(),
     )
+
+
+def _by_row_and_feature(row_e: npt.NDArray[np.int32], feature_e: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """The order of entries by (row, feature). numpy sorts 16-bit numbers by radix, several times as fast as wider ones."""
+    order = np.argsort(feature_e.astype(np.uint16), kind="stable")  # the lower bits
+    for key_e in (feature_e >> 16, row_e, row_e >> 16):
+        if key_e is row_e or key_e.any():
+            order = order[np.argsort(key_e[order].astype(np.uint16), kind="stable")]
+    return order

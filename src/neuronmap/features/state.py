@@ -23,7 +23,7 @@ from neuronmap.features.lists import merge_lists
 from neuronmap.hashing import digest_bytes, digest_json
 from neuronmap.paths import check_disk_space, read_json, staging_folder, write_json
 
-__all__ = ["CodedSample", "FeatureState", "differences", "join_samples"]
+__all__ = ["CodedSample", "FeatureState", "differences", "join_samples", "state_key"]
 
 FORMAT = "neuronmap-feature-state"
 VERSION = 1
@@ -72,6 +72,11 @@ class CodedSample:
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Its arrays by name."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
+
+
+def state_key(config: AnalysisConfig, facts: dict[str, Any]) -> str:
+    """Digest of all that decides a state: its facts, the settings and the version of the layout."""
+    return digest_json({**facts, "config": config.to_dict(), "layout": LAYOUT_VERSION})
 
 
 def join_samples(parts: Sequence[CodedSample]) -> CodedSample:
@@ -146,7 +151,7 @@ class FeatureState:
             raise InputError(f"Contexts of {T:,} tokens are too long; at most {_MOST_POSITIONS:,} can be analysed.")
         facts = {
             **facts,
-            "key": digest_json({**facts, "config": config.to_dict(), "layout": LAYOUT_VERSION}),
+            "key": state_key(config, facts),
             "sample_contexts": None,
         }
         return cls(

@@ -30,7 +30,7 @@ __all__ = ["CoActive", "Texts", "details_table", "examples_table", "features_tab
 
 _QUANTILES = {"q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 TOKEN_PAIRS = 32
-"""Tokens of each feature that the index from tokens to features holds: those with the most sampled firings."""
+"""Tokens of each feature that the index from tokens to features holds: those of the highest z."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,7 @@ def _weight_columns(weights: WeightFacts | None, part: slice, texts: Texts) -> d
     lens = weights.lens
     if lens is not None:
         columns |= {
+            "logit_mean": _or_null(lens.mean_F[part]),
             "logit_std": _or_null(lens.std_F[part]),
             "logit_skew": _or_null(lens.skew_F[part]),
             "logit_kurtosis": _or_null(lens.kurtosis_F[part]),

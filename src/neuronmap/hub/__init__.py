@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from neuronmap.hub.analyses import AnalysisEntry, analysis_folder, delete_analysis, list_analyses, open_analysis
 from neuronmap.hub.entry import LibraryEntry
-from neuronmap.hub.fit import Difference, differences
 from neuronmap.hub.library import SAEModelHub
+from neuronmap.saes.fit import Difference, differences
 
-__all__ = ["Difference", "LibraryEntry", "SAEModelHub", "differences"]
+__all__ = [
+    "AnalysisEntry",
+    "Difference",
+    "LibraryEntry",
+    "SAEModelHub",
+    "analysis_folder",
+    "delete_analysis",
+    "differences",
+    "list_analyses",
+    "open_analysis",
+]

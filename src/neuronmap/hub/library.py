@@ -30,10 +30,10 @@ from neuronmap.errors import (
 )
 from neuronmap.hub.contents import clean_tags, convert_saelens, copy_visible, require_digest, write_metadata
 from neuronmap.hub.entry import LibraryEntry, parse_metric_filter, read_entry, require_metric, sort_entries
-from neuronmap.hub.fit import Difference, differences, require_fit
 from neuronmap.hub.folder import Fingerprint, LibraryFolder, fingerprint
 from neuronmap.hub.names import check_id, derived_id
 from neuronmap.progress import Progress
+from neuronmap.saes.fit import Difference, differences, require_fit
 from neuronmap.saes.metadata import (
     ANALYSES_FOLDER,
     BundleMetadata,

@@ -1,3 +1,9 @@
 """Interpretation: what a feature means. Rules now; each label carries a measured score. No torch at import."""
 
 from __future__ import annotations
+
+from neuronmap.interpretation.hints import make_hints
+from neuronmap.interpretation.rules import Rule
+from neuronmap.interpretation.traits import TokenTraits
+
+__all__ = ["Rule", "TokenTraits", "make_hints"]

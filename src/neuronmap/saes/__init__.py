@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from neuronmap.saes.metadata import read_bundle_info as read_bundle_info
     from neuronmap.saes.meter import ReconstructionMeter as ReconstructionMeter
     from neuronmap.saes.meter import ReconstructionMetrics as ReconstructionMetrics
+    from neuronmap.saes.provenance import Provenance as Provenance
     from neuronmap.saes.registry import get_architecture as get_architecture
     from neuronmap.saes.registry import list_architectures as list_architectures
     from neuronmap.saes.workspace import Workspace as Workspace
@@ -31,6 +32,7 @@ _HOMES = {
     "ArchitectureOptions": "base",
     "BundleInfo": "metadata",
     "BundleMetadata": "metadata",
+    "Provenance": "provenance",
     "ReconstructionMeter": "meter",
     "ReconstructionMetrics": "meter",
     "SparseAutoencoder": "base",
@@ -51,6 +53,7 @@ __all__ = [
     "ArchitectureOptions",
     "BundleInfo",
     "BundleMetadata",
+    "Provenance",
     "ReconstructionMeter",
     "ReconstructionMetrics",
     "SparseAutoencoder",

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ from neuronmap.config import FrozenConfig
 from neuronmap.errors import ConfigError
 from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.workspace import Workspace
+
+if TYPE_CHECKING:
+    from neuronmap.saes.provenance import Provenance
 
 __all__ = ["ArchitectureOptions", "SparseAutoencoder", "StepLoss", "StepState"]
 
@@ -110,6 +113,9 @@ class SparseAutoencoder(nn.Module):
     """Default learning rate of this architecture over the general rule."""
     calibrated: ClassVar[bool] = False
     """Whether the inference threshold has to be fitted after training (``calibrate``)."""
+
+    provenance: Provenance | None = None
+    """Where it comes from; set by the trainer and by ``load_sae``, None for one that was put together by hand."""
 
     W_enc: nn.Parameter
     """[D, F]; in memory [F, D]"""

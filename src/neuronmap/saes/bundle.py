@@ -42,8 +42,9 @@ from neuronmap.saes.metadata import (
     read_bundle_info,
 )
 from neuronmap.saes.model_card import model_card, with_metrics
+from neuronmap.saes.provenance import Provenance
 from neuronmap.saes.registry import get_architecture
-from neuronmap.saes.saelens_format import SAELENS_VERSION, check_tensors, fold_foreign, plain_config
+from neuronmap.saes.saelens_format import SAELENS_VERSION, check_tensors, fold_foreign, foreign_identity, plain_config
 
 __all__ = ["attach_file", "load_sae", "save_bundle", "verify_bundle"]
 
@@ -142,9 +143,12 @@ def load_sae(
         raise DamagedError(f"{info.folder / WEIGHTS_FILE} cannot be read: {error}.") from error
     tensors = {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
     if info.metadata is not None:
-        sae = _build_own(info, info.metadata, tensors, architecture)
+        sae, metadata = _build_own(info, info.metadata, tensors, architecture), info.metadata
     else:
         sae = _build_foreign(info, tensors)
+        model, hook = foreign_identity(plain_config(info).metadata, sae.d_in)
+        metadata = BundleMetadata(architecture=sae.architecture, model=model, hook=hook)
+    sae.provenance = Provenance(metadata, info.folder)
     return sae.to(device).eval().requires_grad_(False)
 
 

@@ -28,8 +28,9 @@ from neuronmap.errors import (
     TrainingDivergedError,
 )
 from neuronmap.progress import Progress, Task
-from neuronmap.saes import BundleMetadata, SparseAutoencoder, get_architecture, load_sae
+from neuronmap.saes import BundleMetadata, SparseAutoencoder, get_architecture, load_sae, read_bundle_info
 from neuronmap.saes.kernels.choice import describe, require, rounds_products
+from neuronmap.saes.provenance import Provenance
 from neuronmap.saes.topk import TopKFamily
 from neuronmap.training.checkpoint import drop_checkpoint, latest_checkpoint, load_checkpoint
 from neuronmap.training.config import SAEConfig
@@ -369,6 +370,8 @@ class SAETrainer:
         result = TrainingResult(sae=sae, config=self.config, metrics=metrics, metadata=metadata, run=run, data=data)
         if not run.bundle.exists():
             result.save(run.bundle)
+        saved = read_bundle_info(run.bundle).metadata or metadata  # with the digest of the weights
+        sae.provenance = Provenance(saved, run.bundle).with_model(data.language_model)
         run.set("finished", step=session.step, bundle=str(run.bundle))
         shutil.rmtree(run.checkpoints, ignore_errors=True)  # only an unfinished run can be resumed
         return result

@@ -44,6 +44,7 @@ def test_large_blocks_come_from_a_heap_that_is_not_given_back(set_options: list[
     ("name", "value", "reason"),
     [
         (SWITCH, "system", "NEURONMAP_MALLOC=system"),
+        (SWITCH, "off", "NEURONMAP_MALLOC=off is neither system nor keep"),
         ("MALLOC_ARENA_MAX", "2", "MALLOC_ARENA_MAX is set"),
         ("GLIBC_TUNABLES", "glibc.malloc.mmap_max=3", "GLIBC_TUNABLES is set"),
         ("LD_PRELOAD", "/usr/lib/libjemalloc.so.2", "LD_PRELOAD brings another allocator"),

@@ -201,7 +201,7 @@ def test_a_very_long_document_is_tokenised_in_pieces(tiny_tokenizer: Any, monkey
     text = "\n".join(TEXTS)
     whole = tokenize([text], tiny_tokenizer, context_length=8, part="all", cache=False)
     monkeypatch.setattr(tokenizing_module, "PIECE_CHARS", 500)
-    assert "".join(tokenizing_module._pieces(text)) == text
+    assert "".join(tokenizing_module.text_pieces(text)) == text
     pieces = tokenize([text], tiny_tokenizer, context_length=8, part="all", cache=False)
     assert whole.report.documents_in_pieces == 0
     assert pieces.report.documents_in_pieces == 1

@@ -143,7 +143,7 @@ def test_batches_and_chunks_change_nothing(
     tiny_llama: LanguageModel, hook: HookPoint, tokens: TokenSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = evaluate(Added(WIDTH, 0.2), tiny_llama, hook, tokens, batch_tokens=16)
-    monkeypatch.setattr("neuronmap.evaluation.splice._CHUNK_VALUES", 3 * 300)
+    monkeypatch.setattr("neuronmap.models.predictions._CHUNK_VALUES", 3 * 300)
     other = evaluate(Added(WIDTH, 0.2), tiny_llama, hook, tokens, batch_tokens=16 * 7)
     assert one.protocol == other.protocol
     for name, value in one.summary().items():

@@ -1,4 +1,4 @@
-"""What the tests of this room share; ``pass_parts`` and ``feature_states`` are importable here and in processes that tests start."""
+"""What the tests of this room share; the modules beside it are importable here and in processes that tests start."""
 
 from __future__ import annotations
 

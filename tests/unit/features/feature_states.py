@@ -116,9 +116,19 @@ def state_of(world: World) -> FeatureState:
     rows = int(world.row_CT.sum())
     l0_CT = (world.value_CTF > 0).sum(axis=2)
     facts = {
-        **{"features": num, "contexts": contexts, "context_length": length, "vocabulary": world.vocabulary},
-        **{"unit": unit, "blocks": 1, "contexts_per_block": contexts, "rows_digest": "sha256:1", "sae_digest": "sha256:2"},
-        **{"tokens_digest": world.tokens.digest, "hook": "layer.3", "mask": {}, "mean_from": "all rows"},
+        "features": num,
+        "contexts": contexts,
+        "context_length": length,
+        "vocabulary": world.vocabulary,
+        "unit": unit,
+        "blocks": 1,
+        "contexts_per_block": contexts,
+        "rows_digest": "sha256:1",
+        "sae_digest": "sha256:2",
+        "tokens_digest": world.tokens.digest,
+        "hook": "layer.3",
+        "mask": {},
+        "mean_from": "all rows",
         "key": "sha256:3",
     }
     return FeatureState(

@@ -11,6 +11,7 @@ from feature_states import World, random_world, state_of
 from neuronmap.features.choosing import (
     CodedFirings,
     Examples,
+    bin_examples,
     hard_negatives,
     merged,
     quantile_examples,
@@ -20,7 +21,7 @@ from neuronmap.features.choosing import (
 from neuronmap.features.config import AnalysisConfig
 from neuronmap.features.contexts import StoredContexts
 from neuronmap.features.distributions import histogram_quantiles
-from neuronmap.features.layout import draw, per_feature
+from neuronmap.features.layout import EDGES, draw, per_feature
 from neuronmap.features.schema import EXAMPLE_KINDS
 from neuronmap.features.tokenstats import token_statistics
 
@@ -115,6 +116,28 @@ def test_entries_of_a_bin_that_is_kept_whole_are_not_chosen_too_often() -> None:
         features["bins"]["sequence"][:, 25, slot] = 20 + slot
     share = float((quantile_examples(features, 0, config, 1.0).activation == np.float32(0.9)).mean())
     assert abs(share - 0.02) < 4 * np.sqrt(0.02 * 0.98 / num)
+
+
+def test_bin_examples_are_one_more_of_each_bin_that_has_a_new_context(world: World) -> None:
+    features = state_of(world).features
+    shown = [choose(features, 0, world.config, world.unit) for choose in (top_examples, quantile_examples)]
+    rows = rows_of(bin_examples(features, 0, world.config, world.unit, shown))
+    assert len(rows) > 20
+    for feature in range(world.value_CTF.shape[2]):
+        own = [row for row in rows if row["feature"] == feature]
+        contexts = {row["sequence"] for part in shown for row in rows_of(part) if row["feature"] == feature}
+        places = [row["group"] // 2 for row in own]
+        assert places == sorted(set(places))
+        assert len({row["sequence"] for row in own} - contexts) == len(own)
+        new_contexts = contexts | {row["sequence"] for row in own}
+        for place in range(32):
+            entries = features["bins"][feature, place, : features["bin_count"][feature, place]]
+            # a bin without an example has only entries of contexts that are shown
+            assert place in places or set(entries["sequence"].tolist()) <= new_contexts
+        for row in own:
+            assert row["activation"] == world.value_CTF[row["sequence"], row["position"], feature]
+            assert EDGES[row["group"]] <= row["activation"] / world.unit < EDGES[row["group"] + 1]
+            assert row["firings"] == window_of(world, row)
 
 
 def coded_of(world: World, folder: Path) -> tuple[CodedFirings, np.ndarray]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -19,11 +19,11 @@ from feature_states import World, random_world, state_of
 
 from neuronmap.errors import AlreadyExistsError, DiskSpaceError, InputError, MismatchError
 from neuronmap.features import finish as finishing
-from neuronmap.features.choosing import EXAMPLE_KINDS
 from neuronmap.features.finish import attach_table, finish
 from neuronmap.features.lens import LensFacts
 from neuronmap.features.manifest import check_files, read_manifest
-from neuronmap.features.schema import TABLES, arrow_schema
+from neuronmap.features.map import FeatureMap
+from neuronmap.features.schema import EXAMPLE_KINDS, TABLES, arrow_schema
 from neuronmap.features.store import FeatureStore
 from neuronmap.features.text import Vocabulary
 from neuronmap.features.weights import WeightFacts
@@ -35,7 +35,9 @@ FACTS = {"sae": {"name": "tiny"}, "model": {"name": "none"}}
 
 
 def vocabulary_of(world: World) -> Vocabulary:
-    return Vocabulary([f" t{token}".encode() for token in range(world.vocabulary)], [True] + [False] * (world.vocabulary - 1))
+    return Vocabulary(
+        [f" t{token}".encode() for token in range(world.vocabulary)], [True] + [False] * (world.vocabulary - 1)
+    )
 
 
 def weights_of(world: World, entries: int = 3) -> WeightFacts:
@@ -72,7 +74,7 @@ def store(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     num = world.value_CTF.shape[2]
     place = np.linspace(0, 1, num, dtype=np.float32)
     place[0] = np.nan
-    feature_map = SimpleNamespace(x_F=place, y_F=-place, cluster_F=np.arange(num, dtype=np.int32) % 3 - 1)
+    feature_map = FeatureMap(place, -place, np.arange(num, dtype=np.int32) % 3 - 1, "pca", "drawn by hand")
     return made(world, tmp_path_factory.mktemp("stores") / "store", feature_map=feature_map)
 
 
@@ -100,6 +102,7 @@ def test_the_store_opens(store: Path, world: World) -> None:
         assert opened.num_features == world.value_CTF.shape[2]
         assert opened.facts["sae"] == {"name": "tiny"}
         assert opened.facts["pass"]["hook"] == "layer.3"
+        assert opened.facts["notes"] == {"map": "drawn by hand"}
         feature = int(np.argmax((world.value_CTF > 0).sum(axis=(0, 1)) == 20)) or 3
         example = opened.examples(feature, "top")[0]
         assert example.activation == world.value_CTF[:, :, feature].max()
@@ -122,7 +125,9 @@ def test_numbers_of_features(store: Path, world: World) -> None:
         assert row["top_promoted"] == weights.lens.promoted_FN[feature, 0]
         assert row["top_promoted_text"] == f" t{row['top_promoted']}"
         if len(values):
-            assert [row["mean"], row["std"], row["max"]] == pytest.approx([values.mean(), values.std(), values.max()], abs=1e-6)
+            assert [row["mean"], row["std"], row["max"]] == pytest.approx(
+                [values.mean(), values.std(), values.max()], abs=1e-6
+            )
             early = sum(position * 16 // world.ids_CT.shape[1] == 0 for _, position, _ in world.firings(feature))
             assert row["early_share"] == pytest.approx(early / len(values))
             assert row["top_token_text"] == f" t{int(row['top_token'])}"
@@ -153,7 +158,7 @@ def test_examples_are_ordered_and_true(store: Path, world: World) -> None:
     rows = pq.read_table(store / "examples.parquet").to_pylist()
     keys = [(row["feature"], EXAMPLE_KINDS.index(row["kind"]), row["group"], row["rank"]) for row in rows]
     assert keys == sorted(set(keys))
-    assert {row["kind"] for row in rows} == {"top", "quantile", "random", "hard"}
+    assert {row["kind"] for row in rows} == set(EXAMPLE_KINDS)
     for row in rows:
         value = world.value_CTF[row["sequence"], row["position"], row["feature"]]
         assert row["activation"] == value
@@ -184,7 +189,7 @@ def test_the_index_from_tokens_to_features(store: Path, world: World) -> None:
         assert found == pytest.approx(expected[row["token"], row["feature"]], rel=2**-12)
     places = [(row["token"], row["rank"]) for row in rows]
     assert places == sorted(set(places))
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in itertools.pairwise(rows):
         if before["token"] == after["token"]:
             assert before["share_of_token"] >= after["share_of_token"]
             assert after["rank"] == before["rank"] + 1
@@ -231,7 +236,7 @@ def test_the_same_state_gives_the_same_bytes(store: Path, world: World, tmp_path
     num = world.value_CTF.shape[2]
     place = np.linspace(0, 1, num, dtype=np.float32)
     place[0] = np.nan
-    feature_map = SimpleNamespace(x_F=place, y_F=-place, cluster_F=np.arange(num, dtype=np.int32) % 3 - 1)
+    feature_map = FeatureMap(place, -place, np.arange(num, dtype=np.int32) % 3 - 1, "pca", "drawn by hand")
     monkeypatch.setattr(finishing, "_CHUNK", 7)  # the chunks do not show either
     again = made(world, tmp_path / "again", feature_map=feature_map)
     first, second = read_manifest(store), read_manifest(again)
@@ -255,9 +260,7 @@ def test_a_table_is_attached_and_replaced(world: World, tmp_path: Path) -> None:
     folder = made(world, tmp_path / "store")
     before = read_manifest(folder)
     for label in ("one", "two"):
-        table = pa.table(
-            {"cluster": [0, 1], "size": [3, 4], "label": [label, ""], "x": [0.5, 1.0], "y": [0.0, None]}
-        )
+        table = pa.table({"cluster": [1, 0], "size": [4, 3], "label": ["", label], "x": [1.0, 0.5], "y": [None, 0.0]})
         attach_table(folder, "clusters", table)
         manifest = read_manifest(folder)
         check_files(folder, manifest, verify=True)
@@ -289,13 +292,18 @@ def test_an_interrupted_attachment_leaves_a_whole_store(world: World, tmp_path: 
     assert read_manifest(folder)["files"]["clusters.parquet"]["sha256"] == digest_file(folder / "clusters.parquet")
 
 
-def test_what_cannot_be_attached(store: Path) -> None:
+def test_what_cannot_be_attached(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="There is no feature store"):
+        attach_table(tmp_path / "none" / "here", "clusters", pa.table({}))
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(InputError, match=r"'features' cannot be attached.*hints, clusters, promoted"):
         attach_table(store, "features", pa.table({"feature": [1]}))
     with pytest.raises(InputError, match="has the columns cluster; it must have cluster, size"):
         attach_table(store, "clusters", pa.table({"cluster": [1]}))
     with pytest.raises(InputError, match="does not fit its schema"):
-        attach_table(store, "clusters", pa.table({"cluster": ["x"], "size": [3], "label": ["a"], "x": [0.5], "y": [0.0]}))
+        attach_table(
+            store, "clusters", pa.table({"cluster": ["x"], "size": [3], "label": ["a"], "x": [0.5], "y": [0.0]})
+        )
     FeatureStore.open(store, verify=True).close()
 
 

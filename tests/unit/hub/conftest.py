@@ -1,4 +1,4 @@
-"""``bundles`` is importable in this room's tests, and in the processes that they start."""
+"""``bundles`` is importable in this room's tests, and in the processes that they start; ``made_stores`` writes feature stores."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, os.fspath(Path(__file__).parent))
+sys.path.append(os.fspath(Path(__file__).parents[1] / "features"))
 
 from neuronmap.hub import SAEModelHub
 

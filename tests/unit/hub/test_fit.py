@@ -9,7 +9,7 @@ from bundles import MODEL, D, hook, make_metadata
 
 from neuronmap.errors import MismatchError
 from neuronmap.hub import differences
-from neuronmap.hub.fit import require_fit
+from neuronmap.saes.fit import require_fit
 
 OTHER = "sha256:" + "9" * 64
 

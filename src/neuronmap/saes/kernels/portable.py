@@ -90,6 +90,9 @@ class TorchKernels:
         A few rows mislead at one step in four (F = 4096, k = 32), and each time the encoder runs again; the last batch's threshold
         hardly ever.
         """
+        if not encoder.num_rows:
+            yield 0.0
+            return
         per_row = count / encoder.num_rows
         rows = encoder.centred_BD[:: max(1, encoder.num_rows // SAMPLE_ROWS)]
         if self._last_cut > 0.0:

@@ -109,7 +109,7 @@ def positive_above(pre_BF: Tensor, bound: float, workspace: Workspace) -> tuple[
     step = max(1, CHUNK_ENTRIES // num_features)
     mask = workspace.get("select.mask", (min(step, num_rows) * num_features,), torch.bool)
     found: list[Tensor] = []
-    for start in range(0, num_rows, step):
+    for start in range(0, max(1, num_rows), step):
         part = pre_BF[start : start + step].view(-1)
         torch.gt(part, bound, out=mask[: part.numel()])
         found.append(torch.nonzero(mask[: part.numel()]).view(-1).add_(start * num_features))

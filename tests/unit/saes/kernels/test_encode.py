@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from neuronmap.saes.kernels.code import SparseCode
+from neuronmap.saes.kernels.native.backend import NativeKernels
+from neuronmap.saes.kernels.native.library import load_engine
+from neuronmap.saes.kernels.portable import TorchKernels
 from neuronmap.saes.kernels.protocol import Encoded, Encoder
 from neuronmap.saes.workspace import Workspace
 
@@ -122,6 +125,22 @@ def test_top_of_batch_keeps_the_largest_and_ties_go_to_the_lowest_row_then_featu
     for count in (rows * k, 1, max(1, positive - 1), max(1, positive), positive + 1):
         found = kernels.encode_top_of_batch(cast(encoder, backend.dtype), count)
         assert_encoded(found, top_of_batch_by_definition(pre_BF, count))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_batch_without_rows_has_no_entries(dtype):
+    empty = cast(Encoder(torch.empty(0, 3), torch.ones(3, 7), torch.zeros(7)), dtype)
+    for kernels in (
+        TorchKernels(Workspace()),
+        *([NativeKernels(Workspace(), e)] if (e := load_engine(dtype == torch.float64)) else []),
+    ):
+        for found in (
+            kernels.encode_top_k(empty, 2),
+            kernels.encode_top_of_batch(empty, 4),
+            kernels.encode_above(empty, None, 9),
+        ):
+            assert found is not None
+            assert found.code.num_rows == found.code.num_entries == 0
 
 
 @pytest.mark.parametrize("k", [1, 64, 600, 1100])

@@ -1,0 +1,377 @@
+"""From an SAE of the library to its feature store: the one path that the command line and jobs take.
+
+rows (stored, or from the model) -> the pass -> weights and map -> feature store -> hints -> <bundle>/analyses/<key>
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuronmap import paths
+from neuronmap import progress as progress_module
+from neuronmap.errors import ConfigError, InputError, Interrupted, MismatchError, MissingDependencyError
+from neuronmap.features.config import AnalysisConfig
+from neuronmap.hashing import digest_json, short
+from neuronmap.hub.entry import LibraryEntry
+from neuronmap.hub.library import SAEModelHub
+from neuronmap.progress import Progress
+from neuronmap.saes.metadata import ANALYSES_FOLDER, read_bundle_info
+
+if TYPE_CHECKING:
+    from neuronmap.activations import MaskConfig
+    from neuronmap.corpora import TokenSet
+    from neuronmap.features.rows import AnalysisRows
+    from neuronmap.features.state import FeatureState
+    from neuronmap.models import HookPoint, LanguageModel
+    from neuronmap.saes import SparseAutoencoder
+
+__all__ = ["AnalysisRequest", "analyze_into_library"]
+
+
+@dataclass(frozen=True)
+class AnalysisRequest:
+    """What to analyse SAEs on, and what to make besides the pass.
+
+    Attributes:
+        text: corpus, file or folder; None for the text the SAE was trained on, whose stored activations are then used if they are
+            still there.
+        tokens: most tokens; None for as many as training read, or all of another text.
+        model: the language model, if not the one the SAE was trained on.
+        device, dtype: of the language model; as in training when None.
+        force: go on although model, revision or tokenizer differ.
+        config: what the pass keeps.
+        lens: direct logits through the model's unembedding.
+        feature_map: a two-dimensional map of the decoder directions with clusters.
+        hints: labels by rules.
+        replace: make it anew although it is there.
+        restart: begin an interrupted pass anew.
+        shard: (i, n), from 0: only that part of the pass.
+        folder: where the work of a shard lies; None for a folder of the cache.
+    """
+
+    text: str | None = None
+    tokens: int | None = None
+    model: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    force: bool = False
+    config: AnalysisConfig = field(default_factory=AnalysisConfig)
+    lens: bool = True
+    feature_map: bool = True
+    hints: bool = True
+    replace: bool = False
+    restart: bool = False
+    shard: tuple[int, int] | None = None
+    folder: Path | None = None
+
+
+def analyze_into_library(
+    names: Sequence[str],
+    request: AnalysisRequest | None = None,
+    *,
+    hub: SAEModelHub | None = None,
+    merge: Sequence[str | Path] = (),
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Analyse SAEs of one language model, all in one pass over the text, and keep each feature store with its SAE.
+
+    Args:
+        names: the SAEs; all of the same language model.
+        request: on what, and what to make.
+        hub: the library.
+        merge: work folders of finished shards, to be merged instead of a pass here.
+        progress: where notes and bars go.
+
+    Returns:
+        The feature stores, in the order of the names; with a shard, the work folder.
+
+    Raises:
+        ConfigError: no SAE, one named twice, or SAEs of different language models.
+        InputError: an SAE whose model, hook or text is not known and not given.
+        MismatchError: an SAE that does not fit the model; lists every difference.
+        Interrupted: on Ctrl-C; the same call continues.
+    """
+    request = request or AnalysisRequest()
+    return _Analysis(list(names), request, hub or SAEModelHub(), progress or progress_module.default()).run(merge)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """One SAE of an analysis."""
+
+    entry: LibraryEntry
+    sae: SparseAutoencoder
+    hook: HookPoint
+    record: dict[str, Any]
+
+
+class _Analysis:
+    def __init__(self, names: list[str], request: AnalysisRequest, hub: SAEModelHub, progress: Progress) -> None:
+        self.request, self.hub, self.progress = request, hub, progress
+        self.entries = _entries(hub, names)
+        self.model = self._load_model()
+        self.subjects = [self._subject(entry) for entry in self.entries]
+        self.tokens, self.mask, self.corpus = self._text()
+
+    def run(self, merge: Sequence[str | Path]) -> list[Path]:
+        from neuronmap.features.analyze import run_pass
+
+        states = self._merged(merge) if merge else None
+        rows = self._rows()
+        if states is None and self.request.shard is None and not self.request.replace:
+            done = self._done(rows)
+            if done is not None:
+                return done
+        folder = self.request.folder or self._work_folder(rows)
+        if states is None:
+            if self.request.restart:
+                shutil.rmtree(folder, ignore_errors=True)
+            try:
+                states = run_pass(
+                    {subject.entry.id: subject.sae for subject in self.subjects},
+                    rows,
+                    hook_of={subject.entry.id: subject.hook.name for subject in self.subjects},
+                    identities=self._identities(),
+                    folder=folder,
+                    config=self.request.config,
+                    shard=self.request.shard or (0, 1),
+                    progress=self.progress,
+                )
+            except Interrupted as error:
+                raise Interrupted(error.message, hint="Run the same command again; it continues there.") from None
+        if self.request.shard is not None:
+            return [folder]
+        made = [self._finish(subject, states[subject.entry.id]) for subject in self.subjects]
+        if not merge and self.request.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)  # the stores hold what it was for
+        return made
+
+    # --- what is analysed --------------------------------------------------------------------------------------------
+
+    def _load_model(self) -> LanguageModel:
+        from neuronmap.models import load_model
+
+        name, first = self.request.model or self.entries[0].model, self.entries[0]
+        if name is None:
+            raise InputError(f"{first.id} does not say which language model it belongs to.", hint="Give --model.")
+        own = self.request.model is None
+        training = first.training or {}
+        recorded = (read_bundle_info(first.path).metadata or None) if own else None
+        dtype = (recorded.model or {}).get("dtype") if recorded is not None else None
+        return load_model(
+            name,
+            revision=training.get("revision") if own else None,
+            dtype=self.request.dtype or dtype or "auto",
+            device=self.request.device or training.get("device") or "auto",
+            progress=self.progress,
+        )
+
+    def _subject(self, entry: LibraryEntry) -> _Subject:
+        from neuronmap.models import resolve_hook
+
+        if entry.hook is None and (entry.layer is None or entry.component is None):
+            raise InputError(f"{entry.id} does not say at which hook point of the model it reads.")
+        sae = self.hub.load(
+            entry.id, model=self.model, device=str(self.model.device), force=self.request.force, progress=self.progress
+        )
+        if entry.hook is not None:
+            hook = resolve_hook(self.model, component=entry.hook)
+        else:
+            hook = resolve_hook(self.model, layer=entry.layer, component=str(entry.component))
+        metadata = read_bundle_info(entry.path).metadata
+        record = {
+            "id": entry.id,
+            "architecture": entry.architecture,
+            "d_in": entry.d_in,
+            "d_sae": entry.d_sae,
+            "k": entry.k,
+            "weights_digest": entry.weights_digest,
+            "trained_on": dict(metadata.corpus or {}) if metadata is not None else {},
+        }
+        return _Subject(entry, sae, hook, record)
+
+    def _text(self) -> tuple[TokenSet, MaskConfig, dict[str, Any]]:
+        """The tokens, the mask and what to call them; as in training where the request does not say otherwise."""
+        from neuronmap.activations import MaskConfig
+        from neuronmap.corpora import open_corpus, tokenize
+        from neuronmap.training import SAEConfig
+        from neuronmap.training.data import split_tokens
+
+        training = self.entries[0].training
+        config = SAEConfig.from_dict(training) if training else None
+        mask = MaskConfig(**config.mask_fields()) if config else MaskConfig()
+        text, most = self.request.text, self.request.tokens
+        if most is not None and most < 1:
+            raise ConfigError(f"tokens = {most}: at least 1 token is needed.")
+        if text is None and (config is None or config.corpus is None):
+            raise InputError(
+                f"{self.entries[0].id} was not trained on text that can be opened by name.", hint="Give --text."
+            )
+        if text is None and most is None and config is not None:
+            found, _, _ = split_tokens(config, config.corpus, self.model, self.progress)
+        else:
+            found = tokenize(
+                open_corpus(text if text is not None else config.corpus),  # type: ignore[union-attr]
+                self.model.tokenizer,
+                context_length=config.context_length if config else 128,
+                part="all",
+                max_tokens=most,
+                tokenizer_digest=self.model.identity.tokenizer_digest,
+                progress=self.progress,
+            )
+        report = {name: value for name, value in found.report.to_dict().items() if name != "reused"}
+        return found, mask, {"name": found.report.corpus, **report, "digest": found.digest}
+
+    def _rows(self) -> AnalysisRows:
+        """Stored activations if they are there, which needs no run of the model; else the model, once for all SAEs."""
+        from neuronmap.activations import ActivationStore, store_key
+        from neuronmap.features.rows import ModelRows, StoredRows
+
+        hooks = list({subject.hook.name: subject.hook for subject in self.subjects}.values())
+        if len(hooks) == 1:
+            dtype = (self.entries[0].training or {}).get("store_dtype", "auto")
+            key = store_key(self.model, self.tokens, hooks[0], dtype=dtype, mask=self.mask)
+            folder = paths.cache_folder("activations") / f"{hooks[0].slug}-{short(key)}"
+            if (folder / "manifest.json").is_file():
+                self.progress.note(f"Reading the stored activations of {self.tokens.num_tokens:,} tokens ({folder}).")
+                return StoredRows(ActivationStore.open(folder), self.tokens)
+        self.progress.note(
+            f"Running {self.model.identity.name} over {self.tokens.num_tokens:,} tokens: no stored activations of this text."
+        )
+        return ModelRows(self.model, self.tokens, hooks, mask=self.mask, progress=self.progress)
+
+    def _identities(self) -> dict[str, str]:
+        return {subject.entry.id: subject.entry.weights_digest or subject.entry.id for subject in self.subjects}
+
+    # --- where it goes -----------------------------------------------------------------------------------------------
+
+    def _key(self, subject: _Subject, rows: AnalysisRows) -> str:
+        from neuronmap.features.analyze import pass_key
+
+        return pass_key(subject.sae, rows, subject.hook.name, self._identities()[subject.entry.id], self.request.config)
+
+    def _store_folder(self, entry: LibraryEntry, key: str) -> Path:
+        return entry.path / ANALYSES_FOLDER / short(key)
+
+    def _done(self, rows: AnalysisRows) -> list[Path] | None:
+        """The stores, if all of them are there."""
+        found = [self._store_folder(subject.entry, self._key(subject, rows)) for subject in self.subjects]
+        if not all((folder / "manifest.json").is_file() for folder in found):
+            return None
+        for folder in found:
+            self.progress.note(f"This analysis is there already ({folder}); --replace makes it anew.")
+        return found
+
+    def _work_folder(self, rows: AnalysisRows) -> Path:
+        shard = self.request.shard or (0, 1)
+        key = digest_json([[self._key(subject, rows) for subject in self.subjects], list(shard)])
+        return paths.cache_folder("features") / short(key)
+
+    def _merged(self, folders: Sequence[str | Path]) -> dict[str, FeatureState]:
+        """The states of finished shards, merged for each SAE."""
+        from neuronmap.features.analyze import load_pass
+        from neuronmap.features.state import FeatureState
+
+        passes = [load_pass(Path(folder)) for folder in folders]
+        wanted = {subject.entry.id for subject in self.subjects}
+        for folder, found in zip(folders, passes, strict=True):
+            if missing := sorted(wanted - set(found)):
+                raise MismatchError(f"The shard {folder} holds {', '.join(sorted(found))}, not {', '.join(missing)}.")
+        return {name: FeatureState.merge([found[name] for found in passes]) for name in wanted}
+
+    def _finish(self, subject: _Subject, state: FeatureState) -> Path:
+        from neuronmap.features.finish import attach_table, finish
+        from neuronmap.features.text import Vocabulary
+        from neuronmap.features.weights import weight_facts
+        from neuronmap.interpretation import make_hints
+
+        config = self.request.config
+        with_lens = self.request.lens and self.model.has_lm_head
+        weights = weight_facts(
+            subject.sae,
+            neighbours=min(config.neighbours, subject.sae.d_sae - 1),
+            lens_tokens=config.neighbours,
+            model=self.model if with_lens else None,
+            hook=subject.hook if with_lens else None,
+            progress=self.progress,
+        )
+        if self.request.lens and weights.lens is None:
+            self.progress.note(f"No direct logits: {weights.lens_note or 'the model has no language-model head.'}")
+        vocabulary = Vocabulary.from_tokenizer(self.model.tokenizer, int(state.facts["vocabulary"]))
+        place = self._map(subject, state, weights)
+        target = self._store_folder(subject.entry, state.facts["key"])
+        facts = {
+            "sae": subject.record,
+            "model": self.model.identity.to_dict(),
+            "hook": subject.hook.to_dict(),
+            "corpus": self.corpus,
+        }
+        made = target.with_name(f".{target.name}.made")
+        shutil.rmtree(made, ignore_errors=True)  # of a call that was killed here
+        finish(
+            state,
+            self.tokens,
+            vocabulary,
+            made,
+            weights=weights,
+            feature_map=place,
+            facts=facts,
+            progress=self.progress,
+        )
+        if self.request.hints:
+            lens = weights.lens
+            promoted = None if lens is None else (lens.promoted_FN, lens.promoted_logit_FN)
+            attach_table(
+                made,
+                "hints",
+                make_hints(state, self.tokens, vocabulary, promoted=promoted, progress=self.progress),
+            )
+        _take_place(made, target)
+        return target
+
+    def _map(self, subject: _Subject, state: FeatureState, weights: Any) -> Any:
+        if not self.request.feature_map:
+            return None
+        from neuronmap.features.map import feature_map
+
+        try:
+            return feature_map(
+                subject.sae.W_dec,
+                state.features["firings"] > 0,
+                weights.neighbours_FN,
+                weights.neighbour_cosines_FN,
+                seed=self.request.config.seed,
+                progress=self.progress,
+            )
+        except MissingDependencyError as error:
+            self.progress.note(f"No map of the features: {error.message} {error.hint}")
+            return None
+
+
+def _take_place(made: Path, target: Path) -> None:
+    """Put a whole store where another may be: readers find the old one or the new one."""
+    aside = target.with_name(f".{target.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if target.exists():
+        target.rename(aside)
+    made.rename(target)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _entries(hub: SAEModelHub, names: list[str]) -> list[LibraryEntry]:
+    entries = [hub.get(name) for name in names]
+    if not entries:
+        raise ConfigError("No SAE was named.", hint="neuronmap sae list-models shows what there is.")
+    if len({entry.id for entry in entries}) < len(entries):
+        raise ConfigError(f"An SAE is named twice: {', '.join(entry.id for entry in entries)}.")
+    models = {entry.model for entry in entries}
+    if len(models) > 1:
+        raise ConfigError(
+            f"SAEs of different language models cannot share a pass: {', '.join(map(str, sorted(map(str, models))))}.",
+            hint="Analyse them one after the other.",
+        )
+    return entries

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from analysis_cells import BATCH, CONTEXT, K, Cell, Sizes
+from analysis_cells import BATCH, CONTEXT, Cell, K, Sizes
 from neuronmap import SAEConfig, SAETrainer
 from neuronmap.activations import ActivationStore, harvest
 from neuronmap.corpora import open_corpus, open_tokens, tokenize
@@ -123,16 +123,16 @@ class FirstContexts:
     """
 
     def __init__(self, rows: AnalysisRows, contexts: int, vocabulary: int) -> None:
-        self._rows, self.vocabulary = rows, vocabulary
+        self.whole, self.vocabulary = rows, vocabulary
         whole = contexts == rows.tokens.num_contexts
         self.tokens = rows.tokens if whole else rows.tokens.subset(0, contexts)
         self.seconds, self.count = 0.0, 0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._rows, name)
+        return getattr(self.whole, name)
 
     def digest(self, hook: str) -> str:
-        return digest_json({"rows": self._rows.digest(hook), "contexts": self.tokens.num_contexts})
+        return digest_json({"rows": self.whole.digest(hook), "contexts": self.tokens.num_contexts})
 
     def blocks(self, todo: Sequence[int], contexts_per_block: int) -> Iterator[dict[str, RowBlock]]:
         """As the whole's; no block may reach beyond the last context.
@@ -141,9 +141,9 @@ class FirstContexts:
             InputError: if one does.
         """
         contexts = self.tokens.num_contexts
-        if contexts % contexts_per_block and contexts != self._rows.tokens.num_contexts:
+        if contexts % contexts_per_block and contexts != self.whole.tokens.num_contexts:
             raise InputError(f"{contexts} contexts are no whole number of blocks of {contexts_per_block}.")
-        blocks = self._rows.blocks(todo, contexts_per_block)
+        blocks = self.whole.blocks(todo, contexts_per_block)
         while True:
             started = time.perf_counter()
             block = next(blocks, None)
@@ -185,7 +185,9 @@ def from_rows(store: ActivationStore, architecture: str, features: int) -> Spars
     """
     generator = torch.Generator().manual_seed(0)
     mean_D = store.statistics.mean_D.float()
-    sae = get_architecture(architecture)(store.width, features, SAEConfig(architecture=architecture, k=K).sae_options(store.width))
+    sae = get_architecture(architecture)(
+        store.width, features, SAEConfig(architecture=architecture, k=K).sae_options(store.width)
+    )
     order_N = torch.randperm(store.num_rows, generator=generator)
     for start in range(0, features, PIECE):
         stop = min(start + PIECE, features)

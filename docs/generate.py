@@ -3,12 +3,14 @@
 docs/reference/cli.md              every command and option, from the typer application
 docs/reference/json.md             what every command prints with --json, from neuronmap.cli.documents
 docs/reference/config.md           every setting, from the field docstrings of the configuration classes
+docs/reference/feature-store.md    every file and column of a feature store, from neuronmap.features.schema
 tests/unit/house/public_api.txt    every public name of every room
 """
 
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +26,7 @@ def pages() -> dict[Path, str]:
     return {
         Path("docs/reference/cli.md"): cli_page(),
         Path("docs/reference/config.md"): config_page(),
+        Path("docs/reference/feature-store.md"): store_page(),
         Path("docs/reference/json.md"): json_page(),
         Path("tests/unit/house/public_api.txt"): public_names(),
     }
@@ -74,6 +77,67 @@ def document_table(document: Any, shared: dict[str, Any]) -> str:
         kind = cell(type_text(field.annotation))
         lines.append(f"| `{field.alias or name}` | {kind} | {cell(help_text(field.description))} |")
     return "\n".join(lines) + "\n"
+
+
+# --- feature store -------------------------------------------------------------------------------------------------
+
+
+def store_page() -> str:
+    """What lies in the folder of an analysis: the manifest's fields, every table and its columns, the arrays."""
+    from neuronmap.features import conditions, manifest, schema
+
+    parts = [
+        "# Feature store\n\n",
+        NOTE,
+        "The analysis of an SAE is a folder of Parquet files, two NumPy arrays and a manifest. DuckDB, pandas, polars and NumPy\n"
+        "read it without NeuronMap; with NeuronMap, `FeatureStore.open(folder)` does. Analyses of one SAE lie side by side in\n"
+        f"`<bundle>/analyses/<first 12 digits of the key>/`. This page is of version {schema.VERSION}. A store of an older version is\n"
+        "brought up to date when it is opened; one of a newer version is refused.\n\n",
+        f"{block(schema.__doc__)}\n",
+        "F is the number of features, C of contexts, T of tokens in a context, V of tokens in the vocabulary; a row is a position\n"
+        "that was analysed. Activations are on the scale of the raw activation. Tables are sorted as stated, in row groups small enough\n"
+        "to read one feature, or one token, alone. In DuckDB, with the folder as working directory:\n\n"
+        "```sql\n"
+        "SELECT feature, label, f1, density, max\n"
+        "FROM 'features.parquet' LEFT JOIN 'hints.parquet' USING (feature)\n"
+        "WHERE status = 'alive' AND class = 'punctuation' ORDER BY f1 DESC;\n"
+        "```\n",
+        f"\n## manifest.json\n\n{block(manifest.__doc__)}\n",
+        "A file whose size or digest is not the manifest's is refused by its name (`FeatureStore.open(folder, verify=True)` reads\n"
+        "every byte). A manifest whose seal is broken is refused.\n",
+    ]
+    for table in schema.TABLES.values():
+        order = ", ".join(f"`{name}`" for name in table.order)
+        parts.append(f"\n## {table.file}\n\nSorted by {order}; {table.row_group:,} rows in a row group.\n\n")
+        parts.append(columns_table(table.columns))
+    parts.append(
+        f"\n## Conditions\n\n`FeatureStore.queries` filters features by conditions of this form:\n\n{block(conditions.__doc__)}\n"
+        "Every column of `features.parquet` and `hints.parquet` can be named. A sort is a column, with `-` before it from the\n"
+        "largest down.\n"
+        "\n## Arrays\n\n"
+        "`tokens.npy` holds the token ids of every context, `[contexts, context_length]`, little-endian uint16 (uint32 for\n"
+        "vocabularies over 65,536). `kept.npy` holds a bit for each of them, `[contexts, ceil(context_length / 8)]` uint8 as\n"
+        "`numpy.packbits` packs them: 1 where the position was analysed, 0 where it was masked. An example's window is the\n"
+        "`before` tokens before its position, the position, and the `after` tokens after it (`config` in the manifest), cut off\n"
+        "at the ends of its context.\n"
+        "\n## Entries of lists\n"
+    )
+    for name, columns in schema.RECORDS.items():
+        parts.append(f"\n### {name}\n\n{columns_table(columns)}")
+    return "".join(parts)
+
+
+def columns_table(columns: Any) -> str:
+    """Name, type and meaning of every column."""
+    rows = [f"| `{column.name}` | {cell(column.type)} | {cell(column.about)} |\n" for column in columns]
+    return "| column | type | what it is |\n| --- | --- | --- |\n" + "".join(rows)
+
+
+def block(docstring: str | None) -> str:
+    """The first indented block of a docstring, as code."""
+    lines = (docstring or "").splitlines()
+    first = next(place for place, line in enumerate(lines) if line.startswith("    "))
+    return "\n".join(itertools.takewhile(lambda line: line.startswith("    "), lines[first:])) + "\n"
 
 
 # --- settings ------------------------------------------------------------------------------------------------------

@@ -126,10 +126,13 @@ class Tables:
         import pyarrow.parquet as pq
 
         file = pq.ParquetFile(path, memory_map=True)
-        if not file.schema_arrow.equals(arrow_schema(name)):
+        expected = {column.name: column.type for column in arrow_schema(name)}
+        found = {column.name: column.type for column in file.schema_arrow}
+        if different := [one for one in {**expected, **found} if expected.get(one) != found.get(one)]:
             file.close()
             raise DamagedError(
-                f"The feature store {self._folder} is damaged: {path.name} does not have the columns of its version.",
+                f"The feature store {self._folder} is damaged: {path.name} does not have the columns of its version "
+                f"(differs in {', '.join(different)}).",
                 hint=REDO,
             )
         groups = [file.metadata.row_group(number).column(0).statistics for number in range(file.num_row_groups)]

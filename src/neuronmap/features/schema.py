@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["EXAMPLE_KINDS", "FORMAT", "TABLES", "VERSION", "Column", "Table", "arrow_schema"]
+__all__ = ["EXAMPLE_KINDS", "FORMAT", "RECORDS", "TABLES", "VERSION", "Column", "Table", "arrow_schema"]
 
 FORMAT = "neuronmap-features"
 VERSION = 1
@@ -86,7 +86,7 @@ TABLES: dict[str, Table] = {
             ("top_token_text", "string", "the same, decoded"),
             ("top_token_share", "float", "share of sampled firings on it"),
             ("top_token_share_low", "float", "Wilson interval at 95 %"),
-            ("top_token_share_high", "float", ""),
+            ("top_token_share_high", "float", "high end"),
             ("top_lift_token", "int32", "the token with the highest z of lift"),
             ("top_lift_text", "string", "the same, decoded"),
             ("token_entropy", "float", "entropy of the token given firing, in bits, from the sample"),
@@ -111,7 +111,7 @@ TABLES: dict[str, Table] = {
             ("top_promoted", "int32", "token with the largest direct logit"),
             ("top_promoted_text", "string", "the same, decoded"),
             ("map_x", "float", "place on the map; null without one"),
-            ("map_y", "float", ""),
+            ("map_y", "float", "likewise"),
             ("cluster", "int32", "cluster on the map, -1 for none; null without a map"),
         ),
     ),
@@ -169,13 +169,13 @@ TABLES: dict[str, Table] = {
             ("rule_json", "string", "the same for machines"),
             ("precision", "float", "share of the rule's positives that fire, held-out documents; null if undefined"),
             ("precision_low", "float", "95 % interval"),
-            ("precision_high", "float", ""),
+            ("precision_high", "float", "high end"),
             ("recall", "float", "share of firings that the rule finds"),
             ("recall_low", "float", "95 % interval"),
-            ("recall_high", "float", ""),
+            ("recall_high", "float", "high end"),
             ("f1", "float", "harmonic mean of the two"),
             ("f1_low", "float", "95 % interval"),
-            ("f1_high", "float", ""),
+            ("f1_high", "float", "high end"),
             ("positives", "int32", "held-out firings it was scored on"),
             ("predicted", "int32", "held-out rows that the rule calls firing"),
             ("note", "string", "what a reader should know: too few firings, ..."),
@@ -220,7 +220,7 @@ TABLES: dict[str, Table] = {
             ("size", "int32", "features in it"),
             ("label", "string", "words shared by its features' hints or top tokens"),
             ("x", "float", "centre on the map"),
-            ("y", "float", ""),
+            ("y", "float", "likewise"),
         ),
     ),
     "vocabulary": Table(
@@ -249,19 +249,40 @@ TABLES: dict[str, Table] = {
 }
 
 
+RECORDS: dict[str, tuple[Column, ...]] = {
+    "token": _columns(
+        ("token", "int32", "token id"),
+        ("count", "int32", "sampled firings with it"),
+        ("share", "float", "share of the sampled firings"),
+        ("lift", "float", "share over the token's share of all rows"),
+        ("z", "float", "log-odds ratio to all rows, with an informative prior, over its standard deviation"),
+    ),
+    "logit": _columns(("token", "int32", "token id"), ("value", "float", "direct logit, or score")),
+    "neighbour": _columns(
+        ("feature", "int32", "the other feature"), ("cosine", "float", "between the two decoder rows")
+    ),
+    "pair": _columns(
+        ("feature", "int32", "the other feature"),
+        ("count", "int32", "sampled tokens on which both fire"),
+        ("jaccard", "float", "count over the tokens on which either fires"),
+        ("pmi", "float", "pointwise mutual information, bits"),
+        ("given", "float", "P(the other fires | this one fires)"),
+        ("implies", "float", "P(this one fires | the other fires)"),
+    ),
+    "lagged": _columns(
+        ("feature", "int32", "the other feature"),
+        ("count", "int32", "pairs of neighbouring sampled tokens"),
+        ("given", "float", "P(the other fires there | this one fires here)"),
+        ("lift", "float", "the same over what independence would give"),
+    ),
+}
+"""Entries of the lists: type ``list<name>`` is a list of such structs."""
+
+
 def arrow_schema(table: str) -> pa.Schema:
     """The Arrow schema of a table; column descriptions are in the fields' metadata under ``about``."""
     import pyarrow as pa
 
-    token = pa.struct(
-        [
-            ("token", pa.int32()),
-            ("count", pa.int32()),
-            ("share", pa.float32()),
-            ("lift", pa.float32()),
-            ("z", pa.float32()),
-        ]
-    )
     types = {
         "bool": pa.bool_(),
         "int8": pa.int8(),
@@ -275,35 +296,11 @@ def arrow_schema(table: str) -> pa.Schema:
         "string": pa.string(),
         "binary": pa.binary(),
         "kind": pa.dictionary(pa.int8(), pa.string()),
-        "list<int8>": pa.list_(pa.int8()),
-        "list<uint32>": pa.list_(pa.uint32()),
-        "list<float>": pa.list_(pa.float32()),
-        "list<token>": pa.list_(token),
-        "list<logit>": pa.list_(pa.struct([("token", pa.int32()), ("value", pa.float32())])),
-        "list<neighbour>": pa.list_(pa.struct([("feature", pa.int32()), ("cosine", pa.float32())])),
-        "list<pair>": pa.list_(
-            pa.struct(
-                [
-                    ("feature", pa.int32()),
-                    ("count", pa.int32()),  # sampled tokens on which both fire
-                    ("jaccard", pa.float32()),
-                    ("pmi", pa.float32()),  # bits
-                    ("given", pa.float32()),  # P(the other fires | this one fires)
-                    ("implies", pa.float32()),  # P(this one fires | the other fires)
-                ]
-            )
-        ),
-        "list<lagged>": pa.list_(
-            pa.struct(
-                [
-                    ("feature", pa.int32()),
-                    ("count", pa.int32()),  # pairs of neighbouring sampled tokens
-                    ("given", pa.float32()),  # P(the other fires there | this one fires here)
-                    ("lift", pa.float32()),  # the same over what independence would give
-                ]
-            )
-        ),
     }
+    types |= {
+        name: pa.struct([(column.name, types[column.type]) for column in columns]) for name, columns in RECORDS.items()
+    }
+    types |= {f"list<{name}>": pa.list_(kind) for name, kind in types.items()}
     return pa.schema(
         [
             pa.field(column.name, types[column.type], metadata={"about": column.about} if column.about else None)

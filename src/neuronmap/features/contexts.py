@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -57,43 +57,11 @@ class StoredContexts:
         Raises:
             MismatchError: a token id is not in the vocabulary.
         """
-        num, length = tokens.num_contexts, tokens.context_length
-        dtype = np.uint16 if vocabulary <= 1 << 16 else np.uint32
-        ids_CT = np.lib.format.open_memmap(folder / "tokens.npy", mode="w+", dtype=dtype, shape=(num, length))
         np.save(folder / "kept.npy", np.ascontiguousarray(kept_CB))
-        outside_CB = np.zeros((num, (length + 7) // 8), np.uint8)
-        around = np.zeros((3, vocabulary), np.int64)
-        documents: list[npt.NDArray[np.int32]] = []
-        starts: list[npt.NDArray[np.int64]] = []
-        last, real = -1, 0
-        step = max(1, _BATCH_TOKENS // length)
-        for first in range(0, num, step):
-            stop = min(num, first + step)
-            batch = tokens.contexts(first, stop)
-            largest = int(batch.input_ids.max(initial=0))
-            if largest >= vocabulary:
-                raise MismatchError(
-                    f"Token {largest} of the text is not in the vocabulary of {vocabulary:,} tokens.",
-                    hint="Give the vocabulary of the tokenizer that made the tokens.",
-                )
-            ids_CT[first:stop] = batch.input_ids
-            outside_CB[first:stop] = np.packbits(batch.document < 0, axis=1)
-            real += int(batch.attention.sum())
-            flat = batch.document.ravel()
-            inside = np.flatnonzero(flat >= 0)
-            # documents lie one after the other: a new one begins where the number differs from the last one seen
-            new = np.diff(flat[inside], prepend=np.int32(last)) != 0
-            documents.append(flat[inside[new]])
-            starts.append(inside[new].astype(np.int64) + first * length)
-            last = int(flat[inside[-1]]) if len(inside) else last
-            kept_BT = np.unpackbits(kept_CB[first:stop], axis=1, count=length).astype(bool)
-            there_BT = batch.attention
-            around[1] += np.bincount(batch.input_ids[kept_BT], minlength=vocabulary)
-            around[0] += np.bincount(batch.input_ids[:, :-1][kept_BT[:, 1:]], minlength=vocabulary)
-            after_BT = kept_BT[:, :-1] & there_BT[:, 1:]
-            around[2] += np.bincount(batch.input_ids[:, 1:][after_BT], minlength=vocabulary)
-        ids_CT.flush()
-        return cls(ids_CT, kept_CB, outside_CB, np.concatenate(documents), np.concatenate(starts), real, around)
+        # written piece by piece and mapped afterwards: a full disk is an error here, and would end the program in a mapped file
+        with open(folder / "tokens.npy", "wb") as file:
+            facts = _read_all(tokens, kept_CB, vocabulary, file)
+        return cls(np.load(folder / "tokens.npy", mmap_mode="r"), kept_CB, *facts)
 
     @property
     def context_length(self) -> int:
@@ -121,3 +89,45 @@ class StoredContexts:
         if not len(self.document_D):
             return np.full(place_n.shape, -1, np.int32)
         return np.where(outside_n, np.int32(-1), self.document_D[np.maximum(index_n, 0)])
+
+
+def _read_all(
+    tokens: TokenSet, kept_CB: npt.NDArray[np.uint8], vocabulary: int, file: BinaryIO
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.int64], int, npt.NDArray[np.int64]]:
+    """Write the ids as a .npy file, and find the other attributes of :class:`StoredContexts` on the way."""
+    num, length = tokens.num_contexts, tokens.context_length
+    dtype = np.dtype("<u2" if vocabulary <= 1 << 16 else "<u4")
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (num, length)}
+    np.lib.format.write_array_header_1_0(file, header)
+    outside_CB = np.zeros((num, (length + 7) // 8), np.uint8)
+    around = np.zeros((3, vocabulary), np.int64)
+    documents: list[npt.NDArray[np.int32]] = []
+    starts: list[npt.NDArray[np.int64]] = []
+    last, real = -1, 0
+    step = max(1, _BATCH_TOKENS // length)
+    for first in range(0, num, step):
+        stop = min(num, first + step)
+        batch = tokens.contexts(first, stop)
+        largest = int(batch.input_ids.max(initial=0))
+        if largest >= vocabulary:
+            raise MismatchError(
+                f"Token {largest} of the text is not in the vocabulary of {vocabulary:,} tokens.",
+                hint="Give the vocabulary of the tokenizer that made the tokens.",
+            )
+        file.write(batch.input_ids.astype(dtype).tobytes())
+        outside_CB[first:stop] = np.packbits(batch.document < 0, axis=1)
+        real += int(batch.attention.sum())
+        flat = batch.document.ravel()
+        inside = np.flatnonzero(flat >= 0)
+        # documents lie one after the other: a new one begins where the number differs from the last one seen
+        new = np.diff(flat[inside], prepend=np.int32(last)) != 0
+        documents.append(flat[inside[new]])
+        starts.append(inside[new].astype(np.int64) + first * length)
+        last = int(flat[inside[-1]]) if len(inside) else last
+        kept_BT = np.unpackbits(kept_CB[first:stop], axis=1, count=length).astype(bool)
+        there_BT = batch.attention
+        around[1] += np.bincount(batch.input_ids[kept_BT], minlength=vocabulary)
+        around[0] += np.bincount(batch.input_ids[:, :-1][kept_BT[:, 1:]], minlength=vocabulary)
+        after_BT = kept_BT[:, :-1] & there_BT[:, 1:]
+        around[2] += np.bincount(batch.input_ids[:, 1:][after_BT], minlength=vocabulary)
+    return outside_CB, np.concatenate(documents), np.concatenate(starts), real, around

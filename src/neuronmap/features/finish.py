@@ -36,7 +36,7 @@ from neuronmap.features.ragged import best_of_each
 from neuronmap.features.schema import TABLES, arrow_schema
 from neuronmap.features.state import FeatureState
 from neuronmap.features.tokenstats import TokenPairs, token_statistics
-from neuronmap.features.writing import TableWriter, disk_errors, synchronise, write_table
+from neuronmap.features.writing import TableWriter, check_table, disk_errors, synchronise, write_table
 from neuronmap.progress import Progress, Task, default
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def finish(
         folder: where the store will be; must not exist.
         weights: facts of the weights; None leaves their columns null and their lists empty.
         feature_map: place and cluster of each feature, or None.
-        facts: identities of SAE, model and corpus, plain JSON, for the manifest; the state's own go under ``pass``.
+        facts: identities of SAE, model and corpus, plain JSON, for the manifest; the state's own go under ``pass``, and what is
+            missing and why under ``notes``.
         progress: where bars go.
 
     Returns:
@@ -110,13 +111,15 @@ def attach_table(folder: Path, name: str, table: pa.Table) -> None:
     Args:
         folder: the store.
         name: ``hints``, ``clusters`` or ``promoted``.
-        table: its rows, in the schema's columns and order of rows.
+        table: its rows, in the schema's columns; they are put in the schema's order.
 
     Raises:
         InputError: the table is not one of these, or its columns are not the schema's.
     """
     if name not in ATTACHABLE:
         raise InputError(f"{name!r} cannot be attached to a feature store; {', '.join(ATTACHABLE)} can.")
+    read_manifest(folder)  # a folder without a store gets no lock
+    table = check_table(name, table).sort_by([(column, "ascending") for column in TABLES[name].order])
     file = TABLES[name].file
     aside = folder / f".{file}.{uuid.uuid4().hex}"
     with FileLock(folder.parent / f".{folder.name}.lock"), disk_errors(folder):
@@ -178,7 +181,7 @@ def _write_store(
     facts: dict[str, Any],
     progress: Progress,
 ) -> None:
-    num, sample = int(state.facts["features"]), state.sample
+    num, sample = int(state.facts["features"]), state.settle().sample
     contexts = StoredContexts.write(tokens, state.kept, vocabulary.size, folder)
     if not np.array_equal(contexts.around[1], state.token_count_V):
         raise MismatchError("The tokens are not those that the pass counted: rows by token differ.")
@@ -202,10 +205,20 @@ def _write_store(
         unit=float(state.facts["unit"]),
         edges=(EDGES.astype(np.float64) * float(state.facts["unit"])).tolist(),
         config=state.config.model_dump(mode="json"),
-        facts={**facts, "pass": dict(state.facts)},
+        facts={**facts, "pass": dict(state.facts), "notes": _notes(weights, feature_map)},
         overview=overview(state, token_N),
     )
     write_manifest(folder, manifest, sorted(file.name for file in folder.iterdir()))
+
+
+def _notes(weights: WeightFacts | None, feature_map: FeatureMap | None) -> dict[str, str]:
+    """Why something is missing in the store, in words, by what it is."""
+    notes = {
+        "weights": "No weights were given." if weights is None else "",
+        "lens": weights.lens_note if weights is not None else "",
+        "map": feature_map.note if feature_map is not None else "No map was made.",
+    }
+    return {name: note for name, note in notes.items() if note}
 
 
 def _write_features(

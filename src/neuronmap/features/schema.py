@@ -14,7 +14,8 @@
     ├── tokens.npy               uint16 or uint32 [C, T], every context once
     └── kept.npy                 uint8 [C, ceil(T / 8)], numpy.packbits: 1 where a position was a row (not masked)
 
-Every file is read without NeuronMap. Activations are on the scale of the raw activation.
+Every file is read without NeuronMap. Activations are on the scale of the raw activation. Numbers in the lists of details, and those of
+token_features and promoted, are rounded to 13 significant bits; token_features holds each feature's 32 tokens of the highest z.
 """
 
 from __future__ import annotations

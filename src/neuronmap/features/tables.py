@@ -30,7 +30,7 @@ __all__ = ["CoActive", "Texts", "details_table", "examples_table", "features_tab
 
 _QUANTILES = {"q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 TOKEN_PAIRS = 32
-"""Tokens of each feature that the index from tokens to features holds: those with the most sampled firings."""
+"""Tokens of each feature that the index from tokens to features holds: those of the highest z."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import errno
 import itertools
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -23,6 +22,7 @@ from neuronmap.features import finish as finishing
 from neuronmap.features.finish import attach_table, finish
 from neuronmap.features.lens import LensFacts
 from neuronmap.features.manifest import check_files, read_manifest
+from neuronmap.features.map import FeatureMap
 from neuronmap.features.schema import EXAMPLE_KINDS, TABLES, arrow_schema
 from neuronmap.features.store import FeatureStore
 from neuronmap.features.text import Vocabulary
@@ -74,7 +74,7 @@ def store(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     num = world.value_CTF.shape[2]
     place = np.linspace(0, 1, num, dtype=np.float32)
     place[0] = np.nan
-    feature_map = SimpleNamespace(x_F=place, y_F=-place, cluster_F=np.arange(num, dtype=np.int32) % 3 - 1)
+    feature_map = FeatureMap(place, -place, np.arange(num, dtype=np.int32) % 3 - 1, "pca", "drawn by hand")
     return made(world, tmp_path_factory.mktemp("stores") / "store", feature_map=feature_map)
 
 
@@ -102,6 +102,7 @@ def test_the_store_opens(store: Path, world: World) -> None:
         assert opened.num_features == world.value_CTF.shape[2]
         assert opened.facts["sae"] == {"name": "tiny"}
         assert opened.facts["pass"]["hook"] == "layer.3"
+        assert opened.facts["notes"] == {"map": "drawn by hand"}
         feature = int(np.argmax((world.value_CTF > 0).sum(axis=(0, 1)) == 20)) or 3
         example = opened.examples(feature, "top")[0]
         assert example.activation == world.value_CTF[:, :, feature].max()
@@ -235,7 +236,7 @@ def test_the_same_state_gives_the_same_bytes(store: Path, world: World, tmp_path
     num = world.value_CTF.shape[2]
     place = np.linspace(0, 1, num, dtype=np.float32)
     place[0] = np.nan
-    feature_map = SimpleNamespace(x_F=place, y_F=-place, cluster_F=np.arange(num, dtype=np.int32) % 3 - 1)
+    feature_map = FeatureMap(place, -place, np.arange(num, dtype=np.int32) % 3 - 1, "pca", "drawn by hand")
     monkeypatch.setattr(finishing, "_CHUNK", 7)  # the chunks do not show either
     again = made(world, tmp_path / "again", feature_map=feature_map)
     first, second = read_manifest(store), read_manifest(again)
@@ -259,7 +260,7 @@ def test_a_table_is_attached_and_replaced(world: World, tmp_path: Path) -> None:
     folder = made(world, tmp_path / "store")
     before = read_manifest(folder)
     for label in ("one", "two"):
-        table = pa.table({"cluster": [0, 1], "size": [3, 4], "label": [label, ""], "x": [0.5, 1.0], "y": [0.0, None]})
+        table = pa.table({"cluster": [1, 0], "size": [4, 3], "label": ["", label], "x": [1.0, 0.5], "y": [None, 0.0]})
         attach_table(folder, "clusters", table)
         manifest = read_manifest(folder)
         check_files(folder, manifest, verify=True)
@@ -291,7 +292,10 @@ def test_an_interrupted_attachment_leaves_a_whole_store(world: World, tmp_path: 
     assert read_manifest(folder)["files"]["clusters.parquet"]["sha256"] == digest_file(folder / "clusters.parquet")
 
 
-def test_what_cannot_be_attached(store: Path) -> None:
+def test_what_cannot_be_attached(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="There is no feature store"):
+        attach_table(tmp_path / "none" / "here", "clusters", pa.table({}))
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(InputError, match=r"'features' cannot be attached.*hints, clusters, promoted"):
         attach_table(store, "features", pa.table({"feature": [1]}))
     with pytest.raises(InputError, match="has the columns cluster; it must have cluster, size"):

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from scipy.sparse import csr_array
 
-__all__ = ["By", "FeatureOnText", "FeatureTrace", "TextAnalysis"]
+__all__ = ["By", "FeatureOnText", "FeatureTrace", "RankedBy", "TextAnalysis"]
 
 By = Literal["activation", "relative"]
+RankedBy = Literal["activation", "relative", "share"]
 _SHOWN_TEXTS = 3
 _SHOWN_TOKENS = 400
 _SHOWN_FEATURES = 8
@@ -191,14 +192,20 @@ class TextAnalysis:
         here = float(np.nanmax(activation_N, initial=0.0))
         return FeatureTrace(feature, self.names.label(feature), activation_N, max(known or 0.0, here), self)
 
-    def ranking(self, top: int = 20, by: By | None = None, min_activation: float = 0.0) -> list[FeatureOnText]:
+    def ranking(self, top: int = 20, by: RankedBy | None = None, min_activation: float = 0.0) -> list[FeatureOnText]:
         """The features that are strongest anywhere in the texts.
 
         Args:
             top: how many.
-            by: as in the analysis when left out. By ``relative``, features whose largest activation is not known come last.
+            by: ``activation``; ``relative`` to the feature's largest in the store (features for which that is not known come
+                last); ``share``: activation over the distance of the token's activation from b_dec, so that tokens with a large
+                norm do not fill the list. None: ``relative`` with a store, ``share`` without.
             min_activation: leave out features that stay below it.
+
+        Raises:
+            ConfigError: ``relative`` without a store.
         """
+        by = by or ("share" if self.names.store is None else "relative")
         columns = self.features_NF.tocsc()
         counts_F = np.diff(columns.indptr)
         active = np.flatnonzero(counts_F)
@@ -207,7 +214,11 @@ class TextAnalysis:
         starts = columns.indptr[active]
         largest = np.maximum.reduceat(columns.data, starts)
         total = np.add.reduceat(columns.data.astype(np.float64), starts)
-        score = self._scores(largest, active, by or self.by)
+        if by == "share":
+            distance_N = np.sqrt(self.energy_N.astype(np.float64))
+            score = np.maximum.reduceat(columns.data / np.maximum(distance_N[columns.indices], 1e-30), starts)
+        else:
+            score = self._scores(largest, active, by)
         found = []
         order = np.lexsort((active, -score))
         for place in order[largest[order] >= min_activation][:top]:
@@ -217,11 +228,8 @@ class TextAnalysis:
             known, most = self.names.maximum(feature), float(largest[place])
             count = int(counts_F[feature])
             relative = most / known if known else None
-            found.append(
-                FeatureOnText(
-                    feature, self.names.label(feature), most, token, count, float(total[place]) / count, relative
-                )
-            )
+            mean = float(total[place]) / count
+            found.append(FeatureOnText(feature, self.names.label(feature), most, token, count, mean, relative))
         return found
 
     def top_features(self, token: int) -> list[tuple[int, float]]:

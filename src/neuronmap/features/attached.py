@@ -209,7 +209,10 @@ def attach(
     if hook is not None:  # asked for by name: a reader who says where knows where
         found = [difference for difference in found if difference.what != "hook"]
     notes = require_fit(found, name, force=force)
-    sae.provenance = provenance.with_model(language_model)
+    if not any(
+        difference.severity == "wrong" for difference in found
+    ):  # one that was forced is not taken unasked next time
+        sae.provenance = provenance.with_model(language_model)
     stored_mask = (metadata.corpus or {}).get("mask")
     mask = MaskConfig.from_dict(stored_mask) if stored_mask else MaskConfig()
     if not stored_mask:

@@ -105,7 +105,7 @@ class SAEFeatureExtractor:
         top: int = 10,
         *,
         max_tokens: int | None = None,
-        by: By = "activation",
+        by: By | None = None,
     ) -> TextAnalysis:
         """Look at texts token by token.
 
@@ -115,6 +115,7 @@ class SAEFeatureExtractor:
             max_tokens: most tokens of a text; the rest is cut off, with a note. None: 1,024, or what the model can take if that
                 is less.
             by: order of a token's features: ``activation``, or ``relative`` to the feature's largest activation in the store.
+                None: ``relative`` with a store, so that features that are always strong do not win; ``activation`` without.
 
         Returns:
             Active features, reconstruction share and error of every token.
@@ -125,6 +126,7 @@ class SAEFeatureExtractor:
         """
         if top < 1:
             raise ConfigError(f"top = {top}: at least 1 feature is listed for a token.")
+        by = by or ("activation" if self.names.store is None else "relative")
         if by not in ("activation", "relative"):
             raise ConfigError(f"by = {by!r}: allowed are 'activation' and 'relative'.")
         if by == "relative" and self.names.store is None:

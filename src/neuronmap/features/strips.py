@@ -92,7 +92,7 @@ class Strip:
         if is_peak:
             styles.append("font-weight:700;text-decoration:underline")
         if masked:
-            styles.append("opacity:.6;text-decoration:line-through")
+            styles.append("opacity:.75;text-decoration:line-through")
         if piece.special:
             styles.append("border:1px solid;border-radius:9px;padding:0 4px;font-size:85%")
         if not styles and not title:

@@ -21,7 +21,7 @@ def random_sae(
     cls = get_architecture("topk")
     sae = cls(hook.width, features, cls.Options.from_dict({"k": k}))
     ids_BT = torch.randint(3, 290, (8, 32), generator=generator)
-    x_ND = capture(model, ids_BT, [hook])[hook.name].reshape(-1, hook.width)
+    x_ND = capture(model, ids_BT, [hook])[hook.name].reshape(-1, hook.width).float()
     sae.initialise(x_ND.mean(0), generator)
     sae.requires_grad_(False).eval()
     metadata = BundleMetadata(

@@ -19,7 +19,7 @@ from neuronmap.errors import ConfigError, InputError, MismatchError
 from neuronmap.features.attached import attach
 from neuronmap.features.extractor import SAEFeatureExtractor
 from neuronmap.features.strips import _ABOVE, _BELOW, MOST_OPAQUE, opacity
-from neuronmap.models import LanguageModel, capture, resolve_hook, wrap_model
+from neuronmap.models import LanguageModel, capture, load_model, resolve_hook, wrap_model
 from neuronmap.progress import SilentProgress
 from neuronmap.saes import SparseAutoencoder, load_sae, save_bundle
 from neuronmap.saes.provenance import Provenance
@@ -82,11 +82,13 @@ def test_top_features_are_the_largest_and_a_trace_is_a_column(sae: SparseAutoenc
     trace = analysis.feature(feature)
     np.testing.assert_array_equal(trace.activation_N[1:], dense_NF[1:, feature])
     assert np.isnan(trace.activation_N[0])
-    first = analysis.ranking(1)[0]
+    first = analysis.ranking(1, "activation")[0]
     assert first.feature == feature
     assert first.max == dense_NF.max()
     assert first.tokens == (dense_NF[:, feature] > 0).sum()
     assert first.mean == pytest.approx(dense_NF[:, feature].sum() / first.tokens, rel=1e-5)
+    share_NF = dense_NF[1:] / np.sqrt(analysis.energy_N[1:, None])
+    assert analysis.ranking(1)[0].feature == share_NF.max(0).argmax()
 
 
 def test_tables_hold_the_same_numbers(sae: SparseAutoencoder) -> None:
@@ -165,6 +167,7 @@ def test_an_sae_of_another_model_is_refused_with_every_difference(
         SAEFeatureExtractor(sae, hook="model.layers.1.mlp.down_proj:in", progress=QUIET)
     forced = attach(sae, model=tiny_gpt2, hook="transformer.h.1:out", force=True)
     assert any("forced" in note for note in forced.notes)
+    assert attach(sae).model is tiny_llama  # and the forced one is not taken unasked afterwards
 
 
 def test_an_sae_that_knows_nothing_says_what_it_needs(tiny_llama: LanguageModel, sae: SparseAutoencoder) -> None:
@@ -182,21 +185,22 @@ def test_an_sae_that_knows_nothing_says_what_it_needs(tiny_llama: LanguageModel,
 def test_a_bundle_knows_its_model_and_memory_is_not_held(
     tiny_llama: LanguageModel, sae: SparseAutoencoder, tmp_path: Path
 ) -> None:
-    folder = save_bundle(sae, tmp_path / "bundle", sae.provenance.metadata if sae.provenance else None)
-    loaded = load_sae(folder)
-    assert loaded.provenance is not None
-    assert loaded.provenance.metadata.hook == sae.provenance.metadata.hook  # type: ignore[union-attr]
-    assert loaded.provenance.language_model is None
     copy.deepcopy(tiny_llama.module).save_pretrained(tmp_path / "lm")  # it writes into the configuration
     tiny_llama.tokenizer.save_pretrained(tmp_path / "lm")
-    extractor = SAEFeatureExtractor(folder, model=tmp_path / "lm", force=True, progress=QUIET)
-    again = SAEFeatureExtractor(extractor.attached.sae, force=True, progress=QUIET)
+    identity = load_model(tmp_path / "lm", progress=QUIET).identity
+    assert sae.provenance is not None
+    folder = save_bundle(sae, tmp_path / "bundle", sae.provenance.metadata.updated(model=identity.to_dict()))
+    loaded = load_sae(folder)
+    assert loaded.provenance is not None
+    assert loaded.provenance.metadata.hook == sae.provenance.metadata.hook
+    assert loaded.provenance.language_model is None
+    extractor = SAEFeatureExtractor(loaded, progress=QUIET)  # the model is loaded by the name in the bundle
+    again = SAEFeatureExtractor(loaded, progress=QUIET)
     assert again.attached.model is extractor.attached.model  # found in memory, not loaded twice
-    kept = extractor.attached.sae
+    assert extractor.attached.name == "bundle"
     del extractor, again
     gc.collect()
-    assert kept.provenance is not None
-    assert kept.provenance.language_model is None  # the SAE alone keeps no language model
+    assert loaded.provenance.language_model is None  # the SAE alone keeps no language model
 
 
 def test_another_copy_of_the_model_is_the_same_model(tiny_llama: LanguageModel, sae: SparseAutoencoder) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +180,17 @@ def test_results_show_themselves(
     never = np.flatnonzero(codes_of(tiny_llama, sae).max((0, 1)) == 0)
     if len(never):
         assert "never fired" in str(finder.find(int(never[0])))
+
+
+def test_reading_examples_loads_no_torch(store: FeatureStore) -> None:
+    code = (
+        "import sys\n"
+        "from neuronmap.features import MaxActivatingExamplesFinder\n"
+        f"finder = MaxActivatingExamplesFinder({str(store.path)!r})\n"
+        "str(finder.find(3, contrast=True)), finder.find(3)._repr_html_(), finder.find_by_label('label')\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 # --- what a store adds to the rest of live use -----------------------------------------------------------------------

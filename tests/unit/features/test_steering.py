@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from neuronmap.errors import ConfigError, InputError, MismatchError
 from neuronmap.features.attached import attach
 from neuronmap.features.interventions import Intervention, random_directions
 from neuronmap.features.steering import FeatureSteering
-from neuronmap.models import LanguageModel, capture, resolve_hook
+from neuronmap.models import LanguageModel, capture, resolve_hook, wrap_model
 from neuronmap.progress import SilentProgress
 from neuronmap.saes import SparseAutoencoder
 
@@ -266,6 +267,20 @@ def test_impossible_requests_are_refused(steering: FeatureSteering) -> None:
 def test_saes_of_different_models_are_refused(tiny_llama: LanguageModel, tiny_gpt2: LanguageModel) -> None:
     with pytest.raises(MismatchError, match="model digest"):
         FeatureSteering({"a": random_sae(tiny_llama), "b": random_sae(tiny_gpt2)}, progress=QUIET)
+
+
+def test_other_architectures_and_precisions(tiny_llama: LanguageModel, tiny_gpt2: LanguageModel) -> None:
+    on_gpt2 = FeatureSteering(random_sae(tiny_gpt2), progress=QUIET)
+    made = [
+        on_gpt2.generate("The winter was", Intervention.clamp(3, 8.0), max_tokens=12, cache=cache)
+        for cache in (True, False)
+    ]
+    assert [run.ids for run in made[0].runs] == [run.ids for run in made[1].runs]
+    half = wrap_model(copy.deepcopy(tiny_llama.module).bfloat16(), tiny_llama.tokenizer, name="half")
+    steering = FeatureSteering(random_sae(half), progress=QUIET)
+    nothing = steering.score(TEXT, Intervention.scale(3, 1.0))
+    np.testing.assert_array_equal(nothing.steered_N, nothing.clean_N)
+    assert steering.score(TEXT, Intervention.add(3, 8.0)).kl > 0
 
 
 def test_results_show_themselves(steering: FeatureSteering) -> None:

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import platformdirs
 
@@ -28,8 +28,10 @@ __all__ = [
     "home",
     "human_bytes",
     "library_folder",
+    "new_file",
     "new_folder",
     "read_json",
+    "replace_folder",
     "require_writable",
     "runs_folder",
     "staging_folder",
@@ -121,12 +123,13 @@ def check_disk_space(folder: Path, needed: int, what: str, reserve: int = 256 <<
     return free
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that readers see the old content or the new, never a part (write aside, fsync, rename)."""
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file piece by piece so that readers see the old content or the new, never a part (write aside, fsync, rename)."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(aside, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
@@ -138,6 +141,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that readers see the old content or the new, never a part."""
+    with new_file(path) as file:
+        file.write(data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -190,3 +199,17 @@ def staging_folder(target: Path) -> Iterator[Path]:
     finally:
         if staging.exists():
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def replace_folder(made: Path, target: Path) -> None:
+    """Put a finished folder where another may be: readers find the whole old one, for an instant none, then the whole new one."""
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        if target.exists():
+            target.rename(aside)
+        made.rename(target)
+    except OSError as error:
+        if aside.exists() and not target.exists():
+            aside.rename(target)
+        raise UnwritablePathError(f"Cannot write {target}: {error.strerror or error}.") from error
+    shutil.rmtree(aside, ignore_errors=True)

@@ -330,7 +330,7 @@ class _Analysis:
                 "hints",
                 make_hints(state, self.tokens, vocabulary, promoted=promoted, progress=self.progress),
             )
-        _take_place(made, target)
+        paths.replace_folder(made, target)
         return target
 
     def _map(self, subject: _Subject, state: FeatureState, weights: Any) -> Any:
@@ -350,16 +350,6 @@ class _Analysis:
         except MissingDependencyError as error:
             self.progress.note(f"No map of the features: {error.message} {error.hint}")
             return None
-
-
-def _take_place(made: Path, target: Path) -> None:
-    """Put a whole store where another may be: readers find the old one or the new one."""
-    aside = target.with_name(f".{target.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    if target.exists():
-        target.rename(aside)
-    made.rename(target)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _entries(hub: SAEModelHub, names: list[str]) -> list[LibraryEntry]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuronmap.features.config import AnalysisConfig
-from neuronmap.features.layout import EDGES
+from neuronmap.features.layout import EDGES, bin_of
 from neuronmap.features.manifest import new_manifest, write_manifest
 from neuronmap.features.schema import TABLES, arrow_schema
 
@@ -175,3 +175,128 @@ def small_store(folder: Path, without: tuple[str, ...] = (), **changes: Any) -> 
     kept = np.ones((CONTEXTS, CONTEXT_LENGTH), bool)
     kept[:, 0] = False
     return write_store(folder, tables, tokens(), kept, **changes)
+
+
+# --- a store with everything that can go wrong in a document -------------------------------------------------------------
+
+HOSTILE = [
+    b"<s>", b"</script><b>", b"\x00", b"\r", b'"quoted", so', b"\xc3", b"\xa9", b"\n", b" x' onclick='y", b"", b"&amp;", b" plain",
+]  # fmt: skip
+"""Ids 5 and 6 are the two halves of \u00e9; id 9 stands for nothing."""
+HOSTILE_LABEL = '</title><img src=x onerror="alert(1)">'
+FIRED = np.array([0.75, 0.9, 1.1, 1.3, 1.7, 2.0, 2.4, 2.9, 3.6, 4.0], np.float32)
+"""The firings of feature 0 of :func:`hostile_store`; two in each of the five groups."""
+
+
+def hostile_store(folder: Path, features: int = 4, without: tuple[str, ...] = ()) -> Path:
+    """Feature 0 fires and has every list, 1 never fired, 2 fired once, the rest never did; tokens and labels are markup and worse."""
+    rows = [_hostile_row(feature) for feature in range(features)]
+    tokens_CT = np.stack([np.roll(np.arange(12), -context) for context in range(CONTEXTS)]).astype("<u2")
+    kept = np.ones(tokens_CT.shape, bool)
+    kept[:, 0] = False
+    found = {
+        "features": table("features", rows),
+        "details": table("details", [_hostile_details(feature) for feature in range(features)]),
+        "examples": table("examples", _hostile_examples()),
+        "hints": table("hints", [_hostile_hint(feature) for feature in range(features)]),
+        "token_features": table("token_features", []),
+        "vocabulary": table(
+            "vocabulary",
+            [
+                {
+                    "token": token,
+                    "bytes": data,
+                    "text": data.decode(errors="replace"),
+                    "special": token == 0,
+                    "count": 5,
+                }
+                for token, data in enumerate(HOSTILE)
+            ],
+        ),
+        "documents": table("documents", [{"document": 0, "id": '<a>"b".txt', "sequence": 0, "position": 0}]),
+    }
+    return write_store(
+        folder,
+        {name: content for name, content in found.items() if name not in without},
+        tokens_CT,
+        kept,
+        facts={
+            "sae": {"id": "made/up", "weights_digest": "sha256:1"},
+            "model": {"name": "/home/somebody/models/tiny", "num_layers": 4, "hidden_size": 32},
+            "hook": {"name": "model.layers.2:out"},
+            "corpus": {"name": "made <up>"},
+        },
+    )
+
+
+def _hostile_row(feature: int) -> dict[str, Any]:
+    fired = {0: FIRED, 2: FIRED[:1]}.get(feature, FIRED[:0])
+    some = {
+        "mean": float(fired.mean()), "std": float(fired.std()), "max": float(fired.max()), "top_token": 3,
+        "top_token_text": "\r", "token_entropy": float("nan"),
+    } if len(fired) else {}  # fmt: skip
+    return {
+        "feature": feature,
+        "status": {0: "alive", 2: "rare"}.get(feature, "never"),
+        "firings": len(fired),
+        "density": len(fired) / 66,
+        "density_low": 0.0,
+        "density_high": 0.06,
+        "sum": float(fired.sum()),
+        "nearest": 1,
+        "nearest_cosine": 0.5,
+        "logit_mean": 1.0,
+        "logit_std": 2.0,
+        **some,
+    }
+
+
+def _hostile_details(feature: int) -> dict[str, Any]:
+    fired = {0: FIRED, 2: FIRED[:1]}.get(feature, FIRED[:0])
+    logits = [{"token": token, "value": 3.0 - token} for token in (1, 2, 9)]
+    tokens = [{"token": token, "count": 5, "share": 0.5, "lift": 2.0, "z": 3.0} for token in (1, 3, 5)]
+    return {
+        "feature": feature,
+        "histogram": np.bincount(bin_of(fired / np.float32(0.5)), minlength=64).tolist(),
+        "positions": [len(fired)] + [0] * 15,
+        "tokens": tokens if len(fired) else [],
+        "previous_tokens": [],
+        "next_tokens": [],
+        "neighbours": [{"feature": 1, "cosine": 0.5}, {"feature": 2, "cosine": float("nan")}],
+        "promoted": logits,
+        "suppressed": logits[::-1],
+        "logit_histogram": [0] * 30 + [3, 0, 4] + [0] * 31,
+    }
+
+
+def _hostile_examples() -> list[dict[str, Any]]:
+    def one(feature: int, kind: str, group: int, rank: int, place: tuple[int, int], value: float) -> dict[str, Any]:
+        around = ([-1, 0], [5.0 if kind == "quantile" and group == 0 else 0.5, value]) if value else ([], [])
+        return {
+            "feature": feature, "kind": kind, "group": group, "rank": rank, "sequence": place[0], "position": place[1],
+            "activation": value, "offsets": around[0], "activations": around[1],
+        }  # fmt: skip
+
+    firings = FIRED.tolist()
+    return [
+        one(0, "top", 0, 0, (0, 5), firings[9]),
+        one(0, "top", 0, 1, (1, 2), firings[8]),
+        *(one(0, "quantile", group, 0, (group, 7), firings[2 * group]) for group in range(5)),
+        one(0, "bin", 13, 0, (5, 3), firings[1]),
+        one(0, "random", 0, 0, (2, 9), 0.0),
+        one(0, "hard", 0, 0, (3, 11), 0.0),
+        one(2, "top", 0, 0, (4, 1), firings[0]),
+    ]
+
+
+def _hostile_hint(feature: int) -> dict[str, Any]:
+    scores = {"precision": 0.5, "precision_low": 0.4, "precision_high": 0.6, "recall": 0.25, "recall_low": 0.2}
+    scores |= {"recall_high": 0.3, "f1": 1 / 3, "f1_low": 0.3, "f1_high": 0.4}
+    return {
+        "feature": feature,
+        "class": "token" if feature == 0 else "none",
+        "label": {0: HOSTILE_LABEL, 2: "a\x00b"}.get(feature, ""),
+        "rule": "token is </p>" if feature == 0 else "",
+        "note": "" if feature == 0 else "too few <firings>",
+        **(scores if feature == 0 else {}),
+    }

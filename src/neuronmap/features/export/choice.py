@@ -14,7 +14,7 @@ __all__ = ["BY", "chosen_features", "parse_features"]
 
 BY = {"max": "-max", "density": "-density", "score": "-f1"}
 """What ``--top`` can go by: largest activation, density, F1 of the hint."""
-_PART = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
+_PART = re.compile(r"([0-9]{1,12})(?:\s*-\s*([0-9]{1,12}))?")
 
 
 def parse_features(text: str, num_features: int) -> list[int]:
@@ -27,7 +27,10 @@ def parse_features(text: str, num_features: int) -> list[int]:
     for part in text.split(","):
         match = _PART.fullmatch(part.strip())
         if match is None:
-            raise InputError(f"Features {text!r}: {part.strip()!r} is neither a number nor a range such as 5-9.")
+            raise InputError(
+                f"Features {text!r}: {part.strip()!r} is neither the number of a feature nor a range such as 5-9.",
+                hint="Give numbers and ranges with commas between, such as 1,2,5-9.",
+            )
         first = int(match[1])
         last = int(match[2]) if match[2] is not None else first
         if last < first:
@@ -39,7 +42,7 @@ def parse_features(text: str, num_features: int) -> list[int]:
 
 
 def chosen_features(
-    store: FeatureStore, features: str | None = None, top: int | None = None, by: str = "max"
+    store: FeatureStore, features: str | None = None, top: int | None = None, by: str | None = None
 ) -> list[int]:
     """The features that were asked for; all that ever fired where nothing was.
 
@@ -47,21 +50,32 @@ def chosen_features(
         store: the analysis.
         features: numbers and ranges, see :func:`parse_features`.
         top: so many, the first by ``by``; features that never fired are not among them.
-        by: max, density or score.
+        by: max, density or score, the largest first; max where ``top`` is given, else the order of the numbers.
 
     Raises:
-        ConfigError: both ways at once, an unknown figure, or a score without hints.
-        InputError: see :func:`parse_features`.
+        ConfigError: numbers and a figure at once, an unknown figure, or a score without hints.
+        InputError: see :func:`parse_features`; or nothing fired.
     """
-    if features is not None and top is not None:
-        raise ConfigError("--features and --top exclude each other.", hint="Leave one of them out.")
+    if features is not None and (top is not None or by is not None):
+        raise ConfigError(
+            f"--features and {'--top' if top is not None else '--by'} exclude each other.",
+            hint="Leave one of them out.",
+        )
     if features is not None:
         return parse_features(features, store.num_features)
-    if by not in BY:
+    if by is not None and by not in BY:
         raise ConfigError(f"--by {by!r}: allowed are {', '.join(BY)}.")
     if top is not None and top < 1:
         raise ConfigError(f"--top {top}: at least 1 feature is needed.")
-    if by == "score" and top is not None and "hints" not in store.tables.names:
-        raise ConfigError("This analysis has no hints, so features have no score.", hint="Analyse again with --hints.")
-    sort = BY[by] if top is not None else "feature"
-    return store.queries.select(["firings>0"], sort=sort, limit=top, columns=["feature"]).features
+    if by == "score" and "hints" not in store.tables.names:
+        raise ConfigError("This analysis has no hints, so features have no score.", hint="Analyse again with hints.")
+    by = by or (None if top is None else "max")
+    found = store.queries.select(
+        ["firings>0"], sort="feature" if by is None else BY[by], limit=top, columns=["feature"]
+    ).features
+    if not found:
+        raise InputError(
+            f"None of the {store.num_features:,} features fired on the {store.manifest['rows']:,} analysed tokens.",
+            hint="Name features with --features: what their weights say can be exported.",
+        )
+    return found

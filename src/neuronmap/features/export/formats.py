@@ -1,23 +1,25 @@
-"""The formats of ``neuronmap sae export-features`` and what each writes."""
+"""The formats of ``neuronmap sae export-features`` and what each writes. Features are written one after the other, not held."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from neuronmap import paths
 from neuronmap import progress as progress_module
 from neuronmap.errors import AlreadyExistsError, ConfigError, InputError
 from neuronmap.features.export.html import feature_page
 from neuronmap.features.export.neuronpedia import NeuronpediaNames, write_bundle
-from neuronmap.features.export.records import feature_record, scalar_record
+from neuronmap.features.export.records import feature_record, finite
 from neuronmap.progress import Progress
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from neuronmap.features.store import FeatureStore
 
 __all__ = ["FORMATS", "export_features"]
@@ -30,6 +32,11 @@ FORMATS = {
     "html": "one self-contained page to read and to send",
     "neuronpedia": "a folder in Neuronpedia's bulk format",
 }
+_MANY = 500
+"""Features from which on a page is slow to open."""
+
+Advance = Callable[[int], None]
+Writer = Callable[[BinaryIO, "FeatureStore", Sequence[int], str, Advance], None]
 
 
 def export_features(
@@ -47,106 +54,118 @@ def export_features(
 
     Args:
         store: the analysis.
-        features: which, in this order.
+        features: which, in this order, each once.
         form: one of :data:`FORMATS`.
         target: where to; its folder is made if it is missing.
-        title: what the SAE is called on the page.
+        title: what the SAE is called in the document and on the page.
         names: how model and source are called on Neuronpedia; needed for that format only.
-        overwrite: replace what is there.
-        progress: where the bar goes.
+        overwrite: replace what is there: a file by a file, a folder by a folder.
+        progress: where notes and the bar go.
 
     Returns:
         The file or folder.
 
     Raises:
         ConfigError: an unknown format, or Neuronpedia without names.
-        InputError: no features, or one that there is not.
+        InputError: no features, one that there is not, or one twice.
         AlreadyExistsError: the target is there.
+        UnwritablePathError: it cannot be written.
+
+    Example:
+        >>> export_features(store, chosen_features(store, top=100, by="score"), "html", "features.html")
     """
     target = Path(target)
     if form not in FORMATS:
         raise ConfigError(f"There is no format {form!r}; there are {', '.join(FORMATS)}.")
-    if not features:
-        raise InputError("No feature was chosen, so there is nothing to export.")
-    for feature in features:
-        store.check_feature(feature)
+    if form == "neuronpedia" and names is None:
+        raise ConfigError("A Neuronpedia bundle needs names for the model and the source.", hint="Give names=.")
+    _check_features(store, features)
+    if target.exists() and target.is_dir() != (form == "neuronpedia"):
+        raise AlreadyExistsError(f"{target} is {'a folder' if target.is_dir() else 'a file'}; it is left alone.")
     if target.exists() and not overwrite:
         raise AlreadyExistsError(f"{target} exists already.", hint="Choose another name, or overwrite it.")
-    if target.is_dir() != (form == "neuronpedia") and target.exists():
-        raise AlreadyExistsError(f"{target} is {'a folder' if target.is_dir() else 'a file'}; it is left alone.")
     paths.new_folder(target.parent)
     progress = progress or progress_module.default()
+    if form == "html" and len(features) > _MANY:
+        progress.note(f"A page of {len(features):,} features is slow to open; a part of them reads better.")
     with progress.task(f"Exporting as {form}", len(features), "features") as task:
-        if form == "neuronpedia":
-            if names is None:
-                raise ConfigError("A Neuronpedia bundle needs names for the model and the source.")
-            write_bundle(store, features, target, names, task)
+        if names is not None and form == "neuronpedia":
+            write_bundle(store, features, target, names, task.advance)
         else:
-            paths.write_bytes(target, _WRITERS[form](store, features, title, task.advance))
+            with paths.new_file(target) as file:
+                _WRITERS[form](file, store, features, title, task.advance)
     return target
 
 
-Writer = Callable[["FeatureStore", Sequence[int], str, Callable[[int], None]], bytes]
+def _check_features(store: FeatureStore, features: Sequence[int]) -> None:
+    if not features:
+        raise InputError("No feature was chosen, so there is nothing to export.")
+    seen = set[int]()
+    for feature in features:
+        if store.check_feature(feature) in seen:
+            raise InputError(f"Feature {feature} was chosen twice.")
+        seen.add(int(feature))
 
 
-def _records(store: FeatureStore, features: Sequence[int], advance: Callable[[int], None]) -> Iterable[dict[str, Any]]:
+def _records(store: FeatureStore, features: Sequence[int], advance: Advance) -> Iterator[dict[str, Any]]:
     for feature in features:
         yield feature_record(store, feature)
         advance(1)
 
 
-def _json(store: FeatureStore, features: Sequence[int], title: str, advance: Callable[[int], None]) -> bytes:
-    document = {
+def _json(file: BinaryIO, store: FeatureStore, features: Sequence[int], title: str, advance: Advance) -> None:
+    head = {
         "schema": "neuronmap/features/1",
         "sae": title,
         "key": store.key,
         "rows": store.manifest["rows"],
         "facts": store.facts,
-        "features": list(_records(store, features, advance)),
     }
-    return (json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1) + "\n").encode()
+    text = json.dumps(head, ensure_ascii=False, allow_nan=False, indent=1)
+    file.write(text.removesuffix("\n}").encode() + b',\n "features": [')
+    for number, record in enumerate(_records(store, features, advance)):
+        file.write(b",\n" if number else b"\n")
+        file.write(json.dumps(record, ensure_ascii=False, allow_nan=False).encode())
+    file.write(b"\n ]\n}\n")
 
 
-def _jsonl(store: FeatureStore, features: Sequence[int], title: str, advance: Callable[[int], None]) -> bytes:
+def _jsonl(file: BinaryIO, store: FeatureStore, features: Sequence[int], title: str, advance: Advance) -> None:
     del title
-    lines = (json.dumps(record, ensure_ascii=False, allow_nan=False) for record in _records(store, features, advance))
-    return ("\n".join(lines) + "\n").encode()
+    for record in _records(store, features, advance):
+        file.write((json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def _csv(store: FeatureStore, features: Sequence[int], title: str, advance: Callable[[int], None]) -> bytes:
+def _csv(file: BinaryIO, store: FeatureStore, features: Sequence[int], title: str, advance: Advance) -> None:
     del title
     rows = _scalars(store, features)
-    file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    # RFC 4180's line ends; with a bare \n a token that is a \r would not be quoted
+    writer = csv.DictWriter(text, fieldnames=rows.column_names, lineterminator="\r\n")
     writer.writeheader()
-    writer.writerows(rows)
-    advance(len(rows))
-    return file.getvalue().encode()
+    for row in rows.to_pylist():
+        writer.writerow(finite(row))
+        advance(1)
+    text.detach()
 
 
-def _parquet(store: FeatureStore, features: Sequence[int], title: str, advance: Callable[[int], None]) -> bytes:
-    import pyarrow as pa
+def _parquet(file: BinaryIO, store: FeatureStore, features: Sequence[int], title: str, advance: Advance) -> None:
     import pyarrow.parquet as pq
 
     del title
-    table = store.queries.select(limit=None).to_arrow().take(pa.array(features))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(_scalars(store, features), file, compression="zstd")
     advance(len(features))
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
-def _html(store: FeatureStore, features: Sequence[int], title: str, advance: Callable[[int], None]) -> bytes:
-    return feature_page(store, features, title, advance).encode()
+def _html(file: BinaryIO, store: FeatureStore, features: Sequence[int], title: str, advance: Advance) -> None:
+    for part in feature_page(store, features, title, advance):
+        file.write(part.encode())
 
 
-def _scalars(store: FeatureStore, features: Sequence[int]) -> list[dict[str, Any]]:
-    """Rows of all columns; in one query where there are many."""
-    if len(features) <= 16:
-        found = [scalar_record(store, feature) for feature in features]
-        return [{name: row.get(name) for name in found[0]} for row in found]
-    rows = store.queries.select(limit=None)
-    return [rows[feature] for feature in features]
+def _scalars(store: FeatureStore, features: Sequence[int]) -> pa.Table:
+    """Rows of all columns of features and hints; the hints' are null where there are none."""
+    import pyarrow as pa
+
+    return store.queries.select(limit=None).to_arrow().take(pa.array(features))  # row i is feature i
 
 
 _WRITERS: dict[str, Writer] = {"json": _json, "jsonl": _jsonl, "csv": _csv, "parquet": _parquet, "html": _html}

@@ -7,10 +7,13 @@ j, k and /; without it everything is there to read.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from neuronmap.features.export.records import public_name
 from neuronmap.features.strips import MOST_OPAQUE, opacity
 from neuronmap.features.text import visible
 
@@ -73,10 +76,17 @@ show();
 """
 
 
+# nothing is loaded, and no script runs but this one, whatever a text in the store holds
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; "
+    f"script-src 'sha256-{base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()}'"
+)
+
+
 def feature_page(
     store: FeatureStore, features: Sequence[int], title: str, advance: Callable[[int], None] | None = None
-) -> str:
-    """The page.
+) -> Iterator[str]:
+    """The page, part by part: its head, an ``<article>`` a feature, its end.
 
     Args:
         store: the analysis.
@@ -84,28 +94,35 @@ def feature_page(
         title: what the SAE is called.
         advance: is told of each feature that is done.
     """
-    model, corpus = (store.facts.get(part) or {} for part in ("model", "corpus"))
-    hook = store.facts.get("hook") or {}
-    said = (
-        f"{model.get('name', 'model unknown')}, {hook.get('name', 'hook unknown')}; "
-        f"{store.manifest['rows']:,} tokens of {corpus.get('name', 'text')} in contexts of {store.context_length}; "
-        f"{len(features):,} of {store.num_features:,} features; analysis {store.key.removeprefix('sha256:')[:12]} of "
-        f"{str(store.manifest['created'])[:10]}"
-    )
-    parts = []
+    yield _head(store, len(features), title)
     for feature in features:
-        parts.append(_article(store, store.feature(feature)))
+        yield _article(store, store.feature(feature)) + "\n"
         if advance is not None:
             advance(1)
-    name = html.escape(title)
+    yield f"</main><script>{_SCRIPT}</script></body></html>\n"
+
+
+def _head(store: FeatureStore, count: int, title: str) -> str:
+    model, hook, corpus = (
+        public_name((store.facts.get(part) or {}).get("name")) or missing
+        for part, missing in (("model", "unknown model"), ("hook", "unknown hook point"), ("corpus", "text"))
+    )
+    said = (
+        f"{model}, {hook}; {store.manifest['rows']:,} tokens of {corpus} in contexts of {store.context_length}; "
+        f"{count:,} of {store.num_features:,} features; analysis {store.key.removeprefix('sha256:')[:12]} of "
+        f"{str(store.manifest['created'])[:10]}"
+    )
+    name = _text(title)
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<meta name="color-scheme" content="light dark"><title>{name}: features</title><style>{_STYLE}</style></head><body>'
-        f'<header><h1>{name}</h1><p class="soft">{html.escape(said)}</p><p class="soft">Shading is activation over the feature\'s '
+        f'<header><h1>{name}</h1><p class="soft">{_text(said)}</p><p class="soft">Shading is activation over the feature\'s '
         "largest; the peak is bold. Labels are rules without a language model; precision and recall are measured on held-out "
         'documents.</p></header><div class="bar" hidden><form><label>Search <input id="find" type="search" '
         'placeholder="label, token, number"></label><span class="soft" id="said" aria-live="polite"></span>'
-        f'<span class="soft">keys: j, k, /</span></form></div><main>{"".join(parts)}</main><script>{_SCRIPT}</script></body></html>\n'
+        '<span class="soft keys">keys: j, k, /</span></form></div><main>'
     )
 
 
@@ -114,7 +131,7 @@ def _article(store: FeatureStore, record: FeatureRecord) -> str:
     vocabulary = store.vocabulary
     tokens = [vocabulary.text_of(entry["token"]) for entry in details["tokens"] or []]
     words = " ".join([str(record.feature), record.label, str(hint.get("class") or ""), *tokens[:10]]).lower()
-    label = html.escape(record.label) or '<span class="soft">no label</span>'
+    label = _text(record.label) or '<span class="soft">no label</span>'
     body = [
         f'<h2><a id="f{record.feature}" href="#f{record.feature}">{record.feature}</a> {label}</h2>',
         _facts(row, hint),
@@ -133,7 +150,7 @@ def _article(store: FeatureStore, record: FeatureRecord) -> str:
             f"{row['density_high']:.2g} at 95 %.</p>"
             f"{_tokens('Promotes', vocabulary, details['promoted'], 'value', 'up')}"
         )
-    return f'<article data-find="{html.escape(words)}">{"".join(body)}</article>'
+    return f'<article data-find="{_text(words)}">{"".join(body)}</article>'
 
 
 def _facts(row: dict[str, Any], hint: dict[str, Any]) -> str:
@@ -154,9 +171,9 @@ def _facts(row: dict[str, Any], hint: dict[str, Any]) -> str:
         facts.append(("nearest", f"{row['nearest']} (cosine {row['nearest_cosine']:.2f})"))
     if row.get("coactive") is not None:
         facts.append(("fires with", f"{row['coactive']} (Jaccard {row['coactive_jaccard']:.2f})"))
-    items = "".join(f"<li>{html.escape(name)} <b>{html.escape(value)}</b></li>" for name, value in facts)
-    rule = f"<p class=soft>Rule: {html.escape(str(hint['rule']))}</p>" if hint.get("rule") else ""
-    note = f"<p class=soft>{html.escape(str(hint['note']))}</p>" if hint.get("note") else ""
+    items = "".join(f"<li>{_text(name)} <b>{_text(value)}</b></li>" for name, value in facts)
+    rule = f"<p class=soft>Rule: {_text(str(hint['rule']))}</p>" if hint.get("rule") else ""
+    note = f"<p class=soft>{_text(str(hint['note']))}</p>" if hint.get("note") else ""
     return f'<ul class="facts">{items}</ul>{rule}{note}'
 
 
@@ -187,7 +204,7 @@ def _tokens(head: str, vocabulary: Any, entries: Sequence[dict[str, Any]] | None
     if not entries:
         return ""
     spans = "".join(
-        f'<span class="tok {kind}">{html.escape(vocabulary.shown(entry["token"]))}<small>{_number(float(entry[number]))}</small></span>'
+        f'<span class="tok {kind}">{_text(vocabulary.shown(entry["token"]))}<small>{_number(float(entry[number]))}</small></span>'
         for entry in entries[:10]
     )
     return f"<h3>{head}</h3><div>{spans}</div>"
@@ -213,17 +230,17 @@ def _example(example: Example, largest: float) -> str:
     for piece in example.pieces():
         value = float(example.activations[piece.start : piece.stop].max()) if piece.stop > piece.start else 0.0
         is_peak = piece.start <= example.peak < piece.stop
-        text = html.escape(piece.shown if piece.special else _running(piece.text))
+        text = _text(piece.shown if piece.special else _running(piece.text))
         if piece.special:
-            parts.append(f"<u>{text}</u>")
-        elif value > 0:
+            text = f"<u>{text}</u>"
+        if value > 0:
             share = opacity(value / largest) / MOST_OPAQUE * 0.6
             mark = ' class="p"' if is_peak else ""
             parts.append(f'<i{mark} style="--a:{share:.2f}" title="{value:.3g}">{text}</i>')
         else:
             parts.append(f"<b>{text}</b>" if is_peak else text)
     left = f"{example.activation:.3g}" if example.activation else "0"
-    where = html.escape(f"{example.document}, context {example.sequence}, position {example.position}")
+    where = _text(f"{example.document}, context {example.sequence}, position {example.position}")
     return (
         f'<div class="ex" title="{where}"><span>{left}</span><div class="text" dir="auto">{"".join(parts)}</div></div>'
     )
@@ -233,3 +250,8 @@ def _running(text: str) -> str:
     """Spaces as they are, other whitespace visible; a line breaks after its sign."""
     core = text.strip(" ")
     return text.replace(core, visible(core).replace("↵", "↵\n")) if core else text
+
+
+def _text(text: str) -> str:
+    """Text for HTML, where NUL is not allowed."""
+    return html.escape(text.replace("\x00", "\ufffd"))

@@ -4,8 +4,8 @@
         features/batch-N.jsonl.gz   activations/batch-N.jsonl.gz   explanations/batch-N.jsonl.gz
 
 The importer takes its columns from the first line of each file, so every line has the same keys; it cannot store NUL; ids of
-activations and explanations are unique in its database, so they are made from the analysis' key. It reads from its own bucket only:
-a bundle is handed over, or loaded into a database of one's own.
+activations and explanations are unique in its database, so they are made from the analysis' key and the names. It reads from
+its own bucket only: a bundle is handed over, or loaded into a database of one's own.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import shutil
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +24,11 @@ import numpy as np
 from neuronmap import paths
 from neuronmap.errors import ConfigError
 from neuronmap.features.distributions import histogram_quantiles
-from neuronmap.features.export.records import example_record, finite
+from neuronmap.features.export.records import example_record, finite, public_name
 from neuronmap.hashing import digest_json, short
-from neuronmap.progress import Task
 
 if TYPE_CHECKING:
-    from neuronmap.features.store import Example, FeatureStore
+    from neuronmap.features.store import Example, FeatureRecord, FeatureStore
 
 __all__ = ["CREATOR", "NeuronpediaNames", "write_bundle"]
 
@@ -80,38 +79,44 @@ class NeuronpediaNames:
 
 
 def write_bundle(
-    store: FeatureStore, features: Sequence[int], target: Path, names: NeuronpediaNames, task: Task
+    store: FeatureStore, features: Sequence[int], target: Path, names: NeuronpediaNames, advance: Callable[[int], None]
 ) -> None:
-    """Write the bundle beside the target and rename it into place."""
-    aside = target.with_name(f".{target.name}.made")
-    shutil.rmtree(aside, ignore_errors=True)
-    folder = paths.new_folder(aside / names.model / names.source)
-    try:
+    """Write the bundle beside the target and rename it into place.
+
+    Args:
+        store: the analysis.
+        features: which, in this order.
+        target: a folder, replaced if it is there.
+        names: how things are called.
+        advance: is told of each feature that is done.
+    """
+    made = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    with paths.staging_folder(made) as staging:
+        folder = paths.new_folder(staging / names.model / names.source)
         for name, line in _heads(store, names).items():
             paths.write_bytes(folder / f"{name}.jsonl", _line(line))
         for number, first in enumerate(range(0, len(features), BATCH)):
-            rows: dict[str, list[dict[str, Any]]] = {"features": [], "activations": [], "explanations": []}
+            lines: dict[str, list[bytes]] = {"features": [], "activations": [], "explanations": []}
             for feature in features[first : first + BATCH]:
-                _add(store, feature, names, rows)
-                task.advance(1)
-            for name, lines in rows.items():
-                if lines:
+                _add(store, feature, names, lines)
+                advance(1)
+            for name, found in lines.items():
+                if found:  # a part of 1,024 features may have no label, or none that fired
                     paths.new_folder(folder / name)
-                    _write_lines(folder / name / f"batch-{number}.jsonl.gz", lines)
-        if target.exists():
-            shutil.rmtree(target)
-        aside.rename(target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+                    # mtime 0: the same features give the same bytes
+                    paths.write_bytes(
+                        folder / name / f"batch-{number}.jsonl.gz", gzip.compress(b"".join(found), mtime=0)
+                    )
+    paths.replace_folder(made, target)
 
 
 def _heads(store: FeatureStore, names: NeuronpediaNames) -> dict[str, dict[str, Any]]:
     model, corpus, sae = (store.facts.get(part) or {} for part in ("model", "corpus", "sae"))
-    created = str(store.manifest["created"])
+    created, called = str(store.manifest["created"]), public_name(model.get("name")) or names.model
     return {
         "release": {
             "name": names.release,
-            "description": names.description or f"SAE features of {model.get('name', names.model)}",
+            "description": names.description or f"SAE features of {called}",
             "descriptionShort": None,
             "urls": [],
             "creatorName": names.author,
@@ -125,11 +130,11 @@ def _heads(store: FeatureStore, names: NeuronpediaNames) -> dict[str, dict[str, 
         },
         "model": {
             "id": names.model,
-            "displayName": str(model.get("name") or names.model),
+            "displayName": called,
             "displayNameShort": names.model,
             "layers": int(model.get("num_layers") or names.layer + 1),
             "neuronsPerLayer": 0,
-            "owner": names.author,
+            "owner": called.split("/")[0] if "/" in called else names.author,
             "creatorId": CREATOR,
             "instruct": False,
             "dimension": int(model.get("hidden_size") or 0),
@@ -164,7 +169,7 @@ def _heads(store: FeatureStore, names: NeuronpediaNames) -> dict[str, dict[str, 
             "creatorId": CREATOR,
             "hasDashboards": True,
             "visibility": "UNLISTED",
-            "dataset": str(corpus.get("name") or ""),
+            "dataset": public_name(corpus.get("name")),
             "num_prompts": store.num_contexts,
             "num_tokens_in_prompt": store.context_length,
             "hfRepoId": None,
@@ -174,28 +179,30 @@ def _heads(store: FeatureStore, names: NeuronpediaNames) -> dict[str, dict[str, 
     }
 
 
-def _add(store: FeatureStore, feature: int, names: NeuronpediaNames, rows: dict[str, list[dict[str, Any]]]) -> None:
+def _add(store: FeatureStore, feature: int, names: NeuronpediaNames, lines: dict[str, list[bytes]]) -> None:
     record = store.feature(feature)
     row, details = record.row, record.details
-    rows["features"].append(_feature_line(store, feature, row, details, names))
+    lines["features"].append(_line(_feature_line(store, feature, row, details, names)))
     for example in store.examples(feature):
         if example.kind in ("top", "quantile"):
-            rows["activations"].append(_activation_line(store, example, row, details, names))
+            lines["activations"].append(_line(_activation_line(store, example, row, details, names)))
     if record.label:
-        hint = record.hint or {}
-        rows["explanations"].append(
-            {
-                "id": _id(store, "explanation", feature),
-                "modelId": names.model,
-                "layer": names.source,
-                "index": str(feature),
-                "description": _clean(record.label),
-                "authorId": CREATOR,
-                "typeName": None,
-                "explanationModelName": None,
-                "notes": _clean(f"rule: {hint.get('rule') or ''}; F1 {_short(hint.get('f1'))} on held-out documents"),
-            }
-        )
+        lines["explanations"].append(_line(_explanation_line(store, record, names)))
+
+
+def _explanation_line(store: FeatureStore, record: FeatureRecord, names: NeuronpediaNames) -> dict[str, Any]:
+    hint = record.hint or {}
+    return {
+        "id": _id(store, names, "explanation", record.feature),
+        "modelId": names.model,
+        "layer": names.source,
+        "index": str(record.feature),
+        "description": record.label,
+        "authorId": CREATOR,
+        "typeName": None,  # both name rows of tables of theirs
+        "explanationModelName": None,
+        "notes": f"rule: {hint.get('rule') or ''}; F1 {_short(hint.get('f1'))} on held-out documents",
+    }
 
 
 def _feature_line(
@@ -208,46 +215,45 @@ def _feature_line(
     )
 
     def texts(name: str) -> list[str]:
-        return [_clean(store.vocabulary.text_of(entry["token"])) for entry in details[name] or []]
+        vocabulary = store.vocabulary  # an id without a text is shown as a number
+        return [vocabulary.text_of(entry["token"]) or vocabulary.shown(entry["token"]) for entry in details[name] or []]
 
     neighbours = details["neighbours"] or []
-    return finite(  # type: ignore[no-any-return]
-        {
-            "modelId": names.model,
-            "layer": names.source,
-            "index": str(feature),
-            "sourceSetName": names.source_set,
-            "creatorId": CREATOR,
-            "createdAt": str(store.manifest["created"]),
-            "maxActApprox": float(row["max"] or 0.0),
-            "hasVector": False,
-            "vector": [],
-            "vectorLabel": None,
-            "hookName": (store.facts.get("hook") or {}).get("name"),
-            "vectorDefaultSteerStrength": None,
-            "topkCosSimIndices": [entry["feature"] for entry in neighbours],
-            "topkCosSimValues": [entry["cosine"] for entry in neighbours],
-            "neuron_alignment_indices": [],
-            "neuron_alignment_values": [],
-            "neuron_alignment_l1": [],
-            "correlated_neurons_indices": [],
-            "correlated_neurons_pearson": [],
-            "correlated_neurons_l1": [],
-            "correlated_features_indices": [],
-            "correlated_features_pearson": [],
-            "correlated_features_l1": [],
-            "neg_str": texts("suppressed"),
-            "neg_values": [entry["value"] for entry in details["suppressed"] or []],
-            "pos_str": texts("promoted"),
-            "pos_values": [entry["value"] for entry in details["promoted"] or []],
-            "frac_nonzero": float(row["density"]),
-            "freq_hist_data_bar_heights": heights,
-            "freq_hist_data_bar_values": values,
-            "logits_hist_data_bar_heights": logit_heights,
-            "logits_hist_data_bar_values": logit_values,
-            "decoder_weights_dist": [],
-        }
-    )
+    return {
+        "modelId": names.model,
+        "layer": names.source,
+        "index": str(feature),
+        "sourceSetName": names.source_set,
+        "creatorId": CREATOR,
+        "createdAt": str(store.manifest["created"]),
+        "maxActApprox": float(row["max"] or 0.0),
+        "hasVector": False,
+        "vector": [],
+        "vectorLabel": None,
+        "hookName": (store.facts.get("hook") or {}).get("name"),
+        "vectorDefaultSteerStrength": None,
+        "topkCosSimIndices": [entry["feature"] for entry in neighbours],
+        "topkCosSimValues": [entry["cosine"] for entry in neighbours],
+        "neuron_alignment_indices": [],
+        "neuron_alignment_values": [],
+        "neuron_alignment_l1": [],
+        "correlated_neurons_indices": [],
+        "correlated_neurons_pearson": [],
+        "correlated_neurons_l1": [],
+        "correlated_features_indices": [],
+        "correlated_features_pearson": [],
+        "correlated_features_l1": [],
+        "neg_str": texts("suppressed"),
+        "neg_values": [entry["value"] for entry in details["suppressed"] or []],
+        "pos_str": texts("promoted"),
+        "pos_values": [entry["value"] for entry in details["promoted"] or []],
+        "frac_nonzero": float(row["density"]),
+        "freq_hist_data_bar_heights": heights,
+        "freq_hist_data_bar_values": values,
+        "logits_hist_data_bar_heights": logit_heights,
+        "logits_hist_data_bar_values": logit_values,
+        "decoder_weights_dist": [],
+    }
 
 
 def _bars(counts: Sequence[int], centres: Any) -> tuple[list[int], list[float]]:
@@ -268,8 +274,8 @@ def _activation_line(
     if example.kind == "quantile":
         low, high, share = _interval(store, example.group, row, details)
     return {
-        "id": _id(store, example.kind, example.feature, example.group, example.rank),
-        "tokens": [_clean(text) for text in record["pieces"]],
+        "id": _id(store, names, example.kind, example.feature, example.group, example.rank),
+        "tokens": record["pieces"],
         "modelId": names.model,
         "layer": names.source,
         "index": str(example.feature),
@@ -283,7 +289,7 @@ def _activation_line(
         "binMax": high,
         "binContains": share,
         "qualifyingTokenIndex": record["peak"],
-        "dataSource": _clean(record["document"]),
+        "dataSource": record["document"],
         "dataIndex": str(example.sequence),
         "dfaValues": [],
         "dfaTargetIndex": None,
@@ -304,12 +310,8 @@ def _interval(
     return (0.0 if group == 0 else float(edges[group - 1])), float(edges[group]), float(row["density"]) / groups
 
 
-def _id(store: FeatureStore, *parts: str | int) -> str:
-    return f"nm{short(digest_json([store.key, *parts]), 23)}"
-
-
-def _clean(text: str) -> str:
-    return text.replace("\x00", "\ufffd")
+def _id(store: FeatureStore, names: NeuronpediaNames, *parts: str | int) -> str:
+    return f"nm{short(digest_json([store.key, names.model, names.source, *parts]), 23)}"
 
 
 def _short(value: float | None) -> str:
@@ -317,9 +319,13 @@ def _short(value: float | None) -> str:
 
 
 def _line(row: dict[str, Any]) -> bytes:
-    return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(_storable(row), ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _write_lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
-    # mtime 0: the same features give the same bytes
-    paths.write_bytes(file, gzip.compress(b"".join(map(_line, rows)), mtime=0))
+def _storable(value: Any) -> Any:
+    """Without NUL and lone surrogates, which its database cannot store, and without NaN, which JSON has not."""
+    if isinstance(value, str):
+        return value.replace("\x00", "\ufffd").encode("utf-8", errors="replace").decode()
+    if isinstance(value, dict):
+        return {name: _storable(inner) for name, inner in value.items()}
+    return [_storable(inner) for inner in value] if isinstance(value, list) else finite(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from neuronmap.features.store import Example
@@ -10,7 +11,7 @@ from neuronmap.features.store import Example
 if TYPE_CHECKING:
     from neuronmap.features.store import FeatureStore
 
-__all__ = ["example_record", "feature_record", "finite", "scalar_record"]
+__all__ = ["example_record", "feature_record", "finite", "public_name", "scalar_record"]
 
 _TOKEN_LISTS = ("tokens", "previous_tokens", "next_tokens", "promoted", "suppressed", "input_tokens")
 
@@ -22,6 +23,15 @@ def finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: finite(inner) for name, inner in value.items()}
     return [finite(inner) for inner in value] if isinstance(value, list) else value
+
+
+def public_name(name: Any) -> str:
+    """What a model or a text is called where others read it: of a path on this machine only the last part."""
+    text = str(name or "")
+    for kind in (PurePosixPath, PureWindowsPath):
+        if kind(text).is_absolute():
+            return kind(text).name or text
+    return text
 
 
 def scalar_record(store: FeatureStore, feature: int) -> dict[str, Any]:

@@ -301,7 +301,8 @@ class _Analysis:
         )
         if self.request.lens and weights.lens is None:
             self.progress.note(f"No direct logits: {weights.lens_note or 'the model has no language-model head.'}")
-        vocabulary = Vocabulary.from_tokenizer(self.model.tokenizer, int(state.facts["vocabulary"]))
+        embedded = int(self.model.module.get_input_embeddings().weight.shape[0])
+        vocabulary = Vocabulary.from_tokenizer(self.model.tokenizer, max(embedded, int(state.facts["vocabulary"])))
         place = self._map(subject, state, weights)
         target = self._store_folder(subject.entry, state.facts["key"])
         facts = {

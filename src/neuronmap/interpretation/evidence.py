@@ -67,10 +67,18 @@ class Evidence:
 
 
 class Halves:
-    """Both halves of an analysis, by blocks of features."""
+    """Both halves of an analysis, by blocks of features.
 
-    def __init__(self, state: FeatureState, reading: Reading) -> None:
+    Args:
+        state: what the pass kept.
+        reading: the text.
+        vocabulary: V; the text need not reach its last tokens.
+    """
+
+    def __init__(self, state: FeatureState, reading: Reading, vocabulary: int) -> None:
         self._state, self._reading = state, reading
+        self._tokens_V = np.zeros(vocabulary, np.int64)
+        self._tokens_V[: len(state.token_count_V)] = state.token_count_V
         sample = state.sample
         length = reading.context_length
         place_N = sample.sequence_N.astype(np.int64) * length + sample.position_N
@@ -120,5 +128,5 @@ class Halves:
             silent_F=len(place_N) - np.diff(fires_FN.indptr),
             firings_F=firings_F,
             rest_F=self._state.rows - firings_F,
-            tokens_V=self._state.token_count_V,
+            tokens_V=self._tokens_V,
         )

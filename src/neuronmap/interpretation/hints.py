@@ -92,7 +92,7 @@ def make_hints(
         raise InputError(f"promoted holds token ids of shape {promoted_FN.shape}; there are {features:,} features.")
     traits = TokenTraits(vocabulary)
     reading = read_text(state, tokens, traits)
-    halves = Halves(state, reading)
+    halves = Halves(state, reading, traits.size)
     share_V = window_shares(halves.block(0, 0)[0], traits)
     parts: list[dict[str, Any]] = []
     with (progress or default()).task("Hints", features, "features") as task:

@@ -299,9 +299,7 @@ class _Pass:
                     left = len(self.todo) - done
                     try:
                         bar.advance(self._tokens(index), L0=self._l0())
-                    except (
-                        KeyboardInterrupt
-                    ):  # outside the main thread, or from a caller's own bar: between blocks all is whole
+                    except KeyboardInterrupt:  # from the caller's own bar: between blocks all is whole
                         stop.requested = stop.requested or "SIGINT"
                     saved = self._save(force=not left or stop.requested is not None)
                     if stop.requested is not None and left:

@@ -33,6 +33,7 @@ from neuronmap.activations.rows import statistics_of
 from neuronmap.activations.store import RowOrigin
 from neuronmap.corpora import ContextBatch, TokenSet
 from neuronmap.errors import DamagedError, InputError, MismatchError
+from neuronmap.hashing import digest_json
 from neuronmap.models import HookPoint, LanguageModel
 from neuronmap.progress import Progress
 
@@ -359,7 +360,7 @@ class ModelRows:
     def digest(self, hook: str) -> str:
         """Of model, tokens, hook point, mask and the size of forward passes."""
         key = store_key(self._model, self.tokens, self._point(hook), dtype="float32", mask=self.mask)
-        return f"{key}/{self._batch_tokens}"
+        return digest_json({"rows": key, "batch_tokens": self._batch_tokens})
 
     def unit(self, hook: str) -> float:
         """The power of two nearest to the median norm of the first contexts."""

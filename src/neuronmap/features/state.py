@@ -241,9 +241,11 @@ class FeatureState:
             raise InputError("There is no state to merge.")
         head = states[0]
         for other in states[1:]:
-            if different := differences(head._identity(), other._identity()):
+            different = differences(head._identity(), other._identity())
+            if different or head.facts["key"] != other.facts["key"]:
                 raise MismatchError(
-                    "The states to merge are of different analyses: " + "; ".join(different) + ".",
+                    "The states to merge are of different analyses: "
+                    f"{'; '.join(different) or 'they were made by different versions of NeuronMap'}.",
                     hint="Merge shards of one analysis only: the same SAE, rows and settings.",
                 )
         twice = np.flatnonzero(np.sum([state.done_G for state in states], axis=0) > 1)
@@ -297,9 +299,10 @@ class FeatureState:
         self.settle()
         folder.mkdir(parents=True, exist_ok=True)
         check_disk_space(folder, self.nbytes, "The state of the feature pass", reserve=64 << 20)
-        old = _read(folder)["arrays"] if (folder / STATE).is_file() else "arrays-0"
-        new = f"arrays-{int(old.removeprefix('arrays-')) + 1}"
-        shutil.rmtree(folder / new, ignore_errors=True)  # of a writer that was killed
+        numbers = [int(path.name.removeprefix("arrays-")) for path in folder.glob("arrays-*")]
+        new = f"arrays-{max(numbers, default=0) + 1}"
+        for path in folder.glob(".staging-*"):  # of a writer that was killed
+            shutil.rmtree(path, ignore_errors=True)
         digests = {}
         with staging_folder(folder / new) as staging:
             for name, array in self._arrays().items():

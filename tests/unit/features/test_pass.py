@@ -244,6 +244,8 @@ def test_killed_and_continued_is_the_same(tmp_path: Path) -> None:
         for folder, source in (("cut", rows), ("whole", MadeRows()))
     }
     assert rows.read == [3, 4]
+    assert not list(tmp_path.rglob(".staging-*"))
+    assert len(list((tmp_path / "cut" / "0").iterdir())) == 2  # what was saved before is gone
     for name in saes:
         assert state_bytes(states["cut"][name]) == state_bytes(states["whole"][name])
 
@@ -311,6 +313,9 @@ def test_states_that_do_not_belong_together_do_not_merge(tmp_path: Path) -> None
         FeatureState.merge([one, other])
     with pytest.raises(MismatchError, match="blocks are in more than one"):
         FeatureState.merge([one, two, one])
+    two.facts["key"] = "sha256:of another layout"
+    with pytest.raises(MismatchError, match="different versions"):
+        FeatureState.merge([one, two])
     with pytest.raises(InputError, match="no state"):
         FeatureState.merge([])
 

@@ -69,7 +69,7 @@ def finish(
     Args:
         state: all blocks are in.
         tokens: the contexts that the pass read.
-        vocabulary: of the tokenizer that made them.
+        vocabulary: of the tokenizer that made them; all of its tokens, since features may promote one that the text has not.
         folder: where the store will be; must not exist.
         weights: facts of the weights; None leaves their columns null and their lists empty.
         feature_map: place and cluster of each feature, or None.
@@ -157,10 +157,11 @@ def _check(
             ("contexts", "contexts", tokens.num_contexts),
             ("context_length", "context length", tokens.context_length),
             ("tokens_digest", "tokens", tokens.digest),
-            ("vocabulary", "vocabulary", vocabulary.size),
         )
         if wanted[name] != found
     ]
+    if vocabulary.size < wanted["vocabulary"]:
+        differences.append(f"vocabulary {vocabulary.size} where the pass had {wanted['vocabulary']}")
     for what, found in (
         ("weights", len(weights.decoder_norm_F) if weights is not None else num),
         ("map", len(feature_map.x_F) if feature_map is not None else num),
@@ -183,17 +184,19 @@ def _write_store(
 ) -> None:
     num, sample = int(state.facts["features"]), state.settle().sample
     contexts = StoredContexts.write(tokens, state.kept, vocabulary.size, folder)
-    if not np.array_equal(contexts.around[1], state.token_count_V):
+    count_V = np.zeros(vocabulary.size, np.int64)  # the pass knows the tokens up to the largest in its text
+    count_V[: len(state.token_count_V)] = state.token_count_V
+    if not np.array_equal(contexts.around[1], count_V):
         raise MismatchError("The tokens are not those that the pass counted: rows by token differ.")
     token_N = contexts.token(sample.sequence_N.astype(np.int64), sample.position_N)
     with progress.task("Writing the feature store", num, "features") as task:
         pairs = _write_features(state, contexts, token_N, tables.Texts(vocabulary), folder, weights, feature_map, task)
     sampled_F = state.features["sample_count"].astype(np.int64)
-    index = tables.token_features(pairs, state.features["firings"], sampled_F, state.token_count_V)
+    index = tables.token_features(pairs, state.features["firings"], sampled_F, count_V)
     write_table(folder, "token_features", index)
     if weights is not None and weights.lens is not None:
         write_table(folder, "promoted", tables.promoted_table(weights.lens))
-    write_table(folder, "vocabulary", vocabulary.to_table(state.token_count_V))
+    write_table(folder, "vocabulary", vocabulary.to_table(count_V))
     write_table(folder, "documents", _documents(tokens, contexts))
     manifest = new_manifest(
         key=state.facts["key"],

@@ -25,7 +25,7 @@ __all__ = ["Tables"]
 
 _KEPT_GROUPS = 8
 _MISSING = {
-    "hints": ("hints", "Make them with `neuronmap sae analyze`; the pass over the text is not run again."),
+    "hints": ("hints", "Make them with `neuronmap sae analyze`."),
     "promoted": ("promoted tokens", "They come from the language model's weights: analyse with the model at hand."),
     "clusters": ("map of features", "Analyse again with the map."),
 }

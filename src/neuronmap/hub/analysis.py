@@ -120,6 +120,10 @@ class _Analysis:
     def run(self, merge: Sequence[str | Path]) -> list[Path]:
         from neuronmap.features.analyze import run_pass
 
+        if merge and self.request.shard is not None:
+            raise ConfigError(
+                "A shard is made or shards are merged, not both at once.", hint="Leave out --shard or --merge."
+            )
         states = self._merged(merge) if merge else None
         rows = self._rows()
         if states is None and self.request.shard is None and not self.request.replace:
@@ -258,9 +262,14 @@ class _Analysis:
         return entry.path / ANALYSES_FOLDER / short(key)
 
     def _done(self, rows: AnalysisRows) -> list[Path] | None:
-        """The stores, if all of them are there."""
+        """The stores, if all of them are there with what is wanted."""
+        from neuronmap.features.store import FeatureStore
+
         found = [self._store_folder(subject.entry, self._key(subject, rows)) for subject in self.subjects]
         if not all((folder / "manifest.json").is_file() for folder in found):
+            return None
+        if self.request.hints and not all("hints" in FeatureStore.open(folder).tables.names for folder in found):
+            self.progress.note("This analysis is there without hints; it is made anew with them.")
             return None
         for folder in found:
             self.progress.note(f"This analysis is there already ({folder}); --replace makes it anew.")

@@ -275,6 +275,7 @@ def test_texts_stay_texts(store: FeatureStore, tmp_path: Path) -> None:
     assert "↵" in page.articles[0]
     assert "\x00" not in (tmp_path / "a.html").read_text()
     assert "⟨s⟩" in page.articles[0]  # special tokens are marked
+    assert "⟨C3⟩" in page.articles[0]  # half a character, alone
 
 
 def test_an_article_a_feature_in_order_and_what_it_says(store: FeatureStore, tmp_path: Path) -> None:
@@ -317,6 +318,33 @@ def test_shading_grows_with_the_activation_and_the_peak_is_marked(store: Feature
     assert 0 < min(shades.values()) < 0.3
     marked = [float(str(a["title"])) for tag, a in page.tags if tag == "i" and a.get("class") == "p"]
     assert sorted(marked) == pytest.approx(sorted(np.float32(v) for v in FIRED[[0, 2, 4, 6, 8, 8, 9]]), rel=0.01)
+
+
+def test_text_reads_on_the_darkest_shade_of_both_themes(store: FeatureStore, tmp_path: Path) -> None:
+    text = export_features(store, [0], "html", tmp_path / "a.html").read_text()
+    for theme in re.findall(r":root\{([^}]*)\}", text):
+        values = dict(part.split(":") for part in theme.replace("\n", "").split(";"))
+        ink, paper, soft = (_rgb(values[f"--{name}"]) for name in ("ink", "paper", "soft"))
+        shade = [0.6 * float(a) + 0.4 * b for a, b in zip(values["--act"].split(","), paper, strict=True)]
+        assert _contrast(ink, shade) >= 4.5
+        assert _contrast(soft, paper) >= 4.5
+    assert len(re.findall(r":root\{", text)) == 2
+
+
+def _rgb(colour: str) -> list[float]:
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    return [int(digits[at : at + 2], 16) for at in (0, 2, 4)]
+
+
+def _contrast(one: list[float], other: list[float]) -> float:
+    """WCAG 2's ratio."""
+
+    def light(colour: list[float]) -> float:
+        linear = [(v / 255 / 12.92 if v / 255 <= 0.03928 else ((v / 255 + 0.055) / 1.055) ** 2.4) for v in colour]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    bright, dark = sorted((light(one), light(other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
 
 
 def test_a_path_of_this_machine_is_not_published(store: FeatureStore, tmp_path: Path) -> None:

@@ -326,6 +326,22 @@ def test_what_does_not_belong_together_is_refused(world: World, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_vocabulary_may_hold_more_than_the_text(world: World, tmp_path: Path) -> None:
+    """Features promote tokens that the text lacks; their text is in the store, and they count no rows."""
+    more = Vocabulary(
+        [*(f" t{token}".encode() for token in range(world.vocabulary)), b" unseen"], [False] * (world.vocabulary + 1)
+    )
+    made = finish(
+        state_of(world), world.tokens, more, tmp_path / "store", weights=None, facts={}, progress=SilentProgress()
+    )
+    with FeatureStore.open(made, verify=True) as store:
+        assert store.vocabulary.text_of(world.vocabulary) == " unseen"
+        counts = store.tables.read("vocabulary", ["count"])["count"].to_pylist()
+        assert len(counts) == store.manifest["vocabulary"] == world.vocabulary + 1
+        assert counts[-1] == 0
+        assert sum(counts) == store.manifest["rows"]
+
+
 def test_an_existing_folder_is_not_touched(world: World, store: Path) -> None:
     before = digest_file(store / "manifest.json")
     with pytest.raises(AlreadyExistsError, match="exists already"):

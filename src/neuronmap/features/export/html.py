@@ -19,6 +19,7 @@ from neuronmap.features.text import visible
 
 if TYPE_CHECKING:
     from neuronmap.features.store import Example, FeatureRecord, FeatureStore
+    from neuronmap.features.text import Vocabulary
 
 __all__ = ["feature_page"]
 
@@ -43,9 +44,10 @@ p{margin:.2rem 0}.soft{color:var(--soft);font-size:.85rem}
 .bar form{max-width:72rem;margin:0 auto;padding:.6rem 1rem;display:flex;gap:.8rem;flex-wrap:wrap;align-items:center}
 input{font:inherit;color:inherit;background:var(--box);border:1px solid var(--line);border-radius:6px;padding:.3rem .6rem;min-width:14rem}
 :focus-visible{outline:2px solid var(--focus);outline-offset:2px}
-article{border-top:1px solid var(--line);padding:1.2rem 0;scroll-margin-top:4rem}
+article{border-top:1px solid var(--line);padding:1.2rem 0;scroll-margin-top:4rem;content-visibility:auto;contain-intrinsic-size:auto 45rem}
+article:first-child{border-top:0}h2 a{color:var(--focus);scroll-margin-top:5rem}
 .facts{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;margin:.4rem 0;padding:0;list-style:none;font-size:.9rem}
-.facts b{font-weight:600}.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr));gap:.4rem 2rem;align-items:start}
+.facts b{font-weight:600}.side{display:grid;grid-template-columns:repeat(auto-fit,minmax(14rem,1fr));gap:.4rem 2rem;align-items:start}
 .tok{display:inline-block;border:1px solid var(--line);border-radius:5px;padding:0 .35rem;margin:.1rem .2rem .1rem 0;white-space:pre;
 font-size:.85rem}.tok small{color:var(--soft);margin-left:.35rem}.up{border-color:var(--up)}.down{border-color:var(--down)}
 .ex{display:grid;grid-template-columns:4.2rem 1fr;gap:.7rem;padding:.15rem 0;align-items:baseline}
@@ -53,9 +55,10 @@ font-size:.85rem}.tok small{color:var(--soft);margin-left:.35rem}.up{border-colo
 .text{white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:plaintext}
 .text i{font-style:normal;background:rgba(var(--act),var(--a));border-radius:3px}.text i.p{font-weight:700;text-decoration:underline}
 .text u{text-decoration:none;border:1px solid var(--line);border-radius:8px;padding:0 .3rem;font-size:.85em}
-svg{display:block;width:100%;height:70px}svg rect{fill:rgb(var(--act))}figure{margin:.3rem 0}figcaption{font-size:.8rem;color:var(--soft)}
+svg{display:block;width:100%;height:70px}svg rect{fill:rgb(var(--act))}figure{margin:1rem 0 0}figcaption{font-size:.8rem;color:var(--soft)}
 summary{cursor:pointer;font-size:.85rem;color:var(--soft);font-weight:600;margin-top:.8rem}
-@media(max-width:34rem){.ex{grid-template-columns:1fr;gap:0}.ex>span{text-align:left}}
+@media(max-width:34rem){.keys{display:none}.bar label{flex:1;display:flex;gap:.5rem;align-items:center}input{min-width:0;width:100%}
+.ex{grid-template-columns:1fr;gap:0}.ex>span{text-align:left}}
 @media print{.bar{position:static}details{display:block}}
 """
 
@@ -138,10 +141,10 @@ def _article(store: FeatureStore, record: FeatureRecord) -> str:
     ]
     if row["firings"]:
         body.append(
-            f'<div class="two">{_histogram(store, details["histogram"])}<div>'
+            f'<div class="side">{_histogram(store, details["histogram"])}'
             f"{_tokens('Fires on', vocabulary, details['tokens'], 'count', '')}"
             f"{_tokens('Promotes', vocabulary, details['promoted'], 'value', 'up')}"
-            f"{_tokens('Suppresses', vocabulary, details['suppressed'], 'value', 'down')}</div></div>"
+            f"{_tokens('Suppresses', vocabulary, details['suppressed'], 'value', 'down')}</div>"
         )
         body.append(_examples(store, record))
     else:
@@ -165,15 +168,18 @@ def _facts(row: dict[str, Any], hint: dict[str, Any]) -> str:
                 f"{hint[f'{name}_low']:.2f} to {hint[f'{name}_high']:.2f}" if hint[f"{name}_low"] is not None else ""
             )
             facts.append(
-                (name, f"{hint[name]:.2f}{f' ({interval})' if interval else ''}" if hint[name] is not None else "–")
+                (
+                    name.replace("f1", "F1"),
+                    f"{hint[name]:.2f}{f' ({interval})' if interval else ''}" if hint[name] is not None else "–",
+                )
             )
     if row.get("nearest") is not None:
         facts.append(("nearest", f"{row['nearest']} (cosine {row['nearest_cosine']:.2f})"))
     if row.get("coactive") is not None:
         facts.append(("fires with", f"{row['coactive']} (Jaccard {row['coactive_jaccard']:.2f})"))
     items = "".join(f"<li>{_text(name)} <b>{_text(value)}</b></li>" for name, value in facts)
-    rule = f"<p class=soft>Rule: {_text(str(hint['rule']))}</p>" if hint.get("rule") else ""
-    note = f"<p class=soft>{_text(str(hint['note']))}</p>" if hint.get("note") else ""
+    rule = f"<p class='soft'>Rule: {_text(str(hint['rule']))}</p>" if hint.get("rule") else ""
+    note = f"<p class='soft'>{_text(str(hint['note']))}</p>" if hint.get("note") else ""
     return f'<ul class="facts">{items}</ul>{rule}{note}'
 
 
@@ -200,14 +206,24 @@ def _histogram(store: FeatureStore, counts: Sequence[int]) -> str:
     )
 
 
-def _tokens(head: str, vocabulary: Any, entries: Sequence[dict[str, Any]] | None, number: str, kind: str) -> str:
+def _tokens(head: str, vocabulary: Vocabulary, entries: Sequence[dict[str, Any]] | None, number: str, kind: str) -> str:
     if not entries:
         return ""
     spans = "".join(
-        f'<span class="tok {kind}">{_text(vocabulary.shown(entry["token"]))}<small>{_number(float(entry[number]))}</small></span>'
+        f'<span class="tok {kind}">{_text(_token(vocabulary, entry["token"]))}<small>{_number(float(entry[number]))}</small></span>'
         for entry in entries[:10]
     )
-    return f"<h3>{head}</h3><div>{spans}</div>"
+    return f"<div><h3>{head}</h3>{spans}</div>"
+
+
+def _token(vocabulary: Vocabulary, token: int) -> str:
+    """A token alone; of one that is part of a character the bytes, since such tokens would all look the same."""
+    data = vocabulary.bytes_of(token)
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return f"⟨{data.hex(' ').upper()}⟩"
+    return vocabulary.shown(token)
 
 
 def _examples(store: FeatureStore, record: FeatureRecord) -> str:

@@ -39,9 +39,7 @@ def window_shares(evidence: Evidence, traits: TokenTraits) -> Floats:
     code = _in_windows(evidence, evidence.place_N, traits.word_V)
     count_V = np.bincount(code % traits.size, minlength=traits.size)
     # a token is in the windows of at least its own rows: this keeps words that the sample lacks from being free
-    rows_V = np.zeros(traits.size)
-    rows_V[: len(evidence.tokens_V)] = evidence.tokens_V  # counted up to the largest token of the text
-    share_V = np.maximum(count_V / max(len(evidence.place_N), 1), rows_V / max(rows_V.sum(), 1))
+    share_V = np.maximum(count_V / max(len(evidence.place_N), 1), evidence.tokens_V / max(evidence.tokens_V.sum(), 1))
     return np.where(traits.word_V, share_V, 1.0)
 
 

@@ -27,7 +27,7 @@ from neuronmap import SAEConfig, SAETrainer
 from neuronmap.activations import ActivationStore, harvest
 from neuronmap.corpora import open_corpus, open_tokens, tokenize
 from neuronmap.errors import EmptyCorpusError, InputError
-from neuronmap.features.rows import AnalysisRows, RowBlock, StoredRows
+from neuronmap.features.collect.rows import AnalysisRows, RowBlock, StoredRows
 from neuronmap.hashing import digest_json, short
 from neuronmap.models import load_model, resolve_hook
 from neuronmap.paths import read_json, write_json

@@ -21,12 +21,12 @@ import neuronmap
 from analysis_cells import MILLION
 from analysis_inputs import LAYER, MODEL, from_rows, open_rows, open_store
 from analysis_worker import AnalysisWorker
-from neuronmap.features import analyze
+from neuronmap.features.collect import analyze
+from neuronmap.features.collect.state import FeatureState
 from neuronmap.features.config import AnalysisConfig
-from neuronmap.features.finish import finish
-from neuronmap.features.state import FeatureState
-from neuronmap.features.text import Vocabulary
-from neuronmap.features.weights import weight_facts
+from neuronmap.features.directions.weights import weight_facts
+from neuronmap.features.storage.text import Vocabulary
+from neuronmap.features.summary.finish import finish
 from neuronmap.hashing import digest_json
 from neuronmap.models import LanguageModel, load_model, resolve_hook
 from neuronmap.progress import SilentProgress

@@ -15,7 +15,7 @@ import scipy.sparse
 from neuronmap.interpretation.reading import Reading
 
 if TYPE_CHECKING:
-    from neuronmap.features.state import FeatureState
+    from neuronmap.features.collect.state import FeatureState
 
 __all__ = ["Evidence", "Halves", "distinct"]
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from neuronmap.corpora import TokenSet
-    from neuronmap.features.state import FeatureState
+    from neuronmap.features.collect.state import FeatureState
 
 __all__ = ["LEAST_F1", "LEAST_FIRINGS", "make_hints"]
 
@@ -76,7 +76,7 @@ def make_hints(
         progress: where progress goes.
 
     Returns:
-        A table of schema "hints" (:mod:`neuronmap.features.schema`), one row a feature. Figures that are not defined are null.
+        A table of schema "hints" (:mod:`neuronmap.features.storage.schema`), one row a feature. Figures that are not defined are null.
 
     Raises:
         MismatchError: the state is not of these tokens, or the tokens are not of this vocabulary.
@@ -84,7 +84,7 @@ def make_hints(
     """
     import pyarrow as pa
 
-    from neuronmap.features.schema import arrow_schema
+    from neuronmap.features.storage.schema import arrow_schema
 
     features = int(state.facts["features"])
     promoted_FN = None if promoted is None else np.asarray(promoted[0])

@@ -20,7 +20,7 @@ from neuronmap.interpretation.traits import TokenTraits
 
 if TYPE_CHECKING:
     from neuronmap.corpora import TokenSet
-    from neuronmap.features.state import FeatureState
+    from neuronmap.features.collect.state import FeatureState
 
 __all__ = ["Reading", "in_score_half", "ngram_key", "read_text"]
 

@@ -26,7 +26,7 @@ from analysis_worker import AnalysisWorker
 from neuronmap.activations import harvest
 from neuronmap.corpora import tokenize
 from neuronmap.errors import InputError
-from neuronmap.features.rows import StoredRows
+from neuronmap.features.collect.rows import StoredRows
 from neuronmap.models import LanguageModel, resolve_hook
 from neuronmap.paths import write_json
 from neuronmap.progress import SilentProgress

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from neuronmap.activations import MaskConfig
+from neuronmap.features.collect.rows import RowBlock
 from neuronmap.features.config import AnalysisConfig
-from neuronmap.features.rows import RowBlock
 from neuronmap.hashing import digest_bytes
 from neuronmap.progress import SilentProgress, Task
 from neuronmap.saes import SparseAutoencoder, get_architecture

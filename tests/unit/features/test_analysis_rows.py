@@ -12,8 +12,8 @@ from pass_parts import SMALL, MadeTokens, Notes, small_sae, state_bytes
 
 from neuronmap.activations import ActivationStore, MaskConfig, RowOrigin, harvest
 from neuronmap.errors import InputError, MismatchError
-from neuronmap.features.analyze import run_pass
-from neuronmap.features.rows import ModelRows, StoredRows, grid, places_of
+from neuronmap.features.collect.analyze import run_pass
+from neuronmap.features.collect.rows import ModelRows, StoredRows, grid, places_of
 from neuronmap.models import LanguageModel, resolve_hook, wrap_model
 
 CONTEXTS, T = 11, 16

@@ -10,7 +10,7 @@ import torch
 from random_saes import F, random_sae
 
 from neuronmap.errors import InputError
-from neuronmap.features.effects import FeatureEffects
+from neuronmap.features.live.effects import FeatureEffects
 from neuronmap.models import LanguageModel, capture, resolve_hook
 from neuronmap.progress import SilentProgress
 from neuronmap.saes import SparseAutoencoder
@@ -141,8 +141,8 @@ def test_estimates_come_close_where_effects_are_small_and_the_rest_is_reported(t
 def test_correlations_are_those_of_scipy() -> None:
     from scipy.stats import pearsonr, spearmanr
 
-    from neuronmap.features.effect_tables import EffectComparison
-    from neuronmap.features.naming import FeatureNames
+    from neuronmap.features.live.effect_tables import EffectComparison
+    from neuronmap.features.live.naming import FeatureNames
 
     a, b = np.array([1.0, 2.0, 2.0, -3.0, 0.5]), np.array([0.5, 2.5, 1.0, -1.0, 2.5])
     found = EffectComparison(np.arange(5, dtype=np.int32), a, b, np.ones(5, np.int64), FeatureNames(None, 5), "")

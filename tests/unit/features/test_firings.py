@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pass_parts import SMALL, state_bytes
 
+from neuronmap.features.collect.firings import BlockPlaces, Entries, accumulate
+from neuronmap.features.collect.layout import EDGES, bin_of, fixed_sum, halves, per_feature, token_keys
+from neuronmap.features.collect.lists import keep_first
+from neuronmap.features.collect.state import FeatureState
 from neuronmap.features.config import AnalysisConfig
-from neuronmap.features.firings import BlockPlaces, Entries, accumulate
-from neuronmap.features.layout import EDGES, bin_of, fixed_sum, halves, per_feature, token_keys
-from neuronmap.features.lists import keep_first
-from neuronmap.features.state import FeatureState
 from neuronmap.saes.kernels.native.library import load_engine
 
 T = 16

@@ -16,11 +16,11 @@ import torch
 from pass_parts import SMALL, MadeRows, MadeTokens, Notes, plain_draw, plain_features, small_sae, state_bytes
 
 from neuronmap.errors import ConfigError, DamagedError, InputError, Interrupted, MismatchError
-from neuronmap.features.analyze import run_pass, shard_blocks, weights_digest
-from neuronmap.features.codes import encode_block
-from neuronmap.features.layout import fixed_sum
-from neuronmap.features.rows import grid
-from neuronmap.features.state import FeatureState
+from neuronmap.features.collect.analyze import run_pass, shard_blocks, weights_digest
+from neuronmap.features.collect.codes import encode_block
+from neuronmap.features.collect.layout import fixed_sum
+from neuronmap.features.collect.rows import grid
+from neuronmap.features.collect.state import FeatureState
 from neuronmap.saes import SparseAutoencoder
 from neuronmap.saes.workspace import Workspace
 
@@ -161,7 +161,7 @@ def test_shards_cover_the_grid_once(blocks: int, shards: int) -> None:
 
 
 def test_the_number_of_sampled_contexts_follows_l0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuronmap.features.sampling.MOST_ENTRIES", 5 * 12 * 4)
+    monkeypatch.setattr("neuronmap.features.collect.sampling.MOST_ENTRIES", 5 * 12 * 4)
     rows = MadeRows()
     sae = small_sae("topk", rows.width("plain"))
     parts = [analyse(sae, tmp_path / str(i), "plain", shard=(i, 2)) for i in range(2)]
@@ -218,7 +218,7 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from pass_parts import SMALL, MadeRows, Notes, small_sae
-from neuronmap.features import analyze
+from neuronmap.features.collect import analyze
 
 class Dying(MadeRows):
     def blocks(self, todo, contexts_per_block):

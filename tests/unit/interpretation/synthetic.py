@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from neuronmap.features.collect.layout import SAMPLE, draw, per_feature
+from neuronmap.features.collect.state import CodedSample, FeatureState
 from neuronmap.features.config import AnalysisConfig
-from neuronmap.features.layout import SAMPLE, draw, per_feature
-from neuronmap.features.state import CodedSample, FeatureState
 
 
 class Words:

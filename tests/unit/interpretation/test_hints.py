@@ -11,7 +11,7 @@ from planted import Planted
 from synthetic import Text, Words, state_of
 
 from neuronmap.errors import InputError, MismatchError
-from neuronmap.features.schema import arrow_schema
+from neuronmap.features.storage.schema import arrow_schema
 from neuronmap.interpretation import Rule, TokenTraits, make_hints
 from neuronmap.interpretation.reading import in_score_half, read_text
 from neuronmap.progress import SilentProgress

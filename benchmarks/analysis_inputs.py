@@ -35,7 +35,7 @@ from neuronmap.progress import Progress
 from neuronmap.saes import SparseAutoencoder, get_architecture
 from neuronmap.saes.bundle import save_bundle
 
-MODEL, CORPUS, LAYER = "smollm2-135m", "sotu", 8
+MODEL, CORPUS, LAYER = "smollm2-135m", "sotu", 15  # as the demo, whose analysis then reads the same store
 PIECE = 65_536
 NOISE = 0.3
 """Of decoder rows made from data when there are more features than rows: standard deviation over the rows' own."""
@@ -68,13 +68,14 @@ def prepare_inputs(work: Path, sizes: Sizes, progress: Progress, say: Callable[[
         open_corpus(CORPUS),
         model.tokenizer,
         context_length=CONTEXT,
+        part="all",
         max_tokens=tokens,
         tokenizer_digest=model.identity.tokenizer_digest,
         progress=progress,
     )
     if text.num_tokens < tokens or text.folder is None:
         raise EmptyCorpusError(f"{CORPUS} gives {text.num_tokens:,} tokens; {tokens:,} were asked for.")
-    store = harvest(model, text, [hook], dtype="float32", progress=progress)[hook.name]
+    store = harvest(model, text, [hook], progress=progress)[hook.name]
     np.save(folder / "tokens.npy", text.contexts(0, compared).input_ids.astype(np.int32))
     np.save(folder / "grid.npy", grid(StoredRows(store, text), compared))
     W_U_VD = model.module.get_output_embeddings().weight.detach().float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,15 +50,17 @@ def text_folder(tmp_path_factory) -> Path:
     return folder
 
 
+def typed(*arguments: str | Path, answer: str | None = None) -> Typed:
+    """Type a command."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], input=answer)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Typed(result.exit_code, result.stdout, result.stderr)
+
+
 @pytest.fixture
 def neuronmap() -> Callable[..., Typed]:
-    def run(*arguments: str | Path, answer: str | None = None) -> Typed:
-        result = CliRunner().invoke(app, [str(a) for a in arguments], input=answer)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Typed(result.exit_code, result.stdout, result.stderr)
-
-    return run
+    return typed
 
 
 @pytest.fixture
@@ -68,3 +71,30 @@ def train_arguments(model_folder, text_folder) -> list[str]:
         *("sae", "train", "--model", str(model_folder), "--layer", "2", "--text", str(text_folder), "-k", "4"),
         *(part for setting in settings for part in ("--set", setting)),
     ]
+
+
+@pytest.fixture(scope="session")
+def analysed_home(tmp_path_factory, model_folder, text_folder) -> Path:
+    """A home with two SAEs of the small model, ``first`` analysed and ``second`` not, made by typing the commands."""
+    home = tmp_path_factory.mktemp("analysed")
+    settings = ["hidden_dim=64", "context_length=32", "batch_size=4", "num_epochs=0.5", "learning_rate=0.003"]
+    settings += ["max_tokens=4000", "heldout_tokens=500"]
+    train = ["sae", "train", "--model", str(model_folder), "--layer", "2", "--text", str(text_folder), "-k", "4"]
+    train += [part for setting in settings for part in ("--set", setting)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEURONMAP_HOME", str(home))
+        for command in (
+            [*train, "--no-evaluate", "--name", "first"],
+            [*train, "--no-evaluate", "--name", "second", "--set", "seed=1"],
+            ["sae", "analyze", "first", "--no-map"],
+        ):
+            done = typed(*command)
+            assert done.code == 0, done.err
+    return home
+
+
+@pytest.fixture
+def analysed(analysed_home, home) -> Path:
+    """This test's home, with a copy of all of that."""
+    shutil.copytree(analysed_home, home, dirs_exist_ok=True)
+    return home

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output, table
 from neuronmap.cli.report import number
@@ -107,7 +108,7 @@ def analyze(
     )
     made = analyze_into_library(names, request, merge=merge or [], progress=output.progress())
     if request.shard is not None:
-        output.show(f"Shard {shard} is done: {made[0]}")
+        output.show(f"Shard {shard} is done: {escape(str(made[0]))}")
         output.document({"schema": "neuronmap/sae.analyze/1", "analyses": [], "shard": str(made[0])})
         return
     stores = [FeatureStore.open(path) for path in made]
@@ -154,7 +155,7 @@ def analysis_report(name: str, store: FeatureStore) -> list[RenderableType]:
     return [
         table(f"{name}: {store.num_features:,} features on {where}", ["features", "count", ""], rows, right=["count"]),
         "",
-        f"Feature store: {store.path} ({human_bytes(files)}, {number(files / store.num_features, 0)} bytes a feature)",
+        f"Feature store: {escape(str(store.path))} ({human_bytes(files)}, {number(files / store.num_features, 0)} bytes a feature)",
         f"[bold]Next[/]: neuronmap sae find-examples {name} --text 'some words',  neuronmap sae export-features {name} --format html",
     ]
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output, table
-from neuronmap.errors import ConfigError
+from neuronmap.errors import ConfigError, InputError
 from neuronmap.paths import human_bytes
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ def export(
     ] = None,
     features: Annotated[str | None, typer.Option(help="Numbers and ranges, such as 1,2,5-9.")] = None,
     top: Annotated[int | None, typer.Option(help="So many, the first by --by.")] = None,
-    by: Annotated[str, typer.Option(help="max, density or score (F1 of the hint).")] = "max",
+    by: Annotated[
+        str | None, typer.Option(help="max, density or score (F1 of the hint), the largest first; max if left out.")
+    ] = None,
     text: Annotated[
         str | None,
         typer.Option("--text", "--corpus", "-t", help="Analyse on this first, if that has not been done."),
@@ -120,10 +123,11 @@ def export(
     chosen = chosen_features(store, features, top, by)
     names = None
     if form == "neuronpedia":
+        if entry.layer is None:
+            raise InputError(f"{entry.id} does not say which block it is of; Neuronpedia's sources are named by it.")
         model = neuronpedia_model or _neuronpedia_id(entry.model or "model")
-        names = NeuronpediaNames(
-            model, neuronpedia_set, entry.layer or 0, release=entry.id.replace("/", "-"), author=author
-        )
+        release = entry.id.replace("/", "-")
+        names = NeuronpediaNames(model, neuronpedia_set, entry.layer, release=release, author=author)
     ending = "neuronpedia" if form == "neuronpedia" else form
     place = target if target is not None else Path(f"{entry.id.replace('/', '-')}-features.{ending}")
     written = export_features(
@@ -131,7 +135,7 @@ def export(
     )
     files = [written] if written.is_file() else sorted(file for file in written.rglob("*") if file.is_file())
     size = sum(file.stat().st_size for file in files)
-    output.show(f"{len(chosen):,} features: {written} ({human_bytes(size)})")
+    output.show(f"{len(chosen):,} features: {escape(str(written))} ({human_bytes(size)})")
     output.document(
         {
             "schema": "neuronmap/sae.export-features/1",
@@ -198,14 +202,17 @@ def find_examples(
     hub = SAEModelHub()
     entry, store = opened(hub, name, analysis)
     finder = MaxActivatingExamplesFinder(store, sae=entry.path, model=model, progress=output.progress())
-    options: dict[str, Any] = {"min_activation": min_activation, "context": context, "contrast": contrast}
+    most = max_examples if max_examples is not None else (10 if features is not None else 3)
+    options: dict[str, Any] = {
+        "min_activation": min_activation, "context": context, "max_examples": most, "contrast": contrast,
+    }  # fmt: skip
     if features is not None:
         numbers = parse_features(features, store.num_features)
-        found = finder.find(numbers, quantile=quantile, max_examples=max_examples or 10, **options)
+        found = finder.find(numbers, quantile=quantile, **options)
     elif text is not None:
-        found = finder.find_by_text(text, top=max_features, max_examples=max_examples or 3, **options)
+        found = finder.find_by_text(text, top=max_features, **options)
     else:
-        found = finder.find_by_label(str(search), top=max_features, max_examples=max_examples or 3, **options)
+        found = finder.find_by_label(str(search), top=max_features, **options)
     output.show(found)
     output.document(
         {

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from neuronmap.cli.features import AnalysisOption, NameArgument
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output
-from neuronmap.errors import ConfigError, NotInLibraryError
+from neuronmap.errors import ConfigError, InputError, NotInLibraryError
+from neuronmap.paths import new_folder
 
 if TYPE_CHECKING:
     from neuronmap.features.live.interventions import Intervention
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["compare", "parse_intervention", "steer"]
 
 _CHANGE = re.compile(r"#?(\d+)\s*(\+|-|=|x|\*)\s*([0-9.eE+-]+)\s*(max)?")
+_PLOTS = (".png", ".svg", ".pdf")
 _KINDS = {"+": "add", "-": "add", "=": "clamp", "x": "scale", "*": "scale"}
 
 
@@ -45,7 +48,9 @@ def parse_intervention(text: str) -> Intervention:
             hint="17+60 adds, 17+1.5max adds in units of its largest activation, 17=5 clamps, 17x2 scales, '17 off' removes.",
         )
     kind = _KINDS[found[2]]
-    unit = "max" if found[4] and kind != "scale" else "activation"
+    if found[4] and kind == "scale":
+        raise ConfigError(f"{text!r}: a factor has no unit.", hint="17x2 doubles feature 17 wherever it fires.")
+    unit = "max" if found[4] else "activation"
     return Intervention(int(found[1]), kind, -value if found[2] == "-" else value, unit=unit)  # type: ignore[arg-type]
 
 
@@ -89,6 +94,11 @@ def steer(
     interventions = [parse_intervention(change) for change in changes]
     hub = SAEModelHub()
     entry, store = _with_store(hub.get(name), analysis)
+    if store is None and any(change.unit == "max" for change in interventions):
+        raise InputError(
+            f"{entry.id} has no analysis, so the largest activations of its features are not known.",
+            hint=f"neuronmap sae analyze {entry.id}, or give a strength without max, such as 17+60.",
+        )
     steering = FeatureSteering(entry.path, model=model, store=store, progress=output.progress())
     result: Any
     if prompt is not None:
@@ -97,7 +107,7 @@ def steer(
         )
     else:
         result = steering.score(str(text), interventions, controls=controls)
-    output.show(str(result).replace("[", r"\["))
+    output.show(escape(str(result)))
     output.document(
         {
             "schema": "neuronmap/sae.steer/1",
@@ -123,7 +133,7 @@ def _with_store(entry: LibraryEntry, analysis: str | None) -> tuple[LibraryEntry
 
 @command_output
 def compare(
-    first: Annotated[str, typer.Argument(metavar="SAE_A", help="Name in the library, or a bundle's folder.")],
+    first: Annotated[str, typer.Argument(metavar="SAE_A", help="Name in the library; a unique beginning is enough.")],
     second: Annotated[str, typer.Argument(metavar="SAE_B", help="The other one.")],
     text: Annotated[
         str | None,
@@ -133,7 +143,9 @@ def compare(
     threshold: Annotated[
         float | None, typer.Option(help="Similarity that counts as a match; what chance gives if left out.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write the histogram of similarities to this PNG or SVG.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write the histogram of similarities to this PNG, SVG or PDF.")
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -153,15 +165,18 @@ def compare(
     from neuronmap.hub.comparing import compare_entries
 
     output = Output(as_json, quiet)
+    if plot is not None and plot.suffix.lower() not in _PLOTS:
+        raise ConfigError(f"--plot {plot}: the name ends in {', '.join(_PLOTS)}.")
     hub = SAEModelHub()
     config = CompareConfig() if threshold is None else CompareConfig(threshold=threshold)
     found = compare_entries(
         hub, (hub.get(first), hub.get(second)), text=text, tokens=tokens, config=config, progress=output.progress()
     )
-    output.show(found.summary().replace("[", r"\["))
+    output.show(escape(found.summary()))
     if plot is not None:
+        new_folder(plot.parent)
         found.plot().savefig(plot, dpi=150)
-        output.show(f"Plot: {plot}")
+        output.show(f"Plot: {escape(str(plot))}")
     output.document(
         {
             "schema": "neuronmap/sae.compare/1",

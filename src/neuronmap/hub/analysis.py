@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuronmap import paths
 from neuronmap import progress as progress_module
-from neuronmap.errors import ConfigError, InputError, Interrupted, MismatchError, MissingDependencyError
+from neuronmap.errors import ConfigError, DamagedError, InputError, Interrupted, MismatchError, MissingDependencyError
 from neuronmap.features.config import AnalysisConfig
 from neuronmap.hashing import digest_json, short
 from neuronmap.hub.entry import LibraryEntry
@@ -268,7 +268,12 @@ class _Analysis:
         found = [self._store_folder(subject.entry, self._key(subject, rows)) for subject in self.subjects]
         if not all((folder / "manifest.json").is_file() for folder in found):
             return None
-        if self.request.hints and not all("hints" in FeatureStore.open(folder).tables.names for folder in found):
+        try:
+            tables = [FeatureStore.open(folder).tables.names for folder in found]
+        except DamagedError as error:
+            self.progress.note(f"{error.message} It is made anew.")
+            return None
+        if self.request.hints and not all("hints" in names for names in tables):
             self.progress.note("This analysis is there without hints; it is made anew with them.")
             return None
         for folder in found:

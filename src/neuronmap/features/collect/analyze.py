@@ -288,6 +288,8 @@ class _Pass:
 
     def run(self) -> None:
         if not self.todo:
+            if not all((job.folder / STATE).is_file() for job in self.jobs):
+                self._save(force=True)  # a part without blocks is merged like any other
             return
         saved = False
         with StopSignals() as stop, torch.inference_mode():

@@ -143,6 +143,8 @@ class MaxActivatingExamplesFinder:
             InputError: no SAE was given, an empty text, or no feature fires.
         """
         options = self._options("top", 0.0, None, context, max_examples)
+        if top < 1:
+            raise ConfigError(f"top = {top}: at least 1 feature is shown.")
         analysis = self.extractor.analyze_features(text, max_tokens=max_tokens, by=by)
         ranking = analysis.ranking(top, by, min_activation)
         if not ranking:

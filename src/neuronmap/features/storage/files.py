@@ -125,7 +125,7 @@ class Tables:
     def _opened(self, name: str, path: Path) -> Any:
         import pyarrow.parquet as pq
 
-        file = pq.ParquetFile(path, memory_map=True)
+        file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
         expected = {column.name: column.type for column in arrow_schema(name)}
         found = {column.name: column.type for column in file.schema_arrow}
         if different := [one for one in {**expected, **found} if expected.get(one) != found.get(one)]:

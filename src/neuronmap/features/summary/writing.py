@@ -72,6 +72,7 @@ class TableWriter:
             compression_level=_ZSTD_LEVEL,
             use_dictionary=dictionaries,
             column_encoding=encodings,
+            write_page_checksum=True,
             # what filters and look-ups skip row groups by; statistics of list entries are of no use
             write_statistics=[field.name for field in self.schema if not pa.types.is_list(field.type)],
         )

@@ -64,13 +64,14 @@ class Analysis:
         entries = [self._built(cell) for cell in cells if self.crew.has(cell.tool)]
         steps = {entry["id"]: self._steps(entry) for entry in entries}
         for entry in entries:
-            self._ask(entry, "run", steps=1)  # pays for first allocations; not counted
+            # What pays for first allocations is not counted: a pass of ours; of the peer the batch that is taken apart.
+            if entry["cell"]["tool"] == OURS:
+                self._ask(entry, "run", steps=1)
+            if parts:
+                entry["parts"] = self._ask(entry, "parts", steps=1).get("parts")
         for _ in range(rounds):
             for entry in entries:
                 entry["samples"] += self._ask(entry, "run", steps=steps[entry["id"]]).get("samples", [])
-        if parts:
-            for entry in entries:
-                entry["parts"] = self._ask(entry, "parts", steps=1).get("parts")
         self._compare(entries)
         for entry in entries:
             entry["described"] = self._ask(entry, "describe")
@@ -174,7 +175,12 @@ def run(analysis: Analysis, sections: list[str], record: dict[str, Any]) -> None
     for library in (OURS, PEER):
         analysis.crew.forget(library)  # a fresh process is to have the machine's memory for itself
     if "memory" in sections:
-        wanted = [cell for cells in comparison for cell in cells if cell.architecture == sizes.architectures[0]]
+        wanted = [
+            cell
+            for cells in comparison
+            for cell in cells
+            if cell.architecture == sizes.architectures[0] and cell.variant in ("", "defaults")
+        ]
         wanted += [cells[0] for cells in sizes.growth()["F"]]
         for cell in wanted:
             if analysis.crew.has(cell.tool):

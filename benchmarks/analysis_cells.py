@@ -90,15 +90,15 @@ class Sizes:
     compared: int = 1024
     widths: tuple[int, ...] = (4096, 16_384)
     architectures: tuple[str, ...] = ("topk", "batchtopk")
-    rounds: int = 3
-    peer_steps: tuple[tuple[str, int], ...] = (("defaults", 2), ("neuronpedia", 1))
+    rounds: int = 4
+    peer_steps: tuple[tuple[str, int], ...] = (("defaults", 1), ("neuronpedia", 1))
     growth_features: tuple[int, ...] = (1024, 4096, 16_384, 65_536)
     growth_contexts: int = 512
     growth_tokens: tuple[int, ...] = (32_768, 65_536, 131_072, 262_144, 524_288)
     growth_width: int = 4096
     growth_passes: int = 3
     peer_tokens: int = 131_072
-    training_steps: int = 300
+    training_steps: int = 200
 
     @property
     def grid_contexts(self) -> int:
@@ -148,7 +148,6 @@ QUICK = Sizes(
     compared=256,
     widths=(4096,),
     rounds=2,
-    peer_steps=(("defaults", 1), ("neuronpedia", 1)),
     growth_features=(1024, 4096, 16_384),
     growth_contexts=64,
     growth_tokens=(8192, 16_384, 32_768),

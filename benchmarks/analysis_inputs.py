@@ -22,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from analysis_cells import BATCH, CONTEXT, K, Cell, Sizes
+from analysis_cells import BATCH, CONTEXT, Cell, K, Sizes
 from neuronmap import SAEConfig, SAETrainer
 from neuronmap.activations import ActivationStore, harvest
 from neuronmap.corpora import open_corpus, open_tokens, tokenize
 from neuronmap.errors import EmptyCorpusError, InputError
-from neuronmap.features.rows import AnalysisRows, RowBlock, StoredRows
+from neuronmap.features.collect.rows import AnalysisRows, RowBlock, StoredRows
 from neuronmap.hashing import digest_json, short
 from neuronmap.models import load_model, resolve_hook
 from neuronmap.paths import read_json, write_json
@@ -35,7 +35,7 @@ from neuronmap.progress import Progress
 from neuronmap.saes import SparseAutoencoder, get_architecture
 from neuronmap.saes.bundle import save_bundle
 
-MODEL, CORPUS, LAYER = "smollm2-135m", "sotu", 8
+MODEL, CORPUS, LAYER = "smollm2-135m", "sotu", 15  # as the demo, whose analysis then reads the same store
 PIECE = 65_536
 NOISE = 0.3
 """Of decoder rows made from data when there are more features than rows: standard deviation over the rows' own."""
@@ -68,13 +68,14 @@ def prepare_inputs(work: Path, sizes: Sizes, progress: Progress, say: Callable[[
         open_corpus(CORPUS),
         model.tokenizer,
         context_length=CONTEXT,
+        part="all",
         max_tokens=tokens,
         tokenizer_digest=model.identity.tokenizer_digest,
         progress=progress,
     )
     if text.num_tokens < tokens or text.folder is None:
         raise EmptyCorpusError(f"{CORPUS} gives {text.num_tokens:,} tokens; {tokens:,} were asked for.")
-    store = harvest(model, text, [hook], dtype="float32", progress=progress)[hook.name]
+    store = harvest(model, text, [hook], progress=progress)[hook.name]
     np.save(folder / "tokens.npy", text.contexts(0, compared).input_ids.astype(np.int32))
     np.save(folder / "grid.npy", grid(StoredRows(store, text), compared))
     W_U_VD = model.module.get_output_embeddings().weight.detach().float()
@@ -123,16 +124,16 @@ class FirstContexts:
     """
 
     def __init__(self, rows: AnalysisRows, contexts: int, vocabulary: int) -> None:
-        self._rows, self.vocabulary = rows, vocabulary
+        self.whole, self.vocabulary = rows, vocabulary
         whole = contexts == rows.tokens.num_contexts
         self.tokens = rows.tokens if whole else rows.tokens.subset(0, contexts)
         self.seconds, self.count = 0.0, 0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._rows, name)
+        return getattr(self.whole, name)
 
     def digest(self, hook: str) -> str:
-        return digest_json({"rows": self._rows.digest(hook), "contexts": self.tokens.num_contexts})
+        return digest_json({"rows": self.whole.digest(hook), "contexts": self.tokens.num_contexts})
 
     def blocks(self, todo: Sequence[int], contexts_per_block: int) -> Iterator[dict[str, RowBlock]]:
         """As the whole's; no block may reach beyond the last context.
@@ -141,9 +142,9 @@ class FirstContexts:
             InputError: if one does.
         """
         contexts = self.tokens.num_contexts
-        if contexts % contexts_per_block and contexts != self._rows.tokens.num_contexts:
+        if contexts % contexts_per_block and contexts != self.whole.tokens.num_contexts:
             raise InputError(f"{contexts} contexts are no whole number of blocks of {contexts_per_block}.")
-        blocks = self._rows.blocks(todo, contexts_per_block)
+        blocks = self.whole.blocks(todo, contexts_per_block)
         while True:
             started = time.perf_counter()
             block = next(blocks, None)
@@ -185,7 +186,9 @@ def from_rows(store: ActivationStore, architecture: str, features: int) -> Spars
     """
     generator = torch.Generator().manual_seed(0)
     mean_D = store.statistics.mean_D.float()
-    sae = get_architecture(architecture)(store.width, features, SAEConfig(architecture=architecture, k=K).sae_options(store.width))
+    sae = get_architecture(architecture)(
+        store.width, features, SAEConfig(architecture=architecture, k=K).sae_options(store.width)
+    )
     order_N = torch.randperm(store.num_rows, generator=generator)
     for start in range(0, features, PIECE):
         stop = min(start + PIECE, features)

@@ -21,12 +21,12 @@ import neuronmap
 from analysis_cells import MILLION
 from analysis_inputs import LAYER, MODEL, from_rows, open_rows, open_store
 from analysis_worker import AnalysisWorker
-from neuronmap.features import analyze
+from neuronmap.features.collect import analyze
+from neuronmap.features.collect.state import FeatureState
 from neuronmap.features.config import AnalysisConfig
-from neuronmap.features.finish import finish
-from neuronmap.features.layout import fixed_sum
-from neuronmap.features.text import Vocabulary
-from neuronmap.features.weights import weight_facts
+from neuronmap.features.directions.weights import weight_facts
+from neuronmap.features.storage.text import Vocabulary
+from neuronmap.features.summary.finish import finish
 from neuronmap.hashing import digest_json
 from neuronmap.models import LanguageModel, load_model, resolve_hook
 from neuronmap.progress import SilentProgress
@@ -50,7 +50,9 @@ class OurAnalysis:
             self.sae = from_rows(open_store(inputs), cell["architecture"], cell["features"])
         else:
             self.sae = load_sae(inputs / "saes" / cell["sae"])
-        self.config = AnalysisConfig(block_tokens=min(AnalysisConfig().block_tokens, cell["contexts"] * cell["context"]))
+        self.config = AnalysisConfig(
+            block_tokens=min(AnalysisConfig().block_tokens, cell["contexts"] * cell["context"])
+        )
         self.folder = Path(os.environ["ANALYSIS_SCRATCH"]) / f"ours-{os.getpid()}"
         self.states: dict[str, Any] = {}
 
@@ -113,11 +115,7 @@ class OurAnalysis:
 
     def maxima(self, features: list[int]) -> dict[str, Any]:
         state = self.states[NAME]
-        return {
-            "features": features,
-            "maxima": state.features["max"][features].tolist(),
-            "sums": fixed_sum(state.features["sum"])[features].tolist(),
-        }
+        return {"features": features, "maxima": state.features["max"][features].tolist()}
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -140,20 +138,32 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = time.perf_counter() - started
 
 
+PARTS = (
+    ("encode", analyze, "encode_block"),
+    ("sample's codes", analyze, "coded_part"),
+    ("count", FeatureState, "update"),
+    ("save", FeatureState, "save"),
+)
+
+
 def parts_of_pass(trainer: OurAnalysis, product: Callable[[], float], steps: int) -> dict[str, dict[str, float]]:
-    """Seconds of reading, encoding and the rest (accumulating, saving) of a pass, mean over ``steps``, by stopwatches."""
-    spent = {"G": 0.0, "step": 0.0, "read": 0.0, "encode": 0.0}
-    original = analyze.encode_block
+    """Seconds of each part of a pass, mean over ``steps``, by stopwatches around its functions."""
+    spent = dict.fromkeys(("G", "step", "read", *(part for part, _, _ in PARTS)), 0.0)
 
-    @wraps(original)
-    def encode(*given: Any, **named: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return original(*given, **named)
-        finally:
-            spent["encode"] += time.perf_counter() - started
+    def watched(part: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def run(*given: Any, **named: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return original(*given, **named)
+            finally:
+                spent[part] += time.perf_counter() - started
 
-    analyze.encode_block = encode
+        return run
+
+    originals = [getattr(holder, name) for _, holder, name in PARTS]
+    for (part, holder, name), original in zip(PARTS, originals, strict=True):
+        setattr(holder, name, watched(part, original))
     try:
         for _ in range(steps):
             trainer.prepare()
@@ -163,8 +173,9 @@ def parts_of_pass(trainer: OurAnalysis, product: Callable[[], float], steps: int
             spent["step"] += time.perf_counter() - started
             spent["read"] += trainer.rows.seconds
     finally:
-        analyze.encode_block = original
-    spent["accumulate, save"] = spent["step"] - spent["read"] - spent["encode"]
+        for (_, holder, name), original in zip(PARTS, originals, strict=True):
+            setattr(holder, name, original)
+    spent["rest"] = spent["step"] - spent["read"] - sum(spent[part] for part, _, _ in PARTS)
     return {"stopwatch": {name: seconds / steps for name, seconds in spent.items()}}
 
 

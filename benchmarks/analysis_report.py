@@ -71,7 +71,11 @@ def logit_share(entry: Entry) -> float | None:
 def agreement(ours: Sequence[float], peer: Sequence[float]) -> dict[str, Any]:
     """How many features have the same largest activation in both, within a ten-thousandth."""
     same = sum(abs(a - b) <= 1e-4 * max(abs(a), abs(b), 1e-6) for a, b in zip(ours, peer, strict=True))
-    return {"features": len(ours), "same": same, "silent": sum(a == 0 and b == 0 for a, b in zip(ours, peer, strict=True))}
+    return {
+        "features": len(ours),
+        "same": same,
+        "silent": sum(a == 0 and b == 0 for a, b in zip(ours, peer, strict=True)),
+    }
 
 
 def rest_seconds(entry: Entry) -> float:
@@ -106,7 +110,8 @@ def markdown(record: dict[str, Any], plot: str | None) -> str:
     """The whole report."""
     machine = record["machine"]
     lines = [
-        f"# Analysis of all features, {record['date']}" + (" (quick: small sizes, proves nothing)" if record["quick"] else ""),
+        f"# Analysis of all features, {record['date']}"
+        + (" (quick: small sizes, proves nothing)" if record["quick"] else ""),
         "",
         f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads for everybody, "
         f"{machine['memory_gib']:.0f} GiB; {machine['system']}; commit {record['commit']}.",
@@ -202,14 +207,16 @@ def _everything(groups: list[dict[str, Any]]) -> list[str]:
             found = whole(other)
             if other is not entry and found is not None:
                 writing = other["described"]["write_s_a_batch"] * other["described"]["batches"]
-                others.append(f"{other['label']} {found.seconds + writing:,.0f} s, {(found.seconds + writing) / total:.1f} times ours")
+                others.append(
+                    f"{other['label']} {found.seconds:,.0f} s, {found.seconds / total:.1f} times ours ({writing:,.0f} s more for its files)"
+                )
         rows.append(
             f"| {title(entry['cell'])} | {ours.seconds:,.1f} | {seconds['weights']:,.1f} | {seconds['finish']:,.1f} "
             f"| {total:,.1f} | {'; '.join(others)} |"
         )
     if not rows:
         return []
-    head = "| | token pass s | weights s | store s | together s | peer, its files written |"
+    head = "| | token pass s | weights s | store s | together s | peer |"
     about = (
         "Weights (norms, neighbours over the whole dictionary, logit lens) and the store cost the same for any number of tokens "
         "but for what is counted on a bounded sample; they weigh less the more tokens there are."
@@ -224,11 +231,16 @@ def _store(groups: list[dict[str, Any]]) -> list[str]:
         files = entry["described"].get("files", {}) if entry else {}
         if entry and files:
             features = entry["cell"]["features"]
-            shown = ", ".join(f"{name} {size / features:,.0f}" for name, size in sorted(files.items(), key=lambda f: -f[1]))
+            shown = ", ".join(
+                f"{name} {size / features:,.0f}" for name, size in sorted(files.items(), key=lambda f: -f[1])
+            )
             lines.append(f"- {title(entry['cell'])}: {shown}")
     if not lines:
         return []
-    about = "Bytes of each file over F. Tokens, vocabulary and documents are stored once and belong to the text; 'KB a feature' above leaves them out."
+    about = (
+        "Bytes of each file over F. Tokens, vocabulary and documents are stored once and belong to the text; "
+        "'KB a feature' above leaves them out."
+    )
     return ["## What the store is made of", "", about, "", *lines, ""]
 
 
@@ -251,7 +263,9 @@ def _memory(entries: list[Entry]) -> list[str]:
             continue
         columns = (found[key] / 2**20 for key in ("over_data", "anonymous", "built", "writing_anonymous"))
         marked = "" if found["peak_reset"] else " (with imports)"
-        lines.append(f"| {name} | {entry['label']}{marked} | " + " | ".join(f"{value:,.0f}" for value in columns) + " |")
+        lines.append(
+            f"| {name} | {entry['label']}{marked} | " + " | ".join(f"{value:,.0f}" for value in columns) + " |"
+        )
     points = memory_points(entries)
     if len(points) >= 2:
         xs, ys = zip(*points, strict=True)
@@ -325,11 +339,17 @@ def _slopes(name: str, points: list[tuple[int, Whole, Entry]], peers: dict[int, 
         f"encoder product {slope(xs, [found.product_s for _, found, _ in points]):.2f}",
         f"pass in G {slope(xs, [found.products for _, found, _ in points]):+.2f}",
     ]
-    for part in ("weights", "finish"):
-        shown.append(f"{part} {slope(xs, [entry['described']['seconds'][part] for _, _, entry in points]):.2f}")
+    shown += [
+        f"{shown_as} {slope(xs, [entry['described']['seconds'][part] for _, _, entry in points]):.2f}"
+        for part, shown_as in (("weights", "weights"), ("finish", "store"))
+    ]
     if len(peers) >= 2:
         shown.append(f"peer {slope(list(peers), [found.seconds for found in peers.values()]):.2f}")
-    return [f"Slopes in log-log over {name}: " + ", ".join(shown) + "."]
+    lines = [f"Slopes in log-log over {name}: " + ", ".join(shown) + "."]
+    if name == "tokens":
+        line = statistics.linear_regression(xs, [found.seconds for _, found, _ in points])
+        lines.append(f"Straight line through the passes: {line.intercept:.2f} s and {line.slope * 1e6:.1f} µs a token.")
+    return lines
 
 
 def _million(entry: Entry | None) -> list[str]:
@@ -341,11 +361,13 @@ def _million(entry: Entry | None) -> list[str]:
         return [*head, entry["note"], ""]
     gib = found["anonymous"] / 2**30
     rows = found["described"].get("rows", 0)
+    weights = found["built"] / 2**30
+    state = found["described"].get("state_bytes_a_feature", 0) * cell["features"] / 2**30
+    verdict = "met" if max(gib, weights + state) <= MEMORY_GOAL_GIB else "MISSED"
     return [
         *head,
         f"The pass took {found['steps_s']:,.0f} s ({rows / found['steps_s']:,.0f} tokens/s) and {gib:.1f} GiB of anonymous memory "
-        f"at its peak, {found['built'] / 2**30:.1f} of them weights (goal {MEMORY_GOAL_GIB:g}: "
-        f"{'met' if gib <= MEMORY_GOAL_GIB else 'MISSED'}); a pass with many tokens touches all of the state, which is "
-        f"{found['described'].get('state_bytes_a_feature', 0) * cell['features'] / 2**30:.1f} GiB.",
+        f"at its peak, {weights:.1f} of them weights. So few tokens touch only part of the state, all of which is {state:.1f} GiB: "
+        f"{weights + state:.1f} GiB with the weights (goal {MEMORY_GOAL_GIB:g}: {verdict}).",
         "",
     ]

@@ -22,11 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from neuronmap.features.collect.layout import EDGES
 from neuronmap.features.config import AnalysisConfig
-from neuronmap.features.layout import EDGES
-from neuronmap.features.manifest import MANIFEST, new_manifest, write_manifest
-from neuronmap.features.schema import TABLES, arrow_schema
-from neuronmap.features.store import FeatureStore
+from neuronmap.features.storage.manifest import MANIFEST, new_manifest, write_manifest
+from neuronmap.features.storage.schema import TABLES, arrow_schema
+from neuronmap.features.storage.store import FeatureStore
 
 VOCABULARY = 49_152
 CONTEXTS, CONTEXT_LENGTH = 4096, 128

@@ -3,7 +3,7 @@
 docs/reference/cli.md              every command and option, from the typer application
 docs/reference/json.md             what every command prints with --json, from neuronmap.cli.documents
 docs/reference/config.md           every setting, from the field docstrings of the configuration classes
-docs/reference/feature-store.md    every file and column of a feature store, from neuronmap.features.schema
+docs/reference/feature-store.md    every file and column of a feature store, from neuronmap.features.storage.schema
 tests/unit/house/public_api.txt    every public name of every room
 """
 
@@ -84,7 +84,7 @@ def document_table(document: Any, shared: dict[str, Any]) -> str:
 
 def store_page() -> str:
     """What lies in the folder of an analysis: the manifest's fields, every table and its columns, the arrays."""
-    from neuronmap.features import conditions, manifest, schema
+    from neuronmap.features.storage import conditions, manifest, schema
 
     parts = [
         "# Feature store\n\n",

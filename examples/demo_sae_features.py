@@ -15,13 +15,21 @@ from typing import Any
 from neuronmap import SAEConfig, SAEFeatureExtractor, SAEModelHub
 from neuronmap.cli.demo import DEMO
 from neuronmap.features import FeatureEffects, FeatureSteering, FeatureStore, Intervention, MaxActivatingExamplesFinder
-from neuronmap.features.comparison import SAEComparison
+from neuronmap.features.comparing.comparison import SAEComparison
 from neuronmap.hub import LibraryEntry
 from neuronmap.hub.analysis import AnalysisRequest, analyze_into_library
 from neuronmap.hub.comparing import compare_entries
 from neuronmap.hub.pipeline import train_into_library
 
-QUICK = {"layer": 8, "max_tokens": 20_000, "architecture": "topk", "hidden_dim": 512, "k": 16, "num_epochs": 4, "tags": ()}
+QUICK = {
+    "layer": 8,
+    "max_tokens": 20_000,
+    "architecture": "topk",
+    "hidden_dim": 512,
+    "k": 16,
+    "num_epochs": 4,
+    "tags": (),
+}
 TEXT = "In the winter of 1862 the President asked Congress for peace, for money, and for an army of 500,000 men."
 PROMPT = "My fellow citizens, I think that we should"
 

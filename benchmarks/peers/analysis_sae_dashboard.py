@@ -106,6 +106,7 @@ class Dashboard:
         )
 
     def prepare(self):
+        CURRENT[:] = [self]
         start = self.starts[self.done % len(self.starts)]
         self.now = list(range(start, min(start + self.at_a_time, self.features)))
         self.data = None
@@ -154,11 +155,17 @@ class Dashboard:
 CURRENT = []
 
 
+def given_activations(generator, index, minibatch, use_cache=True):
+    """In the place of ``FeatureDataGenerator.get_model_acts``."""
+    del use_cache
+    return CURRENT[0].acts(generator, index, minibatch)
+
+
+FeatureDataGenerator.get_model_acts = given_activations
+
+
 def build(cell, rows_ND):
     CURRENT[:] = [Dashboard(cell, rows_ND)]
-    FeatureDataGenerator.get_model_acts = lambda self, index, minibatch, use_cache=True: CURRENT[0].acts(
-        self, index, minibatch
-    )
     return CURRENT[0]
 
 
@@ -192,9 +199,7 @@ def parts(trainer, product, steps):
         undo.append((holder, name, vars(holder).get(name)))
         setattr(holder, name, staticmethod(wrapped) if inspect.ismethod(original) else wrapped)
     whole = sae_vis_runner.einops
-    sae_vis_runner.einops = types.SimpleNamespace(
-        einsum=timed("logits", einops.einsum), rearrange=einops.rearrange
-    )
+    sae_vis_runner.einops = types.SimpleNamespace(einsum=timed("logits", einops.einsum), rearrange=einops.rearrange)
     try:
         for _ in range(steps):
             trainer.prepare()

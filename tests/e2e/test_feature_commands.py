@@ -197,7 +197,7 @@ def test_more_shards_than_blocks_merge_too(neuronmap, analysed, tmp_path):
 
 _SLOW = """
 import sys, time
-from neuronmap.features.state import FeatureState
+from neuronmap.features.collect.state import FeatureState
 from neuronmap.cli import app
 update = FeatureState.update
 def slow(self, *given, **options):

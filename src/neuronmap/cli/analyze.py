@@ -18,7 +18,7 @@ from neuronmap.paths import human_bytes
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from neuronmap.features.store import FeatureStore
+    from neuronmap.features.storage.store import FeatureStore
 
 __all__ = ["analyze", "settings_help"]
 
@@ -86,7 +86,7 @@ def analyze(
 
         neuronmap sae analyze demo --merge shard-1 --merge shard-2 --merge shard-3 --merge shard-4
     """
-    from neuronmap.features.store import FeatureStore
+    from neuronmap.features.storage.store import FeatureStore
     from neuronmap.hub.analysis import AnalysisRequest, analyze_into_library
 
     output = Output(as_json, quiet)

@@ -13,7 +13,7 @@ from neuronmap.errors import ConfigError, InputError
 from neuronmap.paths import human_bytes
 
 if TYPE_CHECKING:
-    from neuronmap.features.store import FeatureStore
+    from neuronmap.features.storage.store import FeatureStore
     from neuronmap.hub import LibraryEntry, SAEModelHub
 
 __all__ = ["AnalysisOption", "NameArgument", "export", "find_examples", "list_analyses", "opened"]
@@ -184,7 +184,7 @@ def find_examples(
     """
     from neuronmap.features.export import parse_features
     from neuronmap.features.export.records import example_record, scalar_record
-    from neuronmap.features.finder import MaxActivatingExamplesFinder
+    from neuronmap.features.live.finder import MaxActivatingExamplesFinder
     from neuronmap.hub import SAEModelHub
 
     output = Output(as_json, quiet)
@@ -237,7 +237,7 @@ def _analysed(
     hub: SAEModelHub, name: str, analysis: str | None, text: str | None, tokens: int | None, output: Output
 ) -> tuple[LibraryEntry, FeatureStore]:
     """The analysis that was asked for; one on a text is made if it is not there."""
-    from neuronmap.features.store import FeatureStore
+    from neuronmap.features.storage.store import FeatureStore
     from neuronmap.hub.analysis import AnalysisRequest, analyze_into_library
 
     if text is None and tokens is not None:

@@ -15,8 +15,8 @@ from neuronmap.errors import ConfigError, InputError, NotInLibraryError
 from neuronmap.paths import new_folder
 
 if TYPE_CHECKING:
-    from neuronmap.features.interventions import Intervention
-    from neuronmap.features.store import FeatureStore
+    from neuronmap.features.live.interventions import Intervention
+    from neuronmap.features.storage.store import FeatureStore
     from neuronmap.hub import LibraryEntry
 
 __all__ = ["compare", "parse_intervention", "steer"]
@@ -32,7 +32,7 @@ def parse_intervention(text: str) -> Intervention:
     Raises:
         ConfigError: it has no such form.
     """
-    from neuronmap.features.interventions import Intervention
+    from neuronmap.features.live.interventions import Intervention
 
     off = re.fullmatch(r"#?(\d+)\s*(off|remove)", text.strip())
     if off is not None:
@@ -85,7 +85,7 @@ def steer(
         neuronmap sae steer demo -c "17 off" --text "Four score and seven years ago"
     """
     from neuronmap.features.export.records import finite
-    from neuronmap.features.steering import FeatureSteering
+    from neuronmap.features.live.steering import FeatureSteering
     from neuronmap.hub import SAEModelHub
 
     output = Output(as_json, quiet)
@@ -160,7 +160,7 @@ def compare(
 
         neuronmap sae compare demo other --text sotu --tokens 50000 --plot match.png
     """
-    from neuronmap.features.compare import CompareConfig
+    from neuronmap.features.comparing.compare import CompareConfig
     from neuronmap.hub import SAEModelHub
     from neuronmap.hub.comparing import compare_entries
 

@@ -1,6 +1,6 @@
 """Features: every feature of an SAE in one pass over the text, the feature store it leaves, and live use.
 
-Names load on first use: what only reads a store (``neuronmap.features.store``, ``queries``, ``schema``) stays free of torch.
+Names load on first use: what only reads a store (``neuronmap.features.storage.store``, ``queries``, ``schema``) stays free of torch.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from neuronmap.features.analysis import TextAnalysis as TextAnalysis
-    from neuronmap.features.effects import FeatureEffects as FeatureEffects
-    from neuronmap.features.extractor import SAEFeatureExtractor as SAEFeatureExtractor
-    from neuronmap.features.finder import MaxActivatingExamplesFinder as MaxActivatingExamplesFinder
-    from neuronmap.features.interventions import Intervention as Intervention
-    from neuronmap.features.steering import FeatureSteering as FeatureSteering
-    from neuronmap.features.store import FeatureStore as FeatureStore
+    from neuronmap.features.live.analysis import TextAnalysis as TextAnalysis
+    from neuronmap.features.live.effects import FeatureEffects as FeatureEffects
+    from neuronmap.features.live.extractor import SAEFeatureExtractor as SAEFeatureExtractor
+    from neuronmap.features.live.finder import MaxActivatingExamplesFinder as MaxActivatingExamplesFinder
+    from neuronmap.features.live.interventions import Intervention as Intervention
+    from neuronmap.features.live.steering import FeatureSteering as FeatureSteering
+    from neuronmap.features.storage.store import FeatureStore as FeatureStore
 
 _HOMES = {
-    "FeatureEffects": "effects",
-    "FeatureSteering": "steering",
-    "FeatureStore": "store",
-    "Intervention": "interventions",
-    "MaxActivatingExamplesFinder": "finder",
-    "SAEFeatureExtractor": "extractor",
-    "TextAnalysis": "analysis",
+    "FeatureEffects": "live.effects",
+    "FeatureSteering": "live.steering",
+    "FeatureStore": "storage.store",
+    "Intervention": "live.interventions",
+    "MaxActivatingExamplesFinder": "live.finder",
+    "SAEFeatureExtractor": "live.extractor",
+    "TextAnalysis": "live.analysis",
 }
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Analyses of an SAE: feature stores beside its weights, several at once.
 
-    <bundle>/analyses/<first 12 digits of the key>/     one finished analysis (neuronmap.features.schema)
+    <bundle>/analyses/<first 12 digits of the key>/     one finished analysis (neuronmap.features.storage.schema)
 
 The key is over SAE, tokens, mask, settings and code version, so an analysis of other text or settings has a folder of its own, and
 the same one made again has the same.
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from neuronmap.errors import DamagedError, InputError, MismatchError, NotInLibraryError, UnwritablePathError
-from neuronmap.features.manifest import MANIFEST, check_files, read_manifest
-from neuronmap.features.migrations import check_version
-from neuronmap.features.schema import FORMAT
-from neuronmap.features.store import FeatureStore
+from neuronmap.features.storage.manifest import MANIFEST, check_files, read_manifest
+from neuronmap.features.storage.migrations import check_version
+from neuronmap.features.storage.schema import FORMAT
+from neuronmap.features.storage.store import FeatureStore
 from neuronmap.hashing import short
 from neuronmap.hub.entry import LibraryEntry
 from neuronmap.paths import read_json

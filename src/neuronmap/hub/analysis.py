@@ -24,8 +24,8 @@ from neuronmap.saes.metadata import ANALYSES_FOLDER, read_bundle_info
 if TYPE_CHECKING:
     from neuronmap.activations import MaskConfig
     from neuronmap.corpora import TokenSet
-    from neuronmap.features.rows import AnalysisRows
-    from neuronmap.features.state import FeatureState
+    from neuronmap.features.collect.rows import AnalysisRows
+    from neuronmap.features.collect.state import FeatureState
     from neuronmap.models import HookPoint, LanguageModel
     from neuronmap.saes import SparseAutoencoder
 
@@ -118,7 +118,7 @@ class _Analysis:
         self.tokens, self.mask, self.corpus = self._text()
 
     def run(self, merge: Sequence[str | Path]) -> list[Path]:
-        from neuronmap.features.analyze import run_pass
+        from neuronmap.features.collect.analyze import run_pass
 
         if merge and self.request.shard is not None:
             raise ConfigError(
@@ -233,7 +233,7 @@ class _Analysis:
     def _rows(self) -> AnalysisRows:
         """Stored activations if they are there, which needs no run of the model; else the model, once for all SAEs."""
         from neuronmap.activations import ActivationStore, store_key
-        from neuronmap.features.rows import ModelRows, StoredRows
+        from neuronmap.features.collect.rows import ModelRows, StoredRows
 
         hooks = list({subject.hook.name: subject.hook for subject in self.subjects}.values())
         if len(hooks) == 1:
@@ -254,7 +254,7 @@ class _Analysis:
     # --- where it goes -----------------------------------------------------------------------------------------------
 
     def _key(self, subject: _Subject, rows: AnalysisRows) -> str:
-        from neuronmap.features.analyze import pass_key
+        from neuronmap.features.collect.analyze import pass_key
 
         return pass_key(subject.sae, rows, subject.hook.name, self._identities()[subject.entry.id], self.request.config)
 
@@ -263,7 +263,7 @@ class _Analysis:
 
     def _done(self, rows: AnalysisRows) -> list[Path] | None:
         """The stores, if all of them are there with what is wanted."""
-        from neuronmap.features.store import FeatureStore
+        from neuronmap.features.storage.store import FeatureStore
 
         found = [self._store_folder(subject.entry, self._key(subject, rows)) for subject in self.subjects]
         if not all((folder / "manifest.json").is_file() for folder in found):
@@ -287,8 +287,8 @@ class _Analysis:
 
     def _merged(self, folders: Sequence[str | Path]) -> dict[str, FeatureState]:
         """The states of finished shards, merged for each SAE."""
-        from neuronmap.features.analyze import load_pass
-        from neuronmap.features.state import FeatureState
+        from neuronmap.features.collect.analyze import load_pass
+        from neuronmap.features.collect.state import FeatureState
 
         passes = [load_pass(Path(folder)) for folder in folders]
         wanted = {subject.entry.id for subject in self.subjects}
@@ -298,9 +298,9 @@ class _Analysis:
         return {name: FeatureState.merge([found[name] for found in passes]) for name in wanted}
 
     def _finish(self, subject: _Subject, state: FeatureState) -> Path:
-        from neuronmap.features.finish import attach_table, finish
-        from neuronmap.features.text import Vocabulary
-        from neuronmap.features.weights import weight_facts
+        from neuronmap.features.directions.weights import weight_facts
+        from neuronmap.features.storage.text import Vocabulary
+        from neuronmap.features.summary.finish import attach_table, finish
         from neuronmap.interpretation import make_hints
 
         config = self.request.config
@@ -315,10 +315,8 @@ class _Analysis:
         )
         if self.request.lens and weights.lens is None:
             self.progress.note(f"No direct logits: {weights.lens_note or 'the model has no language-model head.'}")
-        # the text's tokens, and those that a feature may promote
-        sizes = [int(state.facts["vocabulary"]), max(self.model.tokenizer.get_vocab().values()) + 1]
-        sizes += [weights.lens.vocabulary] if weights.lens is not None else []
-        vocabulary = Vocabulary.from_tokenizer(self.model.tokenizer, max(sizes))
+        embedded = int(self.model.module.get_input_embeddings().weight.shape[0])
+        vocabulary = Vocabulary.from_tokenizer(self.model.tokenizer, max(embedded, int(state.facts["vocabulary"])))
         place = self._map(subject, state, weights)
         target = self._store_folder(subject.entry, state.facts["key"])
         facts = {
@@ -353,7 +351,7 @@ class _Analysis:
     def _map(self, subject: _Subject, state: FeatureState, weights: Any) -> Any:
         if not self.request.feature_map:
             return None
-        from neuronmap.features.map import feature_map
+        from neuronmap.features.directions.map import feature_map
 
         try:
             return feature_map(

@@ -13,9 +13,9 @@ from neuronmap.saes.metadata import read_bundle_info
 
 if TYPE_CHECKING:
     from neuronmap.corpora import TokenSet
-    from neuronmap.features.compare import CompareConfig
-    from neuronmap.features.comparison import SAEComparison
-    from neuronmap.features.rows import ModelRows
+    from neuronmap.features.collect.rows import ModelRows
+    from neuronmap.features.comparing.compare import CompareConfig
+    from neuronmap.features.comparing.comparison import SAEComparison
     from neuronmap.models import LanguageModel
 
 __all__ = ["compare_entries"]
@@ -44,7 +44,7 @@ def compare_entries(
         MismatchError: there is nothing to compare them by; lists every difference.
         InputError: an SAE does not say which model or hook it belongs to, and a text was given.
     """
-    from neuronmap.features.compare import compare_saes
+    from neuronmap.features.comparing.compare import compare_saes
 
     progress = progress or progress_module.default()
     a, b = (hub.load(entry.id, progress=progress) for entry in entries)
@@ -67,8 +67,8 @@ def compare_entries(
 def _rows(entries: tuple[LibraryEntry, LibraryEntry], text: str, tokens: int, progress: Progress) -> dict[str, Any]:
     """Rows of both, from one run of the model where it is the same; the shared text where tokenizers differ."""
     from neuronmap.corpora import open_corpus
-    from neuronmap.features.crossmodel import SharedText
-    from neuronmap.features.rows import ModelRows
+    from neuronmap.features.collect.rows import ModelRows
+    from neuronmap.features.comparing.crossmodel import SharedText
     from neuronmap.models import load_model, resolve_hook
 
     models: dict[str, LanguageModel] = {}

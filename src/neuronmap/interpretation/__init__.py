@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from neuronmap.interpretation.assessment import Assessment, Indicator, assess
 from neuronmap.interpretation.hints import make_hints
 from neuronmap.interpretation.rules import Rule
 from neuronmap.interpretation.traits import TokenTraits
 
-__all__ = ["Rule", "TokenTraits", "make_hints"]
+__all__ = ["Assessment", "Indicator", "Rule", "TokenTraits", "assess", "make_hints"]

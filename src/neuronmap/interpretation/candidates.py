@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-from neuronmap.interpretation.evidence import Evidence
+from neuronmap.interpretation.evidence import Evidence, distinct
 from neuronmap.interpretation.matching import keys_of
 from neuronmap.interpretation.rules import Kind, Rule
 from neuronmap.interpretation.scoring import precision_and_f1
@@ -30,7 +30,7 @@ __all__ = ["COSTS", "EXTRA_COST", "LONGEST_NGRAM", "Found", "best", "find_rules"
 COSTS: dict[str, float] = {
     "always": 0.0,
     "tokens": 0.0,
-    "trait": 0.01,
+    "trait": 0.003,
     "position": 0.01,
     "endings": 0.01,
     "previous": 0.01,
@@ -39,11 +39,12 @@ COSTS: dict[str, float] = {
     "next": 0.03,
 }
 """F1 that a rule of a kind must be better by than one that costs nothing."""
-EXTRA_COST = 0.005
-"""F1 that each thing listed after the first must add."""
+EXTRA_COST = 0.002
+"""F1 that each thing listed after the first must add; c sampled firings on it count as c - 2 / c."""
 LONGEST_NGRAM = 4
 LIST_LENGTH = 32
-"""Most things that a rule lists."""
+"""Most things that a rule lists; of endings 3, since more of them would describe no kind of word."""
+ENDINGS_LISTED = 3
 LEAST_SHARE = 0.01
 """Share of a feature's sampled firings that a thing must have to be listed; at least two firings."""
 PRIOR_ROWS = 10.0
@@ -193,7 +194,8 @@ def _listing(
         evidence, keys_of(kind, evidence.reading, traits, evidence.place_N, length), keys, pair, size
     )
     false = rows_K[key] - fired
-    share = count / np.maximum(evidence.count_F[feature], 1)
+    # discounted: that a rare thing was seen is why it is listed, which the other half need not repeat (2 firings count as 1)
+    share = (count - 2 / count) / np.maximum(evidence.count_F[feature], 1)
     true = share * evidence.firings_F[feature]
     scale = evidence.rest_F[feature] / np.maximum(evidence.silent_F[feature], 1)
     if kind == "tokens":
@@ -205,10 +207,12 @@ def _listing(
         if kind == "ngrams":
             false_all = np.minimum(false_all, evidence.tokens_V[evidence.reading.ids_M[example]])
     first_cost = COSTS[kind] * (length if kind == "ngrams" else 1)
-    chosen = _prefixes(feature, true, false_all, evidence, first_cost)
+    longest = ENDINGS_LISTED if kind == "endings" else LIST_LENGTH
+    chosen = _prefixes(feature, true, false_all, evidence, first_cost, longest)
 
     def rule(f: int) -> Rule:
         mine = chosen.order[chosen.start_F[f] : chosen.start_F[f] + chosen.length_F[f]]
+        mine = mine[np.argsort(-count[mine], kind="stable")]  # what it fires on most comes first
         listed = keys[key[mine]].tolist()
         if kind == "ngrams":
             ids, place = evidence.reading.ids_M, example[mine]
@@ -223,8 +227,8 @@ def _listing(
 def _words_seen(evidence: Evidence, known_n: Ints, inverse: Ints, pair: Ints, size: int) -> Ints:
     """Different tokens of each (feature, key) pair among the sampled firings."""
     token = evidence.reading.ids_M[evidence.place_n[known_n]].astype(np.int64)
-    code = evidence.feature_n[known_n] * size + inverse
-    seen = np.unique(np.stack([code, token]), axis=1)[0] if len(code) else code
+    tokens = len(evidence.tokens_V)
+    seen = distinct((evidence.feature_n[known_n] * size + inverse) * tokens + token) // tokens
     at = np.searchsorted(seen, pair)
     result: Ints = np.searchsorted(seen, pair, side="right") - at
     return result
@@ -259,7 +263,9 @@ class _Chosen:
     f1_F: Floats
 
 
-def _prefixes(feature: Ints, true: Floats, false: Floats, evidence: Evidence, first_cost: float) -> _Chosen:
+def _prefixes(
+    feature: Ints, true: Floats, false: Floats, evidence: Evidence, first_cost: float, longest: int
+) -> _Chosen:
     count_F = np.bincount(feature, minlength=evidence.features)
     start_F = np.cumsum(count_F) - count_F
     precision = true / np.maximum(true + false, 1e-30)
@@ -274,7 +280,7 @@ def _prefixes(feature: Ints, true: Floats, false: Floats, evidence: Evidence, fi
     rank = np.arange(len(order)) - start_F[feature]
     true, false = running(true), running(false)
     f1 = 2 * true / np.maximum(evidence.firings_F[feature] + true + false, 1e-30)
-    net = np.where(rank < LIST_LENGTH, f1 - first_cost - EXTRA_COST * rank, -np.inf)
+    net = np.where(rank < longest, f1 - first_cost - EXTRA_COST * rank, -np.inf)
     length_F, f1_F = np.zeros(evidence.features, np.int64), np.zeros(evidence.features)
     some = np.flatnonzero(count_F)
     if len(some):

@@ -15,9 +15,17 @@ import scipy.sparse
 from neuronmap.interpretation.reading import Reading
 
 if TYPE_CHECKING:
-    from neuronmap.features.state import FeatureState
+    from neuronmap.features.collect.state import FeatureState
 
-__all__ = ["Evidence", "Halves"]
+__all__ = ["Evidence", "Halves", "distinct"]
+
+
+def distinct(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The different values, ascending. (numpy.unique hashes first, which is many times slower on what is large.)"""
+    ordered = np.sort(values)
+    new = np.ones(len(ordered), bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return ordered[new]
 
 
 @dataclass(frozen=True)
@@ -59,10 +67,18 @@ class Evidence:
 
 
 class Halves:
-    """Both halves of an analysis, by blocks of features."""
+    """Both halves of an analysis, by blocks of features.
 
-    def __init__(self, state: FeatureState, reading: Reading) -> None:
+    Args:
+        state: what the pass kept.
+        reading: the text.
+        vocabulary: V; the text need not reach its last tokens.
+    """
+
+    def __init__(self, state: FeatureState, reading: Reading, vocabulary: int) -> None:
         self._state, self._reading = state, reading
+        self._tokens_V = np.zeros(vocabulary, np.int64)
+        self._tokens_V[: len(state.token_count_V)] = state.token_count_V
         sample = state.sample
         length = reading.context_length
         place_N = sample.sequence_N.astype(np.int64) * length + sample.position_N
@@ -112,5 +128,5 @@ class Halves:
             silent_F=len(place_N) - np.diff(fires_FN.indptr),
             firings_F=firings_F,
             rest_F=self._state.rows - firings_F,
-            tokens_V=self._state.token_count_V,
+            tokens_V=self._tokens_V,
         )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from neuronmap.corpora import TokenSet
-    from neuronmap.features.state import FeatureState
+    from neuronmap.features.collect.state import FeatureState
 
 __all__ = ["LEAST_F1", "LEAST_FIRINGS", "make_hints"]
 
@@ -76,15 +76,15 @@ def make_hints(
         progress: where progress goes.
 
     Returns:
-        A table of schema "hints" (:mod:`neuronmap.features.schema`), one row a feature. Figures that are not defined are null.
+        A table of schema "hints" (:mod:`neuronmap.features.storage.schema`), one row a feature. Figures that are not defined are null.
 
     Raises:
-        MismatchError: the state is not of these tokens.
+        MismatchError: the state is not of these tokens, or the tokens are not of this vocabulary.
         InputError: ``promoted`` is not of these features.
     """
     import pyarrow as pa
 
-    from neuronmap.features.schema import arrow_schema
+    from neuronmap.features.storage.schema import arrow_schema
 
     features = int(state.facts["features"])
     promoted_FN = None if promoted is None else np.asarray(promoted[0])
@@ -92,7 +92,7 @@ def make_hints(
         raise InputError(f"promoted holds token ids of shape {promoted_FN.shape}; there are {features:,} features.")
     traits = TokenTraits(vocabulary)
     reading = read_text(state, tokens, traits)
-    halves = Halves(state, reading)
+    halves = Halves(state, reading, traits.size)
     share_V = window_shares(halves.block(0, 0)[0], traits)
     parts: list[dict[str, Any]] = []
     with (progress or default()).task("Hints", features, "features") as task:
@@ -264,7 +264,10 @@ class _Texts:
                 "",
                 [*notes, f"the rule does not hold on held-out documents (F1 {fit_f1:.2f}, then {f1:.2f})"],
             )
-        return rule.firing_class, rule.label(self.vocabulary), notes
+        label = rule.label(self.vocabulary)
+        if rule.kind == "always":
+            label = f"fires on {firings / (firings + int(self.fit.rest_F[f])):.0%} of tokens"
+        return rule.firing_class, label, notes
 
     def _next_tokens(self) -> dict[int, list[str]]:
         """Notes on a token that follows at least half of the firings."""

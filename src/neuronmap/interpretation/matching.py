@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-from neuronmap.interpretation.evidence import Evidence
+from neuronmap.interpretation.evidence import Evidence, distinct
 from neuronmap.interpretation.reading import Reading, ngram_key
 from neuronmap.interpretation.rules import TOPIC_WINDOW, Rule
 from neuronmap.interpretation.traits import ENDING_LENGTHS, TokenTraits, trait_index
@@ -137,7 +137,7 @@ class _Pairs:
         table = np.asarray(pairs, np.int64).reshape(-1, 2)
         self.feature, self.key = table[:, 0], table[:, 1]
         self.keys, place = np.unique(self.key, return_inverse=True)
-        self._codes = np.unique(place * features + self.feature)
+        self._codes = distinct(place * features + self.feature)
         self._features = features
 
     def place(self, key: Ints) -> Ints:
@@ -184,7 +184,7 @@ def _windows(pair: _Pairs, evidence: Evidence, weight: Ints | None = None) -> _R
         place_N = pair.place(evidence.reading.token(evidence.place_N, offset))
         rows = np.flatnonzero(place_N >= 0)
         codes.append(place_N[rows] * len(evidence.place_N) + rows)
-    place, row = np.divmod(np.unique(np.concatenate(codes)), len(evidence.place_N))
+    place, row = np.divmod(distinct(np.concatenate(codes)), len(evidence.place_N))
     return pair.lists(place, row, weight)
 
 

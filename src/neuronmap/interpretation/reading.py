@@ -20,7 +20,7 @@ from neuronmap.interpretation.traits import TokenTraits
 
 if TYPE_CHECKING:
     from neuronmap.corpora import TokenSet
-    from neuronmap.features.state import FeatureState
+    from neuronmap.features.collect.state import FeatureState
 
 __all__ = ["Reading", "in_score_half", "ngram_key", "read_text"]
 
@@ -87,7 +87,7 @@ def read_text(state: FeatureState, tokens: TokenSet, traits: TokenTraits) -> Rea
     """Read all contexts of the token set once.
 
     Raises:
-        MismatchError: the state is not of these tokens.
+        MismatchError: the state is not of these tokens, or the tokens are not of this vocabulary.
     """
     contexts, length = int(state.facts["contexts"]), int(state.facts["context_length"])
     digest = state.facts.get("tokens_digest", tokens.digest)
@@ -102,6 +102,11 @@ def read_text(state: FeatureState, tokens: TokenSet, traits: TokenTraits) -> Rea
     document_M = np.empty(contexts * length, np.int32)
     for low in range(0, contexts, _CONTEXTS_AT_ONCE):
         batch = tokens.contexts(low, min(low + _CONTEXTS_AT_ONCE, contexts))
+        if (largest := int(batch.input_ids.max(initial=0))) >= traits.size:
+            raise MismatchError(
+                f"The text has token {largest}; the vocabulary given has tokens 0 to {traits.size - 1}.",
+                hint="Give the vocabulary of the model's tokenizer.",
+            )
         here = slice(low * length, (low + len(batch.input_ids)) * length)
         ids_M[here] = batch.input_ids.reshape(-1)
         mask_M[here] = traits.masks(batch.input_ids, batch.position == 0).reshape(-1)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from neuronmap.errors import InputError
-from neuronmap.features.text import visible
+from neuronmap.features.storage.text import visible
 from neuronmap.hashing import canonical_json
 from neuronmap.interpretation.traits import TRAITS, TokenTexts, TokenTraits, trait_index
 

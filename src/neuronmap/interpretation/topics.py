@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from neuronmap.interpretation.candidates import COSTS, EXTRA_COST, Found
-from neuronmap.interpretation.evidence import Evidence
+from neuronmap.interpretation.evidence import Evidence, distinct
 from neuronmap.interpretation.matching import covering_rows
 from neuronmap.interpretation.rules import TOPIC_WINDOW, Rule
 from neuronmap.interpretation.scoring import precision_and_f1
@@ -39,9 +39,7 @@ def window_shares(evidence: Evidence, traits: TokenTraits) -> Floats:
     code = _in_windows(evidence, evidence.place_N, traits.word_V)
     count_V = np.bincount(code % traits.size, minlength=traits.size)
     # a token is in the windows of at least its own rows: this keeps words that the sample lacks from being free
-    rows_V = np.zeros(traits.size)
-    rows_V[: len(evidence.tokens_V)] = evidence.tokens_V  # counted up to the largest token of the text
-    share_V = np.maximum(count_V / max(len(evidence.place_N), 1), rows_V / max(rows_V.sum(), 1))
+    share_V = np.maximum(count_V / max(len(evidence.place_N), 1), evidence.tokens_V / max(evidence.tokens_V.sum(), 1))
     return np.where(traits.word_V, share_V, 1.0)
 
 
@@ -52,7 +50,7 @@ def _in_windows(evidence: Evidence, places: Ints, use_V: npt.NDArray[np.bool_]) 
         token = evidence.reading.token(places, offset)
         good = np.flatnonzero((token >= 0) & use_V[token])
         codes.append(good * len(use_V) + token[good])
-    return np.unique(np.concatenate(codes))
+    return distinct(np.concatenate(codes))
 
 
 def find_topics(evidence: Evidence, traits: TokenTraits, wanted_F: npt.NDArray[np.bool_], share_V: Floats) -> Found:
@@ -74,7 +72,7 @@ def find_topics(evidence: Evidence, traits: TokenTraits, wanted_F: npt.NDArray[n
     pair, inverse, count = np.unique(pair_of_code, return_inverse=True, return_counts=True)
     feature, word = np.divmod(pair, traits.size)
     unit = evidence.reading.unit_M[evidence.place_n[window[of_window]]]
-    seen = np.unique(inverse.astype(np.int64) * evidence.reading.units + unit)
+    seen = distinct(inverse.astype(np.int64) * evidence.reading.units + unit)
     documents = np.bincount(seen // evidence.reading.units, minlength=len(pair))
     n, share = windows_F[feature], share_V[word]
     z = (count / n - share) / np.sqrt(share * (1 - share) / n)

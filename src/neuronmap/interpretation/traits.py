@@ -38,7 +38,7 @@ ENDING_TOKENS = 8
 
 
 class TokenTexts(Protocol):
-    """What is needed of a vocabulary (:class:`neuronmap.features.text.Vocabulary`)."""
+    """What is needed of a vocabulary (:class:`neuronmap.features.storage.text.Vocabulary`)."""
 
     @property
     def size(self) -> int: ...

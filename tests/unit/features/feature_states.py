@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from neuronmap.corpora.tokenset import TokenArrays, TokenReport, TokenSet
+from neuronmap.features.collect.layout import EDGES, FRACTION_BITS, L0_BINS, draw, per_feature
+from neuronmap.features.collect.state import CodedSample, FeatureState
 from neuronmap.features.config import AnalysisConfig
-from neuronmap.features.layout import EDGES, FRACTION_BITS, L0_BINS, draw, per_feature
-from neuronmap.features.state import CodedSample, FeatureState
 
 
 class Documents:

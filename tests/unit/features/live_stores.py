@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from made_stores import CONFIG, table, write_store
 
-from neuronmap.features.text import Vocabulary
+from neuronmap.features.storage.text import Vocabulary
 from neuronmap.models import LanguageModel, capture, resolve_hook
 from neuronmap.saes import SparseAutoencoder
 

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from neuronmap.features.collect.layout import EDGES, bin_of
 from neuronmap.features.config import AnalysisConfig
-from neuronmap.features.layout import EDGES, bin_of
-from neuronmap.features.manifest import new_manifest, write_manifest
-from neuronmap.features.schema import TABLES, arrow_schema
+from neuronmap.features.storage.manifest import new_manifest, write_manifest
+from neuronmap.features.storage.schema import TABLES, arrow_schema
 
 CONFIG = AnalysisConfig(before=3, after=2, top_examples=2)
 BYTES = [b"<s>", b"a", b" a", b" the", b"The", b" Berlin", b"berlin", b"\xc3", b"\xa9", b"\n"]

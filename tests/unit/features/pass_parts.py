@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from neuronmap.activations import MaskConfig
+from neuronmap.features.collect.rows import RowBlock
 from neuronmap.features.config import AnalysisConfig
-from neuronmap.features.rows import RowBlock
 from neuronmap.hashing import digest_bytes
 from neuronmap.progress import SilentProgress, Task
 from neuronmap.saes import SparseAutoencoder, get_architecture
@@ -43,6 +43,8 @@ class Contexts:
 
 class MadeTokens:
     """Contexts over very few tokens, so that windows repeat; documents of 21 tokens with a separator between, padding at the end."""
+
+    part = "all"
 
     def __init__(self, num_contexts: int = 13, context_length: int = 12, vocabulary: int = 7) -> None:
         self.num_contexts, self.context_length = num_contexts, context_length
@@ -205,7 +207,9 @@ def plain_bin(w: float) -> int:
     return min(63, max(0, 4 * (exponent - 1 + 14) + sum(2 * mantissa >= q for q in quarters)))
 
 
-def plain_features(f: np.ndarray, row: np.ndarray, ids: np.ndarray, config: AnalysisConfig, unit: float) -> list[dict[str, Any]]:
+def plain_features(
+    f: np.ndarray, row: np.ndarray, ids: np.ndarray, config: AnalysisConfig, unit: float
+) -> list[dict[str, Any]]:
     """What is to be kept of each feature, from the dense activations f [C, T, F] of every position; rows elsewhere do not count."""
     C, T, F = f.shape
     found = []

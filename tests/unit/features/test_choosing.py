@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from feature_states import World, random_world, state_of
 
-from neuronmap.features.choosing import (
+from neuronmap.features.collect.layout import EDGES, draw, per_feature
+from neuronmap.features.config import AnalysisConfig
+from neuronmap.features.storage.schema import EXAMPLE_KINDS
+from neuronmap.features.summary.choosing import (
     CodedFirings,
     Examples,
     bin_examples,
@@ -18,12 +21,9 @@ from neuronmap.features.choosing import (
     random_negatives,
     top_examples,
 )
-from neuronmap.features.config import AnalysisConfig
-from neuronmap.features.contexts import StoredContexts
-from neuronmap.features.distributions import histogram_quantiles
-from neuronmap.features.layout import EDGES, draw, per_feature
-from neuronmap.features.schema import EXAMPLE_KINDS
-from neuronmap.features.tokenstats import token_statistics
+from neuronmap.features.summary.contexts import StoredContexts
+from neuronmap.features.summary.distributions import histogram_quantiles
+from neuronmap.features.summary.tokenstats import token_statistics
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from feature_states import World, random_world, state_of
 
-from neuronmap.features import coactivation
-from neuronmap.features.coactivation import MIN_LAGGED, MIN_TOGETHER, CoActivation
+from neuronmap.features.summary import coactivation
+from neuronmap.features.summary.coactivation import MIN_LAGGED, MIN_TOGETHER, CoActivation
 
 
 @pytest.fixture(params=["one block", "small blocks", "counted by sorting", "counted by features"])

@@ -14,9 +14,9 @@ import torch
 
 from neuronmap.activations import ArrayRows
 from neuronmap.errors import InputError, MismatchError, MissingDependencyError
-from neuronmap.features import firing as firing_module
-from neuronmap.features.compare import CompareConfig, compare_saes
-from neuronmap.features.firing import Runs, meet, read_firing, reader_of
+from neuronmap.features.comparing import firing as firing_module
+from neuronmap.features.comparing.compare import CompareConfig, compare_saes
+from neuronmap.features.comparing.firing import Runs, meet, read_firing, reader_of
 from neuronmap.progress import SilentProgress, _SilentTask
 from neuronmap.saes import SparseAutoencoder
 from neuronmap.saes.metadata import BundleMetadata
@@ -390,7 +390,7 @@ def test_the_plot_shows_both_saes_the_null_and_the_threshold() -> None:
 
 
 def test_a_plot_without_matplotlib_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuronmap.features.comparison.find_spec", lambda name: None)
+    monkeypatch.setattr("neuronmap.features.comparing.comparison.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"neuronmap\[plots\]"):
         compare(random_sae(0), random_sae(1)).plot()
 

@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from neuronmap.corpora import tokenize
 from neuronmap.errors import InputError, MismatchError
-from neuronmap.features.compare import CompareConfig, compare_saes
-from neuronmap.features.crossmodel import CharacterSpans, SharedText, overlaps, spans_of_text
+from neuronmap.features.comparing.compare import CompareConfig, compare_saes
+from neuronmap.features.comparing.crossmodel import CharacterSpans, SharedText, overlaps, spans_of_text
 from neuronmap.progress import SilentProgress
 from neuronmap.saes.relu import ReLUOptions, ReLUSAE
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from feature_states import random_world, state_of
 
-from neuronmap.features.distributions import STATUSES, histogram_quantiles, moments, status_of, wilson
+from neuronmap.features.summary.distributions import STATUSES, histogram_quantiles, moments, status_of, wilson
 
 
 def test_moments_are_those_of_the_firings() -> None:

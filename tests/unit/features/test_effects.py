@@ -10,7 +10,7 @@ import torch
 from random_saes import F, random_sae
 
 from neuronmap.errors import InputError
-from neuronmap.features.effects import FeatureEffects
+from neuronmap.features.live.effects import FeatureEffects
 from neuronmap.models import LanguageModel, capture, resolve_hook
 from neuronmap.progress import SilentProgress
 from neuronmap.saes import SparseAutoencoder
@@ -78,12 +78,13 @@ def test_ablation_is_the_hook_written_by_hand(
         def take_out(x_ND: torch.Tensor, feature: int = feature) -> torch.Tensor:
             return x_ND - sae.encode(x_ND)[:, feature, None] * sae.W_dec[feature]
 
-        changes, gaps, kls, firings = [], [], [], 0
+        changes, gaps, log_gaps, kls, firings = [], [], [], [], 0
         for text in TEXTS:
             clean, without = log_p_with(tiny_llama, text, lambda x: x), log_p_with(tiny_llama, text, take_out)
             fires = codes(tiny_llama, sae, text)[:, feature] > 0
             changes.append((loss_of(tiny_llama, text, without) - loss_of(tiny_llama, text, clean)).sum())
-            gaps.append((clean - without)[1:-1][fires[:-1]])
+            gaps.append((clean.exp() - without.exp())[1:-1][fires[:-1]])
+            log_gaps.append((clean - without)[1:-1][fires[:-1]])
             kls.append((clean.exp() * (clean - without)).sum(-1)[1:-1])
             firings += int(fires.sum())
         assert effect.firings == firings > 0
@@ -91,9 +92,11 @@ def test_ablation_is_the_hook_written_by_hand(
         assert effect.loss_change == pytest.approx(float(torch.stack(changes).sum()), abs=1e-4)
         assert effect.kl == pytest.approx(float(torch.cat(kls).mean()), abs=1e-5)
         mean_V = torch.cat(gaps).mean(0)
-        assert [value for _, value in effect.promoted] == pytest.approx(mean_V.topk(10).values.tolist(), abs=1e-4)
-        assert effect.promoted[0][0] == effects.vocabulary.shown(int(mean_V.argmax()))
-        assert effect.suppressed[0][1] == pytest.approx(float(mean_V.min()), abs=1e-4)
+        assert [one.probability for one in effect.promoted] == pytest.approx(mean_V.topk(10).values.tolist(), abs=1e-5)
+        best = int(mean_V.argmax())
+        assert effect.promoted[0].token == effects.vocabulary.shown(best)
+        assert effect.promoted[0].log_probability == pytest.approx(float(torch.cat(log_gaps).mean(0)[best]), abs=1e-4)
+        assert effect.suppressed[0].probability == pytest.approx(float(mean_V.min()), abs=1e-5)
 
 
 def test_attribution_is_the_slope_of_a_small_ablation(
@@ -138,8 +141,8 @@ def test_estimates_come_close_where_effects_are_small_and_the_rest_is_reported(t
 def test_correlations_are_those_of_scipy() -> None:
     from scipy.stats import pearsonr, spearmanr
 
-    from neuronmap.features.effect_tables import EffectComparison
-    from neuronmap.features.naming import FeatureNames
+    from neuronmap.features.live.effect_tables import EffectComparison
+    from neuronmap.features.live.naming import FeatureNames
 
     a, b = np.array([1.0, 2.0, 2.0, -3.0, 0.5]), np.array([0.5, 2.5, 1.0, -1.0, 2.5])
     found = EffectComparison(np.arange(5, dtype=np.int32), a, b, np.ones(5, np.int64), FeatureNames(None, 5), "")

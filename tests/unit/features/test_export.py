@@ -23,12 +23,12 @@ import pytest
 from made_stores import FIRED, HOSTILE_LABEL, hostile_store, small_store
 
 from neuronmap.errors import AlreadyExistsError, ConfigError, InputError, UnwritablePathError
-from neuronmap.features.conditions import COLUMNS
 from neuronmap.features.export import FORMATS, NeuronpediaNames, chosen_features, export_features, parse_features
 from neuronmap.features.export import neuronpedia as neuronpedia_module
 from neuronmap.features.export.records import public_name
-from neuronmap.features.schema import TABLES
-from neuronmap.features.store import FeatureStore
+from neuronmap.features.storage.conditions import COLUMNS
+from neuronmap.features.storage.schema import TABLES
+from neuronmap.features.storage.store import FeatureStore
 
 NAMES = NeuronpediaNames("tiny-1.5", "made-up", 2, release="a-release", author="somebody")
 
@@ -540,7 +540,7 @@ def test_a_writer_that_fails_leaves_what_was_there(
 
     monkeypatch.setattr(FeatureStore, "feature", fail)
     monkeypatch.setattr(FeatureStore, "check_feature", lambda self, feature: feature)
-    monkeypatch.setattr("neuronmap.features.queries.FeatureQueries.select", fail)
+    monkeypatch.setattr("neuronmap.features.storage.queries.FeatureQueries.select", fail)
     with pytest.raises(KeyboardInterrupt):
         export_features(store, [2, 0], form, target, names=NAMES, overwrite=True)
     assert contents(target) == before
@@ -550,7 +550,7 @@ def test_a_writer_that_fails_leaves_what_was_there(
 _KILLED = """
 import sys, time
 from neuronmap.features.export import NeuronpediaNames, export_features
-from neuronmap.features.store import FeatureStore
+from neuronmap.features.storage.store import FeatureStore
 feature = FeatureStore.feature
 def slow(self, number):
     if number:

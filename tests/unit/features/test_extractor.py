@@ -16,9 +16,9 @@ import torch
 from random_saes import F, K, random_sae
 
 from neuronmap.errors import ConfigError, InputError, MismatchError
-from neuronmap.features.attached import attach
-from neuronmap.features.extractor import SAEFeatureExtractor
-from neuronmap.features.strips import _ABOVE, _BELOW, MOST_OPAQUE, opacity
+from neuronmap.features.live.attached import attach
+from neuronmap.features.live.extractor import SAEFeatureExtractor
+from neuronmap.features.live.strips import _ABOVE, _BELOW, MOST_OPAQUE, opacity
 from neuronmap.models import LanguageModel, capture, load_model, resolve_hook, wrap_model
 from neuronmap.progress import SilentProgress
 from neuronmap.saes import SparseAutoencoder, load_sae, save_bundle

@@ -14,12 +14,12 @@ from live_stores import CONTEXT_LENGTH, codes_of, contexts, live_store
 from random_saes import random_sae
 
 from neuronmap.errors import ConfigError, InputError, MismatchError
-from neuronmap.features.effects import FeatureEffects
-from neuronmap.features.extractor import SAEFeatureExtractor
-from neuronmap.features.finder import MaxActivatingExamplesFinder
-from neuronmap.features.interventions import Intervention
-from neuronmap.features.steering import FeatureSteering
-from neuronmap.features.store import FeatureStore
+from neuronmap.features.live.effects import FeatureEffects
+from neuronmap.features.live.extractor import SAEFeatureExtractor
+from neuronmap.features.live.finder import MaxActivatingExamplesFinder
+from neuronmap.features.live.interventions import Intervention
+from neuronmap.features.live.steering import FeatureSteering
+from neuronmap.features.storage.store import FeatureStore
 from neuronmap.models import LanguageModel
 from neuronmap.progress import SilentProgress
 from neuronmap.saes import SparseAutoencoder, load_sae, save_bundle

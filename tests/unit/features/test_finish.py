@@ -18,16 +18,16 @@ import pytest
 from feature_states import World, random_world, state_of
 
 from neuronmap.errors import AlreadyExistsError, DiskSpaceError, InputError, MismatchError
-from neuronmap.features import finish as finishing
-from neuronmap.features.finish import attach_table, finish
-from neuronmap.features.lens import LensFacts
-from neuronmap.features.manifest import check_files, read_manifest
-from neuronmap.features.map import FeatureMap
-from neuronmap.features.schema import EXAMPLE_KINDS, TABLES, arrow_schema
-from neuronmap.features.store import FeatureStore
-from neuronmap.features.text import Vocabulary
-from neuronmap.features.weights import WeightFacts
-from neuronmap.features.writing import rounded
+from neuronmap.features.directions.lens import LensFacts
+from neuronmap.features.directions.map import FeatureMap
+from neuronmap.features.directions.weights import WeightFacts
+from neuronmap.features.storage.manifest import check_files, read_manifest
+from neuronmap.features.storage.schema import EXAMPLE_KINDS, TABLES, arrow_schema
+from neuronmap.features.storage.store import FeatureStore
+from neuronmap.features.storage.text import Vocabulary
+from neuronmap.features.summary import finish as finishing
+from neuronmap.features.summary.finish import attach_table, finish
+from neuronmap.features.summary.writing import rounded
 from neuronmap.hashing import digest_file
 from neuronmap.progress import SilentProgress
 
@@ -313,7 +313,7 @@ def test_what_does_not_belong_together_is_refused(world: World, tmp_path: Path) 
     other = random_world(contexts=20, features=30)
     with pytest.raises(MismatchError, match="contexts 20 where the pass had 48"):
         finish(state, other.tokens, vocabulary, tmp_path / "store", **given)
-    with pytest.raises(MismatchError, match="vocabulary 2 where the pass had 40"):
+    with pytest.raises(MismatchError, match="a vocabulary of 2 where the pass saw tokens up to 39"):
         finish(state, world.tokens, Vocabulary([b"a", b"b"], [False, False]), tmp_path / "store", **given)
     with pytest.raises(MismatchError, match="weights of 12 features where the pass had 30"):
         finish(state, world.tokens, vocabulary, tmp_path / "store", **{**given, "weights": weights_of(random_world())})

@@ -12,9 +12,9 @@ import transformers as hf
 from torch import Tensor
 
 from neuronmap.errors import InputError, MismatchError
-from neuronmap.features import lens as lens_module
-from neuronmap.features.lens import LensFacts, lens_facts, lens_or_reason
-from neuronmap.features.weights import weight_facts
+from neuronmap.features.directions import lens as lens_module
+from neuronmap.features.directions.lens import LensFacts, lens_facts, lens_or_reason
+from neuronmap.features.directions.weights import weight_facts
 from neuronmap.models import HookPoint, LanguageModel, replaced, resolve_hook, wrap_model
 from neuronmap.progress import SilentProgress
 from neuronmap.saes import SparseAutoencoder, get_architecture

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from neuronmap.errors import InputError, MissingDependencyError
-from neuronmap.features.map import FeatureMap, _neighbours_shown, cluster_labels, feature_map
-from neuronmap.features.weights import nearest_rows
+from neuronmap.features.directions.map import FeatureMap, _neighbours_shown, cluster_labels, feature_map
+from neuronmap.features.directions.weights import nearest_rows
 from neuronmap.progress import SilentProgress
 
 GROUPS, EACH, D = 4, 20, 16

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from neuronmap.features import matching
-from neuronmap.features.matching import Chance, best_of, match, one_to_one, search, what_chance_gives
-from neuronmap.features.similarity import ABSENT, DecoderCosine, FiringSimilarity
+from neuronmap.features.comparing import matching
+from neuronmap.features.comparing.matching import Chance, best_of, match, one_to_one, search, what_chance_gives
+from neuronmap.features.comparing.similarity import ABSENT, DecoderCosine, FiringSimilarity
 
 
 @dataclass

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from feature_states import World, random_world, state_of
 
-from neuronmap.features.overview import density_histogram, overview
+from neuronmap.features.summary.overview import density_histogram, overview
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ import torch
 from pass_parts import SMALL, MadeRows, MadeTokens, Notes, plain_draw, plain_features, small_sae, state_bytes
 
 from neuronmap.errors import ConfigError, DamagedError, InputError, Interrupted, MismatchError
-from neuronmap.features.analyze import run_pass, shard_blocks, weights_digest
-from neuronmap.features.codes import encode_block
-from neuronmap.features.layout import fixed_sum
-from neuronmap.features.rows import grid
-from neuronmap.features.state import FeatureState
+from neuronmap.features.collect.analyze import run_pass, shard_blocks, weights_digest
+from neuronmap.features.collect.codes import encode_block
+from neuronmap.features.collect.layout import fixed_sum
+from neuronmap.features.collect.rows import grid
+from neuronmap.features.collect.state import FeatureState
 from neuronmap.saes import SparseAutoencoder
 from neuronmap.saes.workspace import Workspace
 
@@ -44,7 +44,9 @@ def dense(sae: SparseAutoencoder, rows: MadeRows, hook: str, kernels: str = "aut
         entries = encode_block(sae, block.x_BD, Workspace(kernels=kernels), rows.unit(hook), "test")
         at = (block.sequence_B[entries.row_N], block.position_B[entries.row_N].astype(int), entries.feature_N)
         f[at] = entries.value_N
-        torch.testing.assert_close(torch.from_numpy(f[block.sequence_B, block.position_B.astype(int)]), sae.encode(block.x_BD))
+        torch.testing.assert_close(
+            torch.from_numpy(f[block.sequence_B, block.position_B.astype(int)]), sae.encode(block.x_BD)
+        )
     return f
 
 
@@ -132,7 +134,8 @@ def test_shards_merge_in_any_order_to_the_bytes_of_the_whole(architecture: str, 
     sae = small_sae(architecture, rows.width("plain"))
     whole = state_bytes(analyse(sae, tmp_path / "whole", "plain", rows=rows))
     parts = [
-        analyse(sae, tmp_path / str(i), "plain", rows=MadeRows(empty=range(3)), shard=(i, shards)) for i in range(shards)
+        analyse(sae, tmp_path / str(i), "plain", rows=MadeRows(empty=range(3)), shard=(i, shards))
+        for i in range(shards)
     ]
     assert not any(part.complete for part in parts)
     for order in itertools.permutations(parts):
@@ -158,7 +161,7 @@ def test_shards_cover_the_grid_once(blocks: int, shards: int) -> None:
 
 
 def test_the_number_of_sampled_contexts_follows_l0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuronmap.features.sampling.MOST_ENTRIES", 5 * 12 * 4)
+    monkeypatch.setattr("neuronmap.features.collect.sampling.MOST_ENTRIES", 5 * 12 * 4)
     rows = MadeRows()
     sae = small_sae("topk", rows.width("plain"))
     parts = [analyse(sae, tmp_path / str(i), "plain", shard=(i, 2)) for i in range(2)]
@@ -215,7 +218,7 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from pass_parts import SMALL, MadeRows, Notes, small_sae
-from neuronmap.features import analyze
+from neuronmap.features.collect import analyze
 
 class Dying(MadeRows):
     def blocks(self, todo, contexts_per_block):
@@ -241,6 +244,8 @@ def test_killed_and_continued_is_the_same(tmp_path: Path) -> None:
         for folder, source in (("cut", rows), ("whole", MadeRows()))
     }
     assert rows.read == [3, 4]
+    assert not list(tmp_path.rglob(".staging-*"))
+    assert len(list((tmp_path / "cut" / "0").iterdir())) == 2  # what was saved before is gone
     for name in saes:
         assert state_bytes(states["cut"][name]) == state_bytes(states["whole"][name])
 
@@ -308,6 +313,9 @@ def test_states_that_do_not_belong_together_do_not_merge(tmp_path: Path) -> None
         FeatureState.merge([one, other])
     with pytest.raises(MismatchError, match="blocks are in more than one"):
         FeatureState.merge([one, two, one])
+    two.facts["key"] = "sha256:of another layout"
+    with pytest.raises(MismatchError, match="different versions"):
+        FeatureState.merge([one, two])
     with pytest.raises(InputError, match="no state"):
         FeatureState.merge([])
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from made_stores import FEATURES, feature_rows, hint_rows, small_store
 
 from neuronmap.errors import InputError
-from neuronmap.features.conditions import COLUMNS, Filter, parse_filter
-from neuronmap.features.queries import FeatureQueries
-from neuronmap.features.store import FeatureStore
+from neuronmap.features.storage.conditions import COLUMNS, Filter, parse_filter
+from neuronmap.features.storage.queries import FeatureQueries
+from neuronmap.features.storage.store import FeatureStore
 
 ROWS = [{**feature, **hint} for feature, hint in zip(feature_rows(), hint_rows(), strict=True)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from neuronmap.features.ranking import largest
+from neuronmap.features.directions.ranking import largest
 
 
 @pytest.mark.parametrize("width", [1, 7, 130, 2000, 6001])

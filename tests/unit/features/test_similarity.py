@@ -8,7 +8,7 @@ import scipy.sparse
 import torch
 
 from neuronmap.errors import InputError
-from neuronmap.features.similarity import ABSENT, DecoderCosine, FiringSimilarity
+from neuronmap.features.comparing.similarity import ABSENT, DecoderCosine, FiringSimilarity
 
 MEASURES = ("correlation", "cosine", "jaccard")
 

@@ -11,9 +11,9 @@ import torch
 from random_saes import F, random_sae
 
 from neuronmap.errors import ConfigError, InputError, MismatchError
-from neuronmap.features.attached import attach
-from neuronmap.features.interventions import Intervention, random_directions
-from neuronmap.features.steering import FeatureSteering
+from neuronmap.features.live.attached import attach
+from neuronmap.features.live.interventions import Intervention, random_directions
+from neuronmap.features.live.steering import FeatureSteering
 from neuronmap.models import LanguageModel, capture, resolve_hook, wrap_model
 from neuronmap.progress import SilentProgress
 from neuronmap.saes import SparseAutoencoder
@@ -182,7 +182,7 @@ def test_generation_is_that_of_the_model_and_reproducible(tiny_llama: LanguageMo
 
 
 def test_sampling_follows_the_softmax() -> None:
-    from neuronmap.features.generation import _choose
+    from neuronmap.features.live.generation import _choose
 
     logits_V = torch.tensor([0.0, 1.0, 2.0, -float("inf")])
     generator = torch.Generator().manual_seed(0)
@@ -201,8 +201,8 @@ def test_controls_have_the_same_lengths_and_are_orthogonal(sae: SparseAutoencode
 
 
 def test_a_control_moves_every_position_as_far(tiny_llama: LanguageModel, sae: SparseAutoencoder) -> None:
-    from neuronmap.features.interventions import sites
-    from neuronmap.features.naming import FeatureNames
+    from neuronmap.features.live.interventions import sites
+    from neuronmap.features.live.naming import FeatureNames
 
     here = attach(sae)
     changes = [
@@ -222,8 +222,8 @@ def test_a_control_moves_every_position_as_far(tiny_llama: LanguageModel, sae: S
 
 
 def test_masked_positions_are_left_alone(sae: SparseAutoencoder) -> None:
-    from neuronmap.features.interventions import sites
-    from neuronmap.features.naming import FeatureNames
+    from neuronmap.features.live.interventions import sites
+    from neuronmap.features.live.naming import FeatureNames
 
     here = attach(sae)
     site = sites({"": here}, [Intervention.add(3, 2.0)], {"": FeatureNames(None, F)})[0]

@@ -29,12 +29,12 @@ from made_stores import (
 )
 
 from neuronmap.errors import DamagedError, InputError, MismatchError
-from neuronmap.features import migrations, schema
-from neuronmap.features.manifest import MANIFEST, check_files, file_facts, read_manifest, seal, write_manifest
-from neuronmap.features.schema import EXAMPLE_KINDS, TABLES, arrow_schema
-from neuronmap.features.store import FeatureStore
-from neuronmap.features.text import Piece
-from neuronmap.features.writing import write_table
+from neuronmap.features.storage import migrations, schema
+from neuronmap.features.storage.manifest import MANIFEST, check_files, file_facts, read_manifest, seal, write_manifest
+from neuronmap.features.storage.schema import EXAMPLE_KINDS, TABLES, arrow_schema
+from neuronmap.features.storage.store import FeatureStore
+from neuronmap.features.storage.text import Piece
+from neuronmap.features.summary.writing import write_table
 from neuronmap.paths import write_json
 
 
@@ -502,7 +502,7 @@ def test_pandas_polars_and_duckdb_read_the_files(folder: Path) -> None:
 def test_reading_needs_no_torch(folder: Path) -> None:
     code = (
         "import sys\n"
-        "from neuronmap.features.store import FeatureStore\n"
+        "from neuronmap.features.storage.store import FeatureStore\n"
         f"with FeatureStore.open({str(folder)!r}) as store:\n"
         "    store.feature(0).details, store.examples(0)[0].pieces(), store.queries.select('status=alive')\n"
         "sys.exit('torch' in sys.modules)"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from neuronmap.errors import InputError
-from neuronmap.features.schema import arrow_schema
-from neuronmap.features.text import Piece, Vocabulary, visible
+from neuronmap.features.storage.schema import arrow_schema
+from neuronmap.features.storage.text import Piece, Vocabulary, visible
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.\n\tIt's 12,345 o'clock; isn't it?",
@@ -329,5 +329,5 @@ def test_tokens_are_found_by_their_text() -> None:
 
 
 def test_reading_needs_no_torch() -> None:
-    code = "import sys, neuronmap.features.text; sys.exit('torch' in sys.modules)"
+    code = "import sys, neuronmap.features.storage.text; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from feature_states import World, random_world, state_of
 
-from neuronmap.features.contexts import StoredContexts
-from neuronmap.features.layout import draw
-from neuronmap.features.tokenstats import PRIOR_MASS, TokenStatistics, log_odds_z, token_statistics
+from neuronmap.features.collect.layout import draw
+from neuronmap.features.summary.contexts import StoredContexts
+from neuronmap.features.summary.tokenstats import PRIOR_MASS, TokenStatistics, log_odds_z, token_statistics
 
 
 def drawn_firings(world: World, feature: int) -> list[tuple[int, int, float]]:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from neuronmap.errors import InputError
-from neuronmap.features import weights
-from neuronmap.features.weights import nearest_rows, weight_facts
+from neuronmap.features.directions import weights
+from neuronmap.features.directions.weights import nearest_rows, weight_facts
 from neuronmap.progress import SilentProgress
 from neuronmap.saes import SparseAutoencoder, get_architecture, list_architectures
 

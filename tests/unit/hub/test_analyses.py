@@ -12,8 +12,8 @@ from bundles import make_bundle
 from made_stores import small_store
 
 from neuronmap.errors import DamagedError, MismatchError, NotInLibraryError
-from neuronmap.features import migrations
-from neuronmap.features.manifest import MANIFEST, read_manifest, seal
+from neuronmap.features.storage import migrations
+from neuronmap.features.storage.manifest import MANIFEST, read_manifest, seal
 from neuronmap.hub import (
     LibraryEntry,
     SAEModelHub,

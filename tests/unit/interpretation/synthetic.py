@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from neuronmap.features.collect.layout import SAMPLE, draw, per_feature
+from neuronmap.features.collect.state import CodedSample, FeatureState
 from neuronmap.features.config import AnalysisConfig
-from neuronmap.features.layout import SAMPLE, draw, per_feature
-from neuronmap.features.state import CodedSample, FeatureState
 
 
 class Words:
@@ -72,7 +72,9 @@ def state_of(
     kept_CT = text.ids_CT != 0
     fires_FCT = fires_FCT & kept_CT
     arrays = {
-        name: np.zeros((features, *shape), dtype) for name, (shape, dtype) in per_feature(config).items() if name in WANTED
+        name: np.zeros((features, *shape), dtype)
+        for name, (shape, dtype) in per_feature(config).items()
+        if name in WANTED
     }
     for f in range(features):
         sequence, position = np.nonzero(fires_FCT[f])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from neuronmap.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from neuronmap.features.store import FeatureStore
+    from neuronmap.features.storage.store import FeatureStore
 
 __all__ = ["BY", "chosen_features", "parse_features"]
 

@@ -20,7 +20,7 @@ from neuronmap.progress import Progress
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from neuronmap.features.store import FeatureStore
+    from neuronmap.features.storage.store import FeatureStore
 
 __all__ = ["FORMATS", "export_features"]
 

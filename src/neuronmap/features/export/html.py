@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from neuronmap.features.export.records import public_name
-from neuronmap.features.strips import MOST_OPAQUE, opacity
-from neuronmap.features.text import visible
+from neuronmap.features.live.strips import MOST_OPAQUE, opacity
+from neuronmap.features.storage.text import visible
 
 if TYPE_CHECKING:
-    from neuronmap.features.store import Example, FeatureRecord, FeatureStore
-    from neuronmap.features.text import Vocabulary
+    from neuronmap.features.storage.store import Example, FeatureRecord, FeatureStore
+    from neuronmap.features.storage.text import Vocabulary
 
 __all__ = ["feature_page"]
 

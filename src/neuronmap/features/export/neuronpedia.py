@@ -23,12 +23,12 @@ import numpy as np
 
 from neuronmap import paths
 from neuronmap.errors import ConfigError
-from neuronmap.features.distributions import histogram_quantiles
 from neuronmap.features.export.records import example_record, finite, public_name
+from neuronmap.features.summary.distributions import histogram_quantiles
 from neuronmap.hashing import digest_json, short
 
 if TYPE_CHECKING:
-    from neuronmap.features.store import Example, FeatureRecord, FeatureStore
+    from neuronmap.features.storage.store import Example, FeatureRecord, FeatureStore
 
 __all__ = ["CREATOR", "NeuronpediaNames", "write_bundle"]
 

@@ -6,10 +6,10 @@ import math
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from neuronmap.features.store import Example
+from neuronmap.features.storage.store import Example
 
 if TYPE_CHECKING:
-    from neuronmap.features.store import FeatureStore
+    from neuronmap.features.storage.store import FeatureStore
 
 __all__ = ["example_record", "feature_record", "finite", "public_name", "scalar_record"]
 

@@ -1,4 +1,4 @@
-/* The firings of a block of rows, counted by feature: what the feature pass keeps (neuronmap/features/layout.py says what, and why
+/* The firings of a block of rows, counted by feature: what the feature pass keeps (neuronmap/features/collect/layout.py says what, and why
  * any order gives the same bytes; features/firings.py does the same in numpy). Single precision only. Read by engine.c. */
 
 #define FRACTION 1099511627776.0 /* 2**40: what the low limb of a sum counts in */

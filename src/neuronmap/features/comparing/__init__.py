@@ -1,0 +1,1 @@
+"""Two SAEs compared: by direction, by firing, across models."""

@@ -1,0 +1,1 @@
+"""What the weights alone tell: lengths, neighbours, logit lens, map."""

@@ -1,0 +1,1 @@
+"""Live use: texts through an SAE, examples found, features changed, effects measured."""

@@ -1,0 +1,1 @@
+"""The feature store on disk: schema, manifest, reading, queries, text. No torch."""

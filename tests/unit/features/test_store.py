@@ -34,6 +34,7 @@ from neuronmap.features.storage.manifest import MANIFEST, check_files, file_fact
 from neuronmap.features.storage.schema import EXAMPLE_KINDS, TABLES, arrow_schema
 from neuronmap.features.storage.store import FeatureStore
 from neuronmap.features.storage.text import Piece
+from neuronmap.features.summary.writing import write_table
 from neuronmap.paths import write_json
 
 
@@ -507,3 +508,24 @@ def test_reading_needs_no_torch(folder: Path) -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_no_changed_byte_of_a_table_is_read_as_another_value(folder: Path) -> None:
+    """Pages carry checksums, so without reading every digest at each start nothing false is shown."""
+    manifest = read_manifest(folder)
+    expected = small_tables()["features"]
+    write_table(folder, "features", expected)
+    write_manifest(folder, manifest, ["features.parquet"])
+    file, noticed = folder / "features.parquet", 0
+    sound = file.read_bytes()
+    for place in np.random.default_rng(0).choice(len(sound), 200, replace=False).tolist():
+        changed = bytearray(sound)
+        changed[place] ^= 1 << place % 8
+        file.write_bytes(changed)
+        try:
+            with FeatureStore.open(folder) as store:
+                assert store.tables.read("features").to_pylist() == expected.to_pylist(), place
+        except DamagedError as error:
+            assert "features.parquet" in error.message
+            noticed += 1
+    assert noticed > 20  # the rest are bytes that reading has no use for: statistics, names of the writer

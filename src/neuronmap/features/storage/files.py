@@ -116,7 +116,7 @@ class Tables:
             if name not in self._open:
                 self._open[name] = self._opened(name, path)
             return read(self._open[name])
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DamagedError(
                 f"The feature store {self._folder} is damaged: {path.name} cannot be read ({str(error).splitlines()[0]}).",
                 hint=REDO,

@@ -16,7 +16,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 TORCH_PEERS := $(shell sed -n '/^torch==/p' constraints-peers.txt)
 
-.PHONY: help venv demo test lint docs reference test-peers bench bench-full bench-analysis bench-end-to-end bench-guard bench-harvest bench-quality wheel clean
+.PHONY: help venv demo example test lint docs reference test-peers bench bench-full bench-analysis bench-end-to-end bench-guard bench-harvest bench-quality wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -25,6 +25,9 @@ venv: $(VENV)/.ready ## make .venv with everything pinned in constraints.txt
 
 demo: $(VENV)/.ready ## train, evaluate and store a sparse autoencoder on SmolLM2-135M (about ten minutes the first time)
 	@$(BIN)/neuronmap demo
+
+example: $(VENV)/.ready ## train, analyse, look at, steer and compare features on SmolLM2-135M, small (about three minutes); plots in build/
+	@$(BIN)/python examples/demo_sae_features.py --quick --plots build/feature-plots
 
 lint: $(VENV)/.ready ## ruff, mypy --strict, import layers
 	@echo "lint: ruff, mypy, import layers (up to a minute)"

@@ -37,7 +37,7 @@ PROMPT = "My fellow citizens, I think that we should"
 def trained(hub: SAEModelHub, settings: dict[str, Any]) -> LibraryEntry:
     """The SAE of these settings: from the library, or trained now."""
     known = next((entry for entry in hub.list() if entry.id == settings["name"]), None)
-    return known or train_into_library(SAEConfig(**settings), hub=hub).entry
+    return known or train_into_library(SAEConfig(**settings), hub=hub, evaluate=False).entry
 
 
 def look(store: FeatureStore, extractor: SAEFeatureExtractor) -> int:

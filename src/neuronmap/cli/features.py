@@ -157,6 +157,8 @@ def find_examples(
     search: Annotated[
         str | None, typer.Option("--search", "-s", help="Features whose label or tokens hold this.")
     ] = None,
+    random: Annotated[int | None, typer.Option(help="So many features drawn at random of those alive.")] = None,
+    seed: Annotated[int, typer.Option(help="Of --random.")] = 0,
     min_activation: Annotated[float, typer.Option(help="Leave out what is weaker.")] = 0.0,
     quantile: Annotated[
         int | None, typer.Option(help="Only this group of the firing distribution, 0 the weakest.")
@@ -181,6 +183,8 @@ def find_examples(
         neuronmap sae find-examples demo --text "The winter of 1862 was long."
 
         neuronmap sae find-examples demo --search war
+
+        neuronmap sae find-examples demo --random 10 --seed 1
     """
     from neuronmap.features.export import parse_features
     from neuronmap.features.export.records import example_record, scalar_record
@@ -190,12 +194,13 @@ def find_examples(
     output = Output(as_json, quiet)
     given = [
         option
-        for option, value in (("--features", features), ("--text", text), ("--search", search))
+        for option, value in (("--features", features), ("--text", text), ("--search", search), ("--random", random))
         if value is not None
     ]
     if len(given) != 1:
         raise ConfigError(
-            f"{' and '.join(given) if given else 'Nothing'} was given; exactly one of --features, --text and --search is needed.",
+            f"{' and '.join(given) if given else 'Nothing'} was given; exactly one of --features, --text, --search and --random"
+            " is needed.",
         )
     if quantile is not None and features is None:
         raise ConfigError("--quantile goes with --features.")
@@ -209,6 +214,9 @@ def find_examples(
     if features is not None:
         numbers = parse_features(features, store.num_features)
         found = finder.find(numbers, quantile=quantile, **options)
+    elif random is not None:
+        numbers = store.queries.sample_alive(random, seed)
+        found = finder.find(numbers, max_examples=max_examples or 5, **options)
     elif text is not None:
         found = finder.find_by_text(text, top=max_features, **options)
     else:

@@ -5,6 +5,7 @@ rows (stored, or from the model) -> the pass -> weights and map -> feature store
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,14 +23,20 @@ from neuronmap.progress import Progress
 from neuronmap.saes.metadata import ANALYSES_FOLDER, read_bundle_info
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from neuronmap.activations import MaskConfig
     from neuronmap.corpora import TokenSet
     from neuronmap.features.collect.rows import AnalysisRows
     from neuronmap.features.collect.state import FeatureState
+    from neuronmap.features.directions.map import FeatureMap
     from neuronmap.models import HookPoint, LanguageModel
     from neuronmap.saes import SparseAutoencoder
 
 __all__ = ["AnalysisRequest", "analyze_into_library"]
+
+_QUOTED = re.compile(r"'([^']+)'")
+"""The tokens in a label."""
 
 
 @dataclass(frozen=True)
@@ -340,15 +347,14 @@ class _Analysis:
         if self.request.hints:
             lens = weights.lens
             promoted = None if lens is None else (lens.promoted_FN, lens.promoted_logit_FN)
-            attach_table(
-                made,
-                "hints",
-                make_hints(state, self.tokens, vocabulary, promoted=promoted, progress=self.progress),
-            )
+            hints = make_hints(state, self.tokens, vocabulary, promoted=promoted, progress=self.progress)
+            attach_table(made, "hints", hints)
+        if place is not None and (place.cluster_F >= 0).any():
+            attach_table(made, "clusters", _clusters(made, place))
         paths.replace_folder(made, target)
         return target
 
-    def _map(self, subject: _Subject, state: FeatureState, weights: Any) -> Any:
+    def _map(self, subject: _Subject, state: FeatureState, weights: Any) -> FeatureMap | None:
         if not self.request.feature_map:
             return None
         from neuronmap.features.directions.map import feature_map
@@ -365,6 +371,35 @@ class _Analysis:
         except MissingDependencyError as error:
             self.progress.note(f"No map of the features: {error.message} {error.hint}")
             return None
+
+
+def _clusters(folder: Path, place: FeatureMap) -> pa.Table:
+    """The clusters of a map, named by what their features' labels share, or their tokens where they have none."""
+    import numpy as np
+    import pyarrow as pa
+
+    from neuronmap.features.directions.map import cluster_labels
+    from neuronmap.features.storage.schema import arrow_schema
+    from neuronmap.features.storage.store import FeatureStore
+
+    with FeatureStore.open(folder) as store:
+        rows = store.queries.select(limit=None, columns=["label", "top_lift_text"])
+        words = [[*_QUOTED.findall(row["label"] or ""), row["top_lift_text"] or ""] for row in rows]
+    filled = place.cluster_F >= 0
+    count = int(place.cluster_F.max()) + 1
+    size = np.bincount(place.cluster_F[filled], minlength=count)
+
+    def centre(values: Any) -> Any:
+        return (np.bincount(place.cluster_F[filled], weights=values[filled], minlength=count) / size).astype(np.float32)
+
+    columns = {
+        "cluster": np.arange(count, dtype=np.int32),
+        "size": size.astype(np.int32),
+        "label": cluster_labels(place.cluster_F, words),
+        "x": centre(place.x_F),
+        "y": centre(place.y_F),
+    }
+    return pa.table(columns, schema=arrow_schema("clusters"))
 
 
 def _entries(hub: SAEModelHub, names: list[str]) -> list[LibraryEntry]:

@@ -288,6 +288,16 @@ def test_random_alive_features_are_drawn_by_seed(queries: FeatureQueries) -> Non
     assert queries.nearest_alive(2, 1) == 4
 
 
+def test_several_random_features_are_different_and_drawn_by_seed(queries: FeatureQueries) -> None:
+    drawn = [queries.sample_alive(3, seed) for seed in range(20)]
+    assert all(len(set(one)) == 3 and set(one) <= {0, 1, 4, 6, 7} for one in drawn)
+    assert len({tuple(one) for one in drawn}) > 5
+    assert drawn == [queries.sample_alive(3, seed) for seed in range(20)]
+    assert sorted(queries.sample_alive(99, 0)) == [0, 1, 4, 6, 7]
+    with pytest.raises(InputError, match="at least 1"):
+        queries.sample_alive(0)
+
+
 def test_without_a_live_feature_none_is_drawn(tmp_path: Path) -> None:
     import pyarrow as pa
     from made_stores import small_tables, tokens, write_store

@@ -51,11 +51,20 @@ class FoundFeature:
     def title(self) -> str:
         """Number, label, density and maximum."""
         row = self.record.row
-        label = f" · {self.record.label}" if self.record.label else ""
+        label = f" · {self.record.label}{self._score}" if self.record.label else ""
         if not row["firings"]:
             return f"#{self.feature}{label}: never fired"
         here = f", {self.on_text.max:.3g} on this text" if self.on_text is not None else ""
         return f"#{self.feature}{label}: fires on {row['density']:.3%} of tokens, up to {self.largest:.3g}{here}"
+
+    @property
+    def _score(self) -> str:
+        """How well the label's rule predicts firing on held-out documents."""
+        hint = self.record.hint or {}
+        scores = [hint.get(name) for name in ("precision", "recall")]
+        if any(score is None for score in scores):
+            return " [not scored: too few firings]"
+        return f" [precision {scores[0]:.2f}, recall {scores[1]:.2f}]"
 
     def strip(self, example: Example) -> Strip:
         """One of its examples."""

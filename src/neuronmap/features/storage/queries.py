@@ -183,6 +183,19 @@ class FeatureQueries:
             raise InputError("No feature of this store is alive: none fired 10 times.")
         return int(np.random.default_rng(seed).choice(ids))
 
+    def sample_alive(self, count: int, seed: int | None = None) -> list[int]:
+        """Different features drawn from those that are alive, in the order drawn; all of them if there are fewer.
+
+        Raises:
+            InputError: none is alive, or ``count`` is below 1.
+        """
+        ids = np.flatnonzero(self._store.alive)
+        if count < 1:
+            raise InputError(f"count = {count}: at least 1 feature is drawn.")
+        if not len(ids):
+            raise InputError("No feature of this store is alive: none fired 10 times.")
+        return [int(feature) for feature in np.random.default_rng(seed).permutation(ids)[:count]]
+
     def nearest_alive(self, feature: int, step: int = 0) -> int | None:
         """The nearest alive feature by number: above (step 1), below (-1) or either (0); None if there is none."""
         return self._store.nearest_alive(feature, step)

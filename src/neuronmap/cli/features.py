@@ -164,7 +164,9 @@ def find_examples(
         int | None, typer.Option(help="Only this group of the firing distribution, 0 the weakest.")
     ] = None,
     context: Annotated[int | None, typer.Option(help="Tokens before and after the peak.")] = None,
-    max_examples: Annotated[int | None, typer.Option(help="Of each feature; 10, 5 for --random, 3 for --text and --search.")] = None,
+    max_examples: Annotated[
+        int | None, typer.Option(help="Of each feature; 10, 5 for --random, 3 for --text and --search.")
+    ] = None,
     max_features: Annotated[int, typer.Option(help="Features shown for --text and --search.")] = 10,
     contrast: Annotated[bool, typer.Option("--contrast", help="Also examples where the feature is silent.")] = False,
     model: Annotated[

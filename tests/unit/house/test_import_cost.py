@@ -36,7 +36,17 @@ def test_help_loads_no_torch(command: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["corpora", "hub", "evaluation", "features.store", "features.queries", "saes.metadata", "training.config", "cli"],
+    [
+        "corpora",
+        "hub",
+        "evaluation",
+        "features.storage.store",
+        "features.storage.queries",
+        "features.export",
+        "saes.metadata",
+        "training.config",
+        "cli",
+    ],
 )
 def test_what_reads_stored_data_needs_no_torch(module: str) -> None:
     assert "torch" not in heavy_after(f"import neuronmap.{module}")

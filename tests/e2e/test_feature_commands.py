@@ -311,6 +311,17 @@ def test_find_examples_by_text_and_by_search(neuronmap, analysed):
     assert word in neuronmap("sae", "find-examples", "first", "--search", word).out
 
 
+def test_find_examples_of_features_at_random(neuronmap, analysed):
+    def drawn(*options: str) -> list[int]:
+        found = neuronmap("sae", "find-examples", "first", "--random", "4", *options, "--json")
+        return [one["feature"] for one in found.document("sae find-examples")["features"]]
+
+    alive = store_of().queries.select(["status=alive"], limit=None).features
+    alive += store_of().queries.select(["status=dense"], limit=None).features
+    assert set(drawn()) <= set(alive)
+    assert drawn("--seed", "1") == drawn("--seed", "1") != drawn("--seed", "2")
+
+
 # --- export ------------------------------------------------------------------------------------------------------
 
 
@@ -435,7 +446,7 @@ def test_compare_by_decoder_and_with_text(neuronmap, analysed, text_folder, tmp_
         (["analyze", "first", "--merge", "no/such"], 2, ["no/such"]),
         (["list-analyses", "nobody"], 6, ["nobody"]),
         (["list-analyses", "first", "--delete", "0123"], 6, ["0123", "whole name"]),
-        (["find-examples", "first"], 2, ["exactly one of --features, --text and --search"]),
+        (["find-examples", "first"], 2, ["exactly one of --features, --text, --search and --random"]),
         (["find-examples", "first", "--features", "1", "--text", "a"], 2, ["--features and --text"]),
         (["find-examples", "second", "--features", "1"], 6, ["no analysis", "neuronmap sae analyze"]),
         (["find-examples", "first", "--features", "64"], 2, ["no feature 64", "0 to 63"]),
@@ -448,6 +459,7 @@ def test_compare_by_decoder_and_with_text(neuronmap, analysed, text_folder, tmp_
         (["find-examples", "first", "--search", " "], 2, ["empty"]),
         (["find-examples", "first", "--search", "a", "--max-features", "0"], 2, ["top = 0"]),
         (["find-examples", "first", "--text", ""], 2, ["empty"]),
+        (["find-examples", "first", "--random", "0"], 2, ["0"]),
         (["find-examples", "first", "--text", "The river froze.", "--max-features", "0"], 2, ["top = 0"]),
         (["find-examples", "first", "--features", "1", "--analysis", "zz"], 6, ["zz"]),
         (["export-features", "first", "--format", "xml"], 2, ["xml", "neuronpedia"]),

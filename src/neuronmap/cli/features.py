@@ -164,7 +164,9 @@ def find_examples(
         int | None, typer.Option(help="Only this group of the firing distribution, 0 the weakest.")
     ] = None,
     context: Annotated[int | None, typer.Option(help="Tokens before and after the peak.")] = None,
-    max_examples: Annotated[int | None, typer.Option(help="Of each feature; 10, or 3 for --text and --search.")] = None,
+    max_examples: Annotated[
+        int | None, typer.Option(help="Of each feature; 10, 5 for --random, 3 for --text and --search.")
+    ] = None,
     max_features: Annotated[int, typer.Option(help="Features shown for --text and --search.")] = 10,
     contrast: Annotated[bool, typer.Option("--contrast", help="Also examples where the feature is silent.")] = False,
     model: Annotated[
@@ -207,7 +209,7 @@ def find_examples(
     hub = SAEModelHub()
     entry, store = opened(hub, name, analysis)
     finder = MaxActivatingExamplesFinder(store, sae=entry.path, model=model, progress=output.progress())
-    most = max_examples if max_examples is not None else (10 if features is not None else 3)
+    most = max_examples if max_examples is not None else {"--features": 10, "--random": 5}.get(given[0], 3)
     options: dict[str, Any] = {
         "min_activation": min_activation, "context": context, "max_examples": most, "contrast": contrast,
     }  # fmt: skip
@@ -216,7 +218,7 @@ def find_examples(
         found = finder.find(numbers, quantile=quantile, **options)
     elif random is not None:
         numbers = store.queries.sample_alive(random, seed)
-        found = finder.find(numbers, max_examples=max_examples or 5, **options)
+        found = finder.find(numbers, **options)
     elif text is not None:
         found = finder.find_by_text(text, top=max_features, **options)
     else:

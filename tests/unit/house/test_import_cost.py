@@ -42,6 +42,7 @@ def test_help_loads_no_torch(command: str) -> None:
         "evaluation",
         "features.storage.store",
         "features.storage.queries",
+        "features.export",
         "saes.metadata",
         "training.config",
         "cli",

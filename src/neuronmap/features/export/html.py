@@ -44,7 +44,7 @@ p{margin:.2rem 0}.soft{color:var(--soft);font-size:.85rem}
 .bar form{max-width:72rem;margin:0 auto;padding:.6rem 1rem;display:flex;gap:.8rem;flex-wrap:wrap;align-items:center}
 input{font:inherit;color:inherit;background:var(--box);border:1px solid var(--line);border-radius:6px;padding:.3rem .6rem;min-width:14rem}
 :focus-visible{outline:2px solid var(--focus);outline-offset:2px}
-article{border-top:1px solid var(--line);padding:1.2rem 0;scroll-margin-top:4rem;content-visibility:auto;contain-intrinsic-size:auto 45rem}
+article{border-top:1px solid var(--line);padding:1.2rem 0;scroll-margin-top:4rem}
 article:first-child{border-top:0}h2 a{color:var(--focus);scroll-margin-top:5rem}
 .facts{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;margin:.4rem 0;padding:0;list-style:none;font-size:.9rem}
 .facts b{font-weight:600}.side{display:grid;grid-template-columns:repeat(auto-fit,minmax(14rem,1fr));gap:.4rem 2rem;align-items:start}
@@ -263,9 +263,9 @@ def _example(example: Example, largest: float) -> str:
 
 
 def _running(text: str) -> str:
-    """Spaces as they are, other whitespace visible; a line breaks after its sign."""
+    """Spaces as they are, other whitespace as signs; a line does not break there, so that examples stay one below the other."""
     core = text.strip(" ")
-    return text.replace(core, visible(core).replace("↵", "↵\n")) if core else text
+    return text.replace(core, visible(core)) if core else text
 
 
 def _text(text: str) -> str:

@@ -222,11 +222,7 @@ def hostile_store(folder: Path, features: int = 4, without: tuple[str, ...] = ()
         kept,
         facts={
             "sae": {"id": "made/up", "weights_digest": "sha256:1"},
-<<<<<<< HEAD
-            "model": {"name": "/data/models/tiny", "num_layers": 4, "hidden_size": 32},
-=======
             "model": {"name": "/data/somebody/models/tiny", "num_layers": 4, "hidden_size": 32},
->>>>>>> h4-h
             "hook": {"name": "model.layers.2:out"},
             "corpus": {"name": "made <up>"},
         },

@@ -349,11 +349,7 @@ def _contrast(one: list[float], other: list[float]) -> float:
 
 def test_a_path_of_this_machine_is_not_published(store: FeatureStore, tmp_path: Path) -> None:
     assert "somebody" not in export_features(store, [0], "html", tmp_path / "a.html").read_text()
-<<<<<<< HEAD
-    assert public_name("/data/models/tiny") == "tiny"
-=======
     assert public_name("/data/somebody/models/tiny") == "tiny"
->>>>>>> h4-h
     assert public_name("C:\\models\\tiny") == "tiny"
     assert public_name("org/model") == "org/model"
     assert public_name(None) == ""

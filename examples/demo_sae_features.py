@@ -47,7 +47,7 @@ def look(store: FeatureStore, extractor: SAEFeatureExtractor) -> int:
 
     print("\n# The features whose label predicts them best\n")
     columns = ["feature", "label", "class", "precision", "recall", "f1", "density"]
-    best = store.queries.select(["status=alive", "firings>=100"], sort="-f1", limit=8, columns=columns)
+    best = store.queries.select(["status=alive", "firings>=100"], sort="-f1_low", limit=8, columns=columns)
     print(best.to_pandas().to_string(index=False))
 
     chosen = int(best[0]["feature"])

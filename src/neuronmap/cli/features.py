@@ -82,7 +82,8 @@ def export(
     features: Annotated[str | None, typer.Option(help="Numbers and ranges, such as 1,2,5-9.")] = None,
     top: Annotated[int | None, typer.Option(help="So many, the first by --by.")] = None,
     by: Annotated[
-        str | None, typer.Option(help="max, density or score (F1 of the hint), the largest first; max if left out.")
+        str | None,
+        typer.Option(help="max, density or score (low end of F1 of the hint), the largest first; max if left out."),
     ] = None,
     text: Annotated[
         str | None,

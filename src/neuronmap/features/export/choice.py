@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BY", "chosen_features", "parse_features"]
 
-BY = {"max": "-max", "density": "-density", "score": "-f1"}
-"""What ``--top`` can go by: largest activation, density, F1 of the hint."""
+BY = {"max": "-max", "density": "-density", "score": "-f1_low"}
+"""What ``--top`` can go by: largest activation, density, or the low end of the interval of the hint's F1, since two held-out firings
+that a rule gets right are an F1 of 1 and tell little."""
 _PART = re.compile(r"([0-9]{1,12})(?:\s*-\s*([0-9]{1,12}))?")
 
 

@@ -38,8 +38,10 @@ def window_shares(evidence: Evidence, traits: TokenTraits) -> Floats:
     """float64 [V]: share of the half's sampled rows with the token in the window; 1 for what is no word of three letters."""
     code = _in_windows(evidence, evidence.place_N, traits.word_V)
     count_V = np.bincount(code % traits.size, minlength=traits.size)
-    # a token is in the windows of at least its own rows: this keeps words that the sample lacks from being free
-    share_V = np.maximum(count_V / max(len(evidence.place_N), 1), evidence.tokens_V / max(evidence.tokens_V.sum(), 1))
+    # a token is in the windows of at least its own rows, and one that is in none of them (it stood at masked places only) in one: this
+    # keeps words that the sample lacks from being free
+    rows_V = np.maximum(evidence.tokens_V, 1) / max(evidence.tokens_V.sum(), 1)
+    share_V = np.maximum(count_V / max(len(evidence.place_N), 1), rows_V)
     return np.where(traits.word_V, share_V, 1.0)
 
 

@@ -145,6 +145,8 @@ def block(docstring: str | None) -> str:
 
 def config_page() -> str:
     """All settings a user can give, one table a class."""
+    from neuronmap.features.comparing.compare import CompareConfig
+    from neuronmap.features.config import AnalysisConfig
     from neuronmap.saes.registry import get_architecture, list_architectures
     from neuronmap.training import SAEConfig
 
@@ -163,6 +165,14 @@ def config_page() -> str:
         options = get_architecture(name).Options
         parts.append(f"\n### {name}\n\n")
         parts.append(settings_table(options) if options.model_fields else "No options.\n")
+    parts += [
+        "\n## AnalysisConfig\n\n"
+        "What a feature pass keeps: `neuronmap sae analyze --set name=value`, or `AnalysisRequest(config=...)`. All of it is part of\n"
+        "an analysis' key.\n\n",
+        settings_table(AnalysisConfig),
+        "\n## CompareConfig\n\n`compare_saes(a, b, config=...)`.\n\n",
+        settings_table(CompareConfig),
+    ]
     return "".join(parts)
 
 

@@ -1,13 +1,16 @@
-"""MkDocs hook: cross-references in docstrings (``:class:`~package.Name```) read as `Name` on the reference pages."""
+"""MkDocs hook: docstrings on the reference pages. ``:class:`~package.Name``` reads as `Name`, and ``>>>`` lines are code."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
 from markdown import Extension, Markdown
 from markdown.preprocessors import Preprocessor
 
+PROMPT = re.compile(r"^(?:>>>|\.\.\.)(?: |$)")
+SKIP = re.compile(r"\s*# doctest: \+SKIP$")
 ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod):`(~?)([\w.]+)`")
 
 
@@ -24,7 +27,13 @@ class RolesExtension(Extension):
 
 class Roles(Preprocessor):
     def run(self, lines: list[str]) -> list[str]:
-        return [ROLE.sub(shown, line) for line in lines]
+        found: list[str] = []
+        for is_code, group in itertools.groupby(lines, lambda line: PROMPT.match(line) is not None):
+            if is_code:
+                found += ["```python", *(SKIP.sub("", PROMPT.sub("", line)) for line in group), "```"]
+            else:
+                found += [ROLE.sub(shown, line) for line in group]
+        return found
 
 
 def shown(match: re.Match[str]) -> str:

@@ -13,7 +13,9 @@ from synthetic import Text, Words, state_of
 from neuronmap.errors import InputError, MismatchError
 from neuronmap.features.storage.schema import arrow_schema
 from neuronmap.interpretation import Rule, TokenTraits, make_hints
+from neuronmap.interpretation.evidence import Halves
 from neuronmap.interpretation.reading import in_score_half, read_text
+from neuronmap.interpretation.topics import window_shares
 from neuronmap.progress import SilentProgress
 
 EXPECTED = {
@@ -231,3 +233,15 @@ def test_other_tokens_and_other_features_are_refused(planted: Planted) -> None:
         make_hints(
             planted.state, planted.text, planted.vocabulary, promoted=(planted.promoted[0][:3], planted.promoted[1])
         )
+
+
+def test_a_word_that_stands_at_masked_places_only_has_a_share(planted: Planted) -> None:
+    traits = TokenTraits(planted.vocabulary)
+    reading = read_text(planted.state, planted.text, traits)
+    fit, _ = Halves(planted.state, reading, traits.size).block(0, 0)
+    none = dataclasses.replace(
+        fit, place_N=fit.place_N[:0], tokens_V=np.where(np.arange(traits.size) == 3, 0, fit.tokens_V)
+    )
+    share_V = window_shares(none, traits)
+    assert (share_V > 0).all()
+    assert (share_V <= 1).all()

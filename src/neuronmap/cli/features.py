@@ -13,6 +13,7 @@ from neuronmap.errors import ConfigError, InputError
 from neuronmap.paths import human_bytes
 
 if TYPE_CHECKING:
+    from neuronmap.features.live.found import FoundFeature
     from neuronmap.features.storage.store import FeatureStore
     from neuronmap.hub import LibraryEntry, SAEModelHub
 
@@ -190,7 +191,6 @@ def find_examples(
         neuronmap sae find-examples demo --random 10 --seed 1
     """
     from neuronmap.features.export import parse_features
-    from neuronmap.features.export.records import example_record, scalar_record
     from neuronmap.features.live.finder import MaxActivatingExamplesFinder
     from neuronmap.hub import SAEModelHub
 
@@ -230,18 +230,22 @@ def find_examples(
             "schema": "neuronmap/sae.find-examples/1",
             "sae": entry.id,
             "analysis": store.key,
-            "features": [
-                {
-                    **scalar_record(store, one.feature),
-                    "on_text": None if one.on_text is None else float(one.on_text.max),
-                    "examples": [example_record(example) for example in one.examples],
-                    "negatives": [example_record(example) for example in one.negatives],
-                }
-                for one in found.features
-            ],
+            "features": [_found_record(store, one) for one in found.features],
             "notes": list(found.notes),
         }
     )
+
+
+def _found_record(store: FeatureStore, one: FoundFeature) -> dict[str, Any]:
+    """One feature with its examples for machines."""
+    from neuronmap.features.export.records import example_record, scalar_record
+
+    return {
+        **scalar_record(store, one.feature),
+        "on_text": None if one.on_text is None else float(one.on_text.max),
+        "examples": [example_record(example) for example in one.examples],
+        "negatives": [example_record(example) for example in one.negatives],
+    }
 
 
 def _analysed(

@@ -66,8 +66,11 @@ def steer(store: FeatureStore, extractor: SAEFeatureExtractor, feature: int) -> 
     steering = FeatureSteering(live, store=store)
     push = Intervention.add(feature, 3.0, unit="max")
     print(steering.generate(PROMPT, push, max_tokens=24, controls=1))
-    print("\n# Removing it: loss on its own examples, truly ablated and estimated by gradient\n")
-    print(FeatureEffects(live, store=store).compare([feature]))
+    effects = FeatureEffects(live, store=store)
+    print("\n# Removing it on its own examples: what the model loses\n")
+    print(effects.ablate([feature]))
+    print("\n# What an estimate by gradient is worth: the strongest features of a text, estimated and truly removed\n")
+    print(effects.compare(TEXT))
 
 
 def plot(store: FeatureStore, comparison: SAEComparison, folder: Path) -> None:

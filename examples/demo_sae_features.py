@@ -69,7 +69,9 @@ def steer(store: FeatureStore, extractor: SAEFeatureExtractor, feature: int) -> 
     effects = FeatureEffects(live, store=store)
     print("\n# Removing it on its own examples: what the model loses\n")
     print(effects.ablate([feature]))
-    print("\n# What an estimate by gradient is worth: the strongest features of a text, estimated and truly removed\n")
+    print("\n# What an estimate by gradient is worth, on the same examples and for the strongest features of a text\n")
+    print(effects.compare(features=[feature]))
+    print()
     print(effects.compare(TEXT))
 
 

@@ -106,7 +106,7 @@ def steer(
             prompt, interventions, max_tokens=max_tokens, temperature=temperature, seed=seed, controls=controls
         )
     else:
-        result = steering.score(str(text), interventions, controls=controls)
+        result = steering.score(str(text), interventions, controls=controls, seed=seed)
     output.show(escape(str(result)))
     output.document(
         {

@@ -14,8 +14,10 @@ class AnalysisConfig(FrozenConfig):
 
     top_examples: int = Field(default=24, ge=1, le=255)
     """Maximally activating examples kept for each feature, one a context, no two with the same last tokens."""
-    bin_examples: int = Field(default=2, ge=1, le=16)
-    """Firings kept for each feature in each bin of the reservoir (32 bins, a factor sqrt(2) wide)."""
+    drawn_examples: int = Field(default=40, ge=1, le=255)
+    """Firings drawn uniformly for each feature with what is around them: what quantile examples are taken from."""
+    bin_examples: int = Field(default=1, ge=1, le=16)
+    """Firings kept for each feature in each bin of the reservoir (32 bins, a factor sqrt(2) wide), so that no strength is missing."""
     firing_sample: int = Field(default=256, ge=8, le=4096)
     """Firings drawn uniformly for each feature: what token statistics are of. Features that fire less often are there whole."""
     before: int = Field(default=23, ge=0, le=120)

@@ -166,6 +166,10 @@ def _fill(world: World, feature: int, out: dict[str, np.ndarray]) -> None:
         out["bin_count"][0, place] = len(kept)
         for slot, (order, s, p, value) in enumerate(kept):
             _example(world, feature, out["bins"][0, place, slot : slot + 1], order, s, p, value)
+    drawn = sorted((hashes[s, p], s, p, value) for s, p, value in firings)[: config.drawn_examples]
+    out["drawn_count"][0] = len(drawn)
+    for slot, (order, s, p, value) in enumerate(drawn):
+        _example(world, feature, out["drawn"][0, slot : slot + 1], order, s, p, value)
     best: dict[int, tuple[float, int, int]] = {}
     for s, p, value in firings:
         best[s] = min(best.get(s, (0.0, 0, 0)), (-value, s, p))

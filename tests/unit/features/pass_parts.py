@@ -250,6 +250,7 @@ def plain_features(
                 "positions": [sum(x.position * 16 // T == p for x in firings) for p in range(16)],
                 "top": top[: config.top_examples],
                 "bins": [[example(x, hash_of(x)) for x in members[: config.bin_examples]] for members in bins],
+                "drawn": [example(x, hash_of(x)) for x in drawn[: config.drawn_examples]],
                 "sample": [(hash_of(x), x.sequence, x.position, x.value) for x in drawn[: config.firing_sample]],
             }
         )

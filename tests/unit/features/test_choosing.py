@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from feature_states import World, random_world, state_of
 
+from neuronmap.features.collect.firings import BlockPlaces, Entries, accumulate
 from neuronmap.features.collect.layout import EDGES, draw, per_feature
 from neuronmap.features.config import AnalysisConfig
 from neuronmap.features.storage.schema import EXAMPLE_KINDS
@@ -68,7 +69,7 @@ def test_top_examples_are_those_of_the_state_with_their_windows(world: World) ->
         assert row["firings"] == window_of(world, row)
 
 
-def test_quantile_examples_equal_the_race_by_hand(world: World) -> None:
+def test_quantile_examples_are_the_drawn_ones_and_then_the_race_by_hand(world: World) -> None:
     config, state = world.config, state_of(world)
     features = state.features
     rows = rows_of(quantile_examples(features, 0, config, world.unit))
@@ -76,13 +77,14 @@ def test_quantile_examples_equal_the_race_by_hand(world: World) -> None:
     edges_FG = histogram_quantiles(features["histogram"], features["max"], world.unit, shares)
     assert {row["group"] for row in rows} == set(range(config.quantiles))
     for feature in range(world.value_CTF.shape[2]):
-        entries = []
+        drawn = features["drawn"][feature, : features["drawn_count"][feature]]
+        entries = [(float(e["order"]), int(e["sequence"]), int(e["position"]), float(e["value"])) for e in drawn]
         for place in range(32):
             kept = int(features["bin_count"][feature, place])
             firings = int(features["histogram"][feature, 2 * place : 2 * place + 2].sum())
             for entry in features["bins"][feature, place, :kept]:
                 number = int(draw(config.seed + (1 << 40), feature, entry["sequence"], entry["position"])[0])
-                race = -np.log((number + 0.5) / 2**32) / (firings / kept)
+                race = 2.0**32 - np.log((number + 0.5) / 2**32) / (firings / kept)
                 entries.append((race, int(entry["sequence"]), int(entry["position"]), float(entry["value"])))
         chosen: dict[int, list[tuple[int, int]]] = {}
         contexts: set[int] = set()
@@ -220,3 +222,25 @@ def test_without_a_sample_there_are_no_negatives(tmp_path: Path) -> None:
     coded, frequent_FK = coded_of(world, tmp_path)
     assert len(random_negatives(coded, np.arange(3))) == 0
     assert len(hard_negatives(coded, np.arange(3), frequent_FK[:3])) == 0
+
+
+def test_groups_are_filled_where_all_firings_are_of_nearly_the_same_strength() -> None:
+    # top-k activations often lie within an octave: the reservoir's bins alone would leave whole groups empty
+    config, contexts = AnalysisConfig(), 2000
+    features = {name: np.zeros((30, *shape), dtype) for name, (shape, dtype) in per_feature(config).items()}
+    rng = np.random.default_rng(0)
+    sequence_B = np.arange(contexts, dtype=np.uint32)
+    places = BlockPlaces(sequence_B, np.full(contexts, 2, np.uint16), sequence_B.astype(np.uint64), 4)
+    feature_N = rng.integers(0, 30, contexts).astype(np.int32)
+    value_N = rng.uniform(8.0, 12.0, contexts).astype(np.float32)
+    entries = Entries(np.arange(contexts, dtype=np.int32), feature_N, value_N)
+    accumulate(features, config, entries, places, 16.0, portable=True)
+    found = quantile_examples(features, 0, config, 16.0)
+    for feature in range(30):
+        sizes = np.bincount(found.group[found.feature == feature], minlength=config.quantiles)
+        assert sizes.min() >= 2
+        assert sizes.sum() >= 20
+        cut = np.quantile(value_N[feature_N == feature], np.arange(1, 5) / 5)
+        wanted = np.searchsorted(cut, found.activation[found.feature == feature])
+        # edges come from the histogram, whose bins are a factor 2**(1/4) wide
+        assert np.abs(wanted - found.group[found.feature == feature]).max() <= 1

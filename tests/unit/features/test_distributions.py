@@ -44,9 +44,13 @@ def test_quantiles_are_within_a_bin_of_the_true_ones(share: float) -> None:
 def test_within_a_bin_firings_lie_evenly_over_the_logarithm() -> None:
     histogram = np.zeros((1, 64), np.uint32)
     histogram[0, 56] = 8  # bin 56 begins at 1 and ends at 2**(1/4)
-    found = histogram_quantiles(histogram, np.array([9.0]), 2.0, [0.25, 0.5, 1.0])
+    whole = histogram.copy()
+    whole[0, 60] = 2  # the maximum is elsewhere
+    found = histogram_quantiles(whole, np.array([9.0]), 2.0, [0.2, 0.4, 0.8])
     assert found[0] == pytest.approx([2 * 2**0.0625, 2 * 2**0.125, 2 * 2**0.25], rel=1e-6)
-    assert histogram_quantiles(histogram, np.array([2.1]), 2.0, [1.0])[0, 0] == pytest.approx(2.1)
+    # the bin of the maximum ends there
+    found = histogram_quantiles(histogram, np.array([2.2]), 2.0, [0.5, 1.0])
+    assert found[0] == pytest.approx([np.sqrt(2 * 2.2), 2.2], rel=1e-6)
 
 
 def test_the_last_bin_reaches_up_to_the_maximum() -> None:

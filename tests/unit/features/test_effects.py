@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from live_stores import live_store
 from random_saes import F, random_sae
 
 from neuronmap.errors import InputError
 from neuronmap.features.live.effects import FeatureEffects
+from neuronmap.features.storage.store import FeatureStore
 from neuronmap.models import LanguageModel, capture, resolve_hook
 from neuronmap.progress import SilentProgress
 from neuronmap.saes import SparseAutoencoder
@@ -174,6 +177,23 @@ def test_a_silent_feature_changes_nothing(
     assert (effect.firings, effect.loss_change, effect.kl, effect.promoted) == (0, 0.0, 0.0, ())
     assert effect.per_firing == 0.0
     assert effect.positions > 0
+
+
+def test_estimate_and_truth_on_a_features_own_examples(
+    tiny_llama: LanguageModel, sae: SparseAutoencoder, tmp_path: Path
+) -> None:
+    store = FeatureStore.open(live_store(tmp_path / "store", tiny_llama, sae))
+    effects = FeatureEffects(sae, store=store, progress=QUIET)
+    chosen = [int(feature) for feature in np.flatnonzero(store.alive)[:2]]
+    found = effects.compare(features=chosen, max_examples=3)
+    assert found.features.tolist() == chosen
+    for place, feature in enumerate(chosen):
+        own = [store.context(s) for s in dict.fromkeys(e.sequence for e in store.examples(feature, "top"))][:3]
+        assert found.truth[place] == pytest.approx(effects.ablate(feature, own)[0].loss_change, abs=1e-5)
+        assert found.estimate[place] == pytest.approx(effects.attribute(own).change_F[feature], abs=1e-5)
+        assert found.firings[place] > 0
+    with pytest.raises(InputError, match="Neither texts nor features"):
+        effects.compare()
 
 
 def test_bad_requests_are_refused(effects: FeatureEffects) -> None:

@@ -75,6 +75,8 @@ def test_all_that_is_kept_is_that_of_a_plain_account(
         for b in range(32):
             assert arrays["bin_count"][feature, b] == len(e["bins"][b])
             assert plain_items(arrays["bins"][feature, b]) == padded(e["bins"][b], SMALL.bin_examples)
+        assert arrays["drawn_count"][feature] == len(e["drawn"])
+        assert plain_items(arrays["drawn"][feature]) == padded(e["drawn"], SMALL.drawn_examples)
         assert arrays["sample_count"][feature] == len(e["sample"])
         assert arrays["sample"][feature].tolist() == [*e["sample"], *[(0, 0, 0, 0.0)] * (8 - len(e["sample"]))]
 

@@ -283,6 +283,15 @@ def test_other_architectures_and_precisions(tiny_llama: LanguageModel, tiny_gpt2
     assert steering.score(TEXT, Intervention.add(3, 8.0)).kl > 0
 
 
+def test_another_seed_is_another_control(steering: FeatureSteering) -> None:
+    push = Intervention.add(3, 9.0)
+    scores = [steering.score(TEXT, push, controls=2, seed=seed) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(scores[0].control_loss, scores[1].control_loss)
+    np.testing.assert_array_equal(scores[0].steered_N, scores[2].steered_N)
+    assert not np.isclose(scores[0].control_loss, scores[2].control_loss).all(axis=1).any()
+    assert not np.isclose(scores[0].control_loss[1], scores[2].control_loss[0]).all()
+
+
 def test_results_show_themselves(steering: FeatureSteering) -> None:
     made = steering.generate("<b>The winter</b>", Intervention.add(3, 9.0), max_tokens=6, controls=2)
     assert made.to_pandas()["run"].tolist() == ["clean", "steered", "control 1", "control 2"]

@@ -36,7 +36,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 _KERNEL_ARRAYS = (
     *("firings", "sum", "square", "max", "histogram", "positions"),
-    *("top_count", "top", "bin_count", "bins", "sample_count", "sample"),
+    *("top_count", "top", "bin_count", "bins", "sample_count", "sample", "drawn_count", "drawn"),
 )
 """In the order of struct firing_arrays in the engine's firings.h."""
 
@@ -109,7 +109,14 @@ def _by_kernel(arrays: Arrays, config: AnalysisConfig, entries: Entries, places:
         return False
     features, entry_count = len(arrays["firings"]), len(entries.row_N)
     item_bytes = arrays["top"].dtype.itemsize
-    limits = (config.top_examples, config.bin_examples, config.firing_sample, config.before, config.after)
+    limits = (
+        config.top_examples,
+        config.bin_examples,
+        config.firing_sample,
+        config.drawn_examples,
+        config.before,
+        config.after,
+    )
     seed = config.seed & 0xFFFFFFFFFFFFFFFF
     sizes = np.array([features, *limits, item_bytes, places.context_length, seed], np.uint64)
     given = [arrays[name] for name in _KERNEL_ARRAYS]
@@ -153,7 +160,10 @@ def _by_numpy(arrays: Arrays, config: AnalysisConfig, entries: Entries, places: 
     _count(arrays, firings)
     hash_N = draw(config.seed, firings.feature_N, firings.sequence_N, firings.position_N)
     _keep_sample(arrays, firings, hash_N)
-    _keep_bins(arrays, config, firings, hash_N)
+    owner_N = firings.feature_N * RESERVOIR_BINS + firings.bin_N // (HISTOGRAM_BINS // RESERVOIR_BINS)
+    bins_GM = arrays["bins"].reshape(-1, arrays["bins"].shape[2])
+    _keep_drawn(bins_GM, arrays["bin_count"].reshape(-1), "bins", config, firings, owner_N, hash_N)
+    _keep_drawn(arrays["drawn"], arrays["drawn_count"], "drawn", config, firings, firings.feature_N, hash_N)
     _keep_top(arrays, config, firings)
 
 
@@ -235,21 +245,25 @@ def _keep_sample(arrays: Arrays, firings: _Firings, hash_N: npt.NDArray[np.uint3
     keep_first(lists, count_F, firings.feature_N[chosen_n], items_n, ORDERS["sample"])
 
 
-def _keep_bins(arrays: Arrays, config: AnalysisConfig, firings: _Firings, hash_N: npt.NDArray[np.uint32]) -> None:
-    lists = arrays["bins"].reshape(-1, arrays["bins"].shape[2])
-    count_G = arrays["bin_count"].reshape(-1)
-    owner_N: npt.NDArray[np.int64] = firings.feature_N * RESERVOIR_BINS + firings.bin_N // (
-        HISTOGRAM_BINS // RESERVOIR_BINS
-    )
+def _keep_drawn(
+    lists: npt.NDArray[Any],
+    count_G: npt.NDArray[Any],
+    kind: str,
+    config: AnalysisConfig,
+    firings: _Firings,
+    owner_N: npt.NDArray[np.int64],
+    hash_N: npt.NDArray[np.uint32],
+) -> None:
+    """Offer each firing to the list that owns it, which keeps those with the smallest hashes, with their windows."""
     full_G = count_G == lists.shape[1]
     chosen_n = np.flatnonzero(~full_G[owner_N] | (hash_N <= lists["order"][:, -1][owner_N]))
-    # of a block's firings no more than the first few of a bin can stay: windows are made of these only
+    # of a block's firings no more than the first few of a list can stay: windows are made of these only
     by_hash = chosen_n[np.lexsort((chosen_n, hash_N[chosen_n], owner_N[chosen_n]))]
     starts = np.flatnonzero(np.diff(owner_N[by_hash], prepend=-1))
     place = np.arange(len(by_hash)) - np.repeat(starts, np.diff(starts, append=len(by_hash)))
     chosen_n = by_hash[place < lists.shape[1]]
     items_n = firings.examples(chosen_n, hash_N[chosen_n], lists.dtype, config.before)
-    keep_first(lists, count_G, owner_N[chosen_n], items_n, ORDERS["bins"])
+    keep_first(lists, count_G, owner_N[chosen_n], items_n, ORDERS[kind])
 
 
 def _keep_top(arrays: Arrays, config: AnalysisConfig, firings: _Firings) -> None:

@@ -51,7 +51,7 @@ __all__ = [
     "token_keys",
 ]
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Part of the key of a state: raised whenever the same rows and codes give other arrays."""
 HISTOGRAM_BINS = 64
 RESERVOIR_BINS = 32
@@ -74,10 +74,11 @@ SAMPLE = np.dtype([("hash", "<u4"), ("sequence", "<u4"), ("position", "<u4"), ("
 ORDERS = {
     "top": ("-value", "sequence", "position"),
     "bins": ("order", "sequence", "position"),
+    "drawn": ("order", "sequence", "position"),
     "sample": ("hash", "sequence", "position"),
 }
 """Fields that each kind of list is ordered by, ascending; descending after a minus."""
-DISTINCT = {"top": "order", "bins": "", "sample": ""}
+DISTINCT = {"top": "order", "bins": "", "drawn": "", "sample": ""}
 """Field of which a list holds each value once."""
 
 HALF_MAX = 65504.0
@@ -117,6 +118,8 @@ def per_feature(config: AnalysisConfig) -> dict[str, tuple[tuple[int, ...], np.d
         "top": ((config.top_examples,), example),
         "bin_count": ((RESERVOIR_BINS,), np.dtype("u1")),
         "bins": ((RESERVOIR_BINS, config.bin_examples), example),  # by (hash, sequence, position)
+        "drawn_count": ((), np.dtype("u1")),
+        "drawn": ((config.drawn_examples,), example),  # of all firings, by (hash, sequence, position)
         "sample_count": ((), np.dtype("<u2")),
         "sample": ((config.firing_sample,), SAMPLE),
     }

@@ -272,7 +272,12 @@ class FeatureState:
             mine[name] += theirs[name]
             carry(mine[name])
         np.maximum(mine["max"], theirs["max"], out=mine["max"])
-        for name, count in (("top", "top_count"), ("bins", "bin_count"), ("sample", "sample_count")):
+        for name, count in (
+            ("top", "top_count"),
+            ("bins", "bin_count"),
+            ("drawn", "drawn_count"),
+            ("sample", "sample_count"),
+        ):
             flat = [arrays[name].reshape(-1, arrays[name].shape[-1]) for arrays in (mine, theirs)]
             counts = [arrays[count].reshape(-1) for arrays in (mine, theirs)]
             merge_lists(flat[0], counts[0], flat[1], counts[1], ORDERS[name], DISTINCT[name])

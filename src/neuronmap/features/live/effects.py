@@ -161,30 +161,47 @@ class FeatureEffects:
         return Attribution(change_F, firings_F, largest_F, scored, self.names, self._title(), self._notes())
 
     def compare(
-        self, texts: Texts, features: Sequence[int] | None = None, *, top: int = 20, max_tokens: int | None = None
+        self,
+        texts: Texts | None = None,
+        features: int | Sequence[int] | None = None,
+        *,
+        top: int = 20,
+        max_examples: int = 8,
+        max_tokens: int | None = None,
     ) -> EffectComparison:
-        """Attribution of all features, and the true ablation of some of them on the same texts.
+        """Attribution of features, and their true ablation on the same texts.
 
         Args:
-            texts: texts, or contexts of token ids.
-            features: which to take out; None: those with the largest estimates.
+            texts: texts, or contexts of token ids; None: each feature in the contexts of its own strongest examples.
+            features: which to take out; None: those with the largest estimates on the texts.
+            max_examples: contexts of a feature that are taken from the store.
             top: how many, where they are not given.
             max_tokens: most tokens of a text.
 
         Returns:
             Estimate and truth of each feature, and how well they agree.
         """
-        contexts = [context.ids_T for context in self._contexts(texts, max_tokens)]
-        attribution = self.attribute(contexts)
-        chosen = attribution.strongest(top) if features is None else self.attached.check_features(list(features))
-        if not chosen:
-            raise InputError("No feature fires in these texts.")
-        ablations = self.ablate(chosen, contexts)
+        wanted = [features] if isinstance(features, int) else features
+        chosen = None if wanted is None else self.attached.check_features(list(wanted))
+        jobs: list[tuple[list[int], Attribution, Ablations]] = []
+        if texts is not None:
+            contexts = [context.ids_T for context in self._contexts(texts, max_tokens)]
+            attribution = self.attribute(contexts)
+            chosen = attribution.strongest(top) if chosen is None else chosen
+            if not chosen:
+                raise InputError("No feature fires in these texts.")
+            jobs.append((chosen, attribution, self.ablate(chosen, contexts)))
+        elif not chosen:
+            raise InputError("Neither texts nor features were given.", hint="Give texts, or features of the store.")
+        else:
+            for feature in chosen:
+                own = [context.ids_T for context in self._own_contexts(feature, max_examples)]
+                jobs.append(([feature], self.attribute(own), self.ablate([feature], own)))
         return EffectComparison(
             features=np.array(chosen, dtype=np.int32),
-            estimate=attribution.change_F[chosen],
-            truth=np.array([effect.loss_change for effect in ablations.effects]),
-            firings=attribution.firings_F[chosen],
+            estimate=np.concatenate([attribution.change_F[part] for part, attribution, _ in jobs]),
+            truth=np.array([effect.loss_change for _, _, found in jobs for effect in found.effects]),
+            firings=np.concatenate([attribution.firings_F[part] for part, attribution, _ in jobs]),
             names=self.names,
             title=self._title(),
         )

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["FeatureSteering", "scored_positions"]
 
 
+_SEEDS_APART = 104_729  # controls of one seed are numbered from 0: those of the next are far from them
+
+
 class FeatureSteering:
     """Generates and scores text with features clamped, scaled, added or removed.
 
@@ -122,7 +125,7 @@ class FeatureSteering:
             interventions: what to change.
             max_tokens: most tokens to generate.
             temperature: 0 takes the likeliest token.
-            seed: of the sampling; the runs share its noise.
+            seed: of the sampling, whose noise the runs share, and of the random directions.
             controls: random directions to compare with; each run costs as much as the steered one.
             cache: keep keys and values between tokens.
 
@@ -133,7 +136,7 @@ class FeatureSteering:
         chosen = [interventions] if isinstance(interventions, Intervention) else list(interventions)
         context = read_texts(self.model, prompt)[0]
         check_request(self.model, context, max_tokens, temperature)
-        variants = self._variants(chosen, controls)
+        variants = self._variants(chosen, controls, seed)
         found = {}
         with self.progress.task("Generating", max_tokens * len(variants), "tokens") as task:
             for name, acting in variants.items():
@@ -160,6 +163,7 @@ class FeatureSteering:
         interventions: Intervention | Sequence[Intervention],
         *,
         controls: int = 1,
+        seed: int = 0,
         max_tokens: int | None = None,
         batch_tokens: int = 1024,
     ) -> SteeredScore:
@@ -169,6 +173,7 @@ class FeatureSteering:
             texts: one text or several.
             interventions: what to change; all tokens count as prompt.
             controls: random directions to compare with.
+            seed: of these directions.
             max_tokens: most tokens of a text.
             batch_tokens: most tokens in one forward pass (their logits are in memory).
 
@@ -179,7 +184,7 @@ class FeatureSteering:
         if not self.model.has_lm_head:
             raise ModelFormatError(f"{self.model.identity.name} has no language-model head, so it gives no loss.")
         contexts = read_texts(self.model, texts, max_tokens)
-        variants = self._variants(chosen, controls)
+        variants = self._variants(chosen, controls, seed)
         parts: dict[int, dict[str, np.ndarray]] = {}
         total = sum(len(context) for context in contexts) * len(variants)
         with self.progress.task("Scoring", total, "tokens") as task:
@@ -210,12 +215,12 @@ class FeatureSteering:
 
     # --- the parts ---------------------------------------------------------------------------------------------------
 
-    def _variants(self, chosen: Sequence[Intervention], controls: int) -> dict[str, list[Site]]:
+    def _variants(self, chosen: Sequence[Intervention], controls: int, seed: int) -> dict[str, list[Site]]:
         if controls < 0:
             raise ConfigError(f"controls = {controls}: 0 or more.")
         acting = {"clean": list[Site](), "steered": sites(self.saes, chosen, self.names)}
         for place in range(controls):
-            acting[f"control {place + 1}"] = sites(self.saes, chosen, self.names, control=place)
+            acting[f"control {place + 1}"] = sites(self.saes, chosen, self.names, control=place + _SEEDS_APART * seed)
         return acting
 
     @torch.inference_mode()
@@ -261,7 +266,8 @@ class FeatureSteering:
         notes.append("Masked positions (the first, special tokens) are left alone.")
         if controls:
             notes.append(
-                "A control moves every position as far, in a direction at random that is orthogonal to the features'."
+                "A control moves a position as far as the features would move it there, in a direction at random that is"
+                " orthogonal to theirs."
             )
         return tuple(notes)
 

@@ -2,8 +2,10 @@
 
 Top examples are those of the state, in their order.
 
-Quantile examples: a feature's firings are cut into G groups of equally many (edges from the histogram), group 0 the weakest. An entry
-kept in a reservoir bin with n firings of which m are kept stands for n / m firings. Within its group entries are ordered by
+Quantile examples: a feature's firings are cut into G groups of equally many (edges from the histogram), group 0 the weakest. First come
+the firings that were drawn uniformly, in the order of their hashes: the first k of a group are a fair sample of it. A group that they do
+not fill is filled up from the reservoir's bins: an entry kept in a bin with n firings of which m are kept stands for n / m firings, and
+these entries are ordered by
 -log(u) / (n / m), u a number in (0, 1) drawn for each firing: an exponential race, which gives a sample without replacement with
 probabilities in proportion to what an entry stands for (Efraimidis and Spirakis 2006), so a bin of which a large part is kept is not
 shown too often. u is drawn apart from the hash that the reservoir kept the entry for: those are small by choice. Of entries of one
@@ -117,15 +119,20 @@ def quantile_examples(
     """Examples from each group of equally many firings; arguments as of :func:`top_examples`.
 
     Returns:
-        Up to ``quantile_examples`` a group, in the order of the race, so that the first k are a fair sample too.
+        Up to ``quantile_examples`` a group, those drawn uniformly before those of the race.
     """
     groups = config.quantiles
     shares = [group / groups for group in range(1, groups)]
     edges_FG = histogram_quantiles(features["histogram"], features["max"], unit, shares)
-    owner, place, entry, drawn = _reservoirs(features, first, config)
+    bin_owner, place, bin_entry, drawn = _reservoirs(features, first, config)
     firings_FR = features["histogram"].astype(np.int64).reshape(len(edges_FG), -1, 2).sum(axis=2)
-    stands_for = firings_FR[owner, place] / features["bin_count"][owner, place]
-    race = -np.log(drawn) / stands_for
+    stands_for = firings_FR[bin_owner, place] / features["bin_count"][bin_owner, place]
+    count_F = features["drawn_count"].astype(np.int64)
+    own = np.repeat(np.arange(len(count_F)), count_F)
+    uniform = features["drawn"][own, ranges(np.zeros_like(count_F), count_F)]
+    owner, entry = np.concatenate([own, bin_owner]), np.concatenate([uniform, bin_entry])
+    # hashes are below 2**32: those drawn uniformly come first
+    race = np.concatenate([uniform["order"].astype(np.float64), 2.0**32 - np.log(drawn) / stands_for])
     group = (entry["value"][:, None] > edges_FG[owner]).sum(axis=1)
     order = np.lexsort((entry["position"], entry["sequence"], race, owner))
     order = order[_first_of_context(owner[order], entry["sequence"][order])]
@@ -148,11 +155,18 @@ def bin_examples(
     """
     owner, place, entry, drawn = _reservoirs(features, first, config)
     taken = np.concatenate([_context_key(part.feature - first, part.sequence) for part in shown])
-    order = np.lexsort((entry["position"], entry["sequence"], -drawn, owner))
-    order = order[~np.isin(_context_key(owner[order], entry["sequence"][order]), taken)]
-    order = order[_first_of_context(owner[order], entry["sequence"][order])]
-    lane = owner[order] * RESERVOIR_BINS + place[order]
-    order = order[np.unique(lane, return_index=True)[1]]
+    by_draw = np.lexsort((entry["position"], entry["sequence"], -drawn, owner))
+    chosen = []
+    for reservoir in range(
+        RESERVOIR_BINS
+    ):  # one after the other: a context that one bin shows is not shown by the next
+        here = by_draw[place[by_draw] == reservoir]
+        here = here[~np.isin(_context_key(owner[here], entry["sequence"][here]), taken)]
+        here = here[np.unique(owner[here], return_index=True)[1]]
+        taken = np.concatenate([taken, _context_key(owner[here], entry["sequence"][here])])
+        chosen.append(here)
+    order = np.concatenate(chosen)
+    order = order[np.lexsort((place[order], owner[order]))]
     group = bin_of((entry["value"][order] / unit).astype(np.float32))
     return _kept(entry[order], owner[order] + first, "bin", group, np.zeros_like(group), config, unit)
 

@@ -60,7 +60,7 @@ def histogram_quantiles(
 ) -> npt.NDArray[np.float32]:
     """Values below which a share of a feature's firings lies.
 
-    Within a bin firings are taken as spread evenly over the logarithm of the value; nothing is above the feature's maximum. The
+    Within a bin firings are taken as spread evenly over the logarithm of the value; the bin of the feature's maximum ends there. The
     error is at most the width of a bin, a factor 2**(1/4).
 
     Args:
@@ -84,7 +84,8 @@ def histogram_quantiles(
         before_F = upto_FH[at_F, bin_F] - histogram_FH[at_F, bin_F]
         part_F = np.clip((target_F - before_F) / inside_F, 0.0, 1.0)
         low_F, high_F = edges[bin_F], edges[bin_F + 1]
-        high_F = np.where(bin_F == HISTOGRAM_BINS - 1, np.maximum(high_F, largest_F), high_F)  # the last bin is open
+        is_top_F = upto_FH[at_F, bin_F] == total_F  # the bin of the maximum, which ends there; the last of all bins is open
+        high_F = np.where(is_top_F, np.maximum(largest_F, low_F), high_F)
         value_F = np.minimum(low_F * (high_F / low_F) ** part_F, largest_F)
         values_FS[:, place] = np.where(total_F > 0, value_F, np.nan)
     return values_FS

@@ -31,11 +31,13 @@ struct firing_arrays {
     char *bins;                      /* [F, 32, bin_most] examples */
     uint16_t *sample_count;          /* [F] */
     struct sampled *sample;          /* [F, sample_most] */
+    uint8_t *drawn_count;            /* [F] */
+    char *drawn;                     /* [F, drawn_most] examples */
 };
 
 struct firing_block {
     struct firing_arrays to;
-    int64_t features, top_most, bin_most, sample_most, before, after, item_bytes, context_length;
+    int64_t features, top_most, bin_most, sample_most, drawn_most, before, after, item_bytes, context_length;
     uint64_t seed;
     float inverse_unit;
     int32_t quarter[3];       /* mantissa bits from which the quarters of an octave begin */
@@ -136,19 +138,20 @@ static void offer_sample(const struct firing_block *s, int64_t feature, uint32_t
     if (count < s->sample_most) s->to.sample_count[feature]++;
 }
 
-static void offer_bin(const struct firing_block *s, int64_t feature, int bin, uint32_t hash, int64_t i, int64_t lo, int64_t hi) {
-    int64_t owner = feature * RESERVOIR_BINS + bin, count = s->to.bin_count[owner], at = count;
-    char *list = s->to.bins + owner * s->bin_most * s->item_bytes;
+/* Offer firing i to a list of items that keeps those with the smallest hashes. */
+static void offer_drawn(const struct firing_block *s, char *list, uint8_t *kept, int64_t most, uint32_t hash, int64_t i, int64_t lo,
+                        int64_t hi) {
+    int64_t count = *kept, at = count;
     uint32_t sequence = s->sequence[s->row[i]], position = s->position[s->row[i]];
     while (at > 0) {
         struct example *other = item_at(s, list, at - 1);
         if (!comes_before(hash, sequence, position, other->order, other->sequence, other->position)) break;
         at--;
     }
-    if (at == s->bin_most) return;
-    open_place(list, at, count, s->bin_most, s->item_bytes);
+    if (at == most) return;
+    open_place(list, at, count, most, s->item_bytes);
     write_example(s, item_at(s, list, at), hash, i, lo, hi);
-    if (count < s->bin_most) s->to.bin_count[owner]++;
+    if (count < most) (*kept)++;
 }
 
 /* Offer the peak of a context, firing i. Of items with the same key the first in order stays. */
@@ -207,7 +210,9 @@ static void count_feature(const struct firing_block *s, int64_t feature) {
         positions[(int64_t)position * POSITION_BINS / s->context_length]++;
         uint32_t hash = draw_at(base, sequence, position);
         offer_sample(s, feature, hash, sequence, position, value);
-        offer_bin(s, feature, bin / (HISTOGRAM_BINS / RESERVOIR_BINS), hash, i, lo, hi);
+        int64_t owner = feature * RESERVOIR_BINS + bin / (HISTOGRAM_BINS / RESERVOIR_BINS);
+        offer_drawn(s, to->bins + owner * s->bin_most * s->item_bytes, to->bin_count + owner, s->bin_most, hash, i, lo, hi);
+        offer_drawn(s, to->drawn + feature * s->drawn_most * s->item_bytes, to->drawn_count + feature, s->drawn_most, hash, i, lo, hi);
         if (sequence != s->sequence[s->row[peak]]) {
             offer_top(s, feature, peak, lo, hi);
             peak = i;
@@ -235,7 +240,7 @@ static void count_features(void *job, int64_t part, int64_t parts) {
 
 /* Count the firings of a block of whole contexts.
  *
- * sizes: features, top_most, bin_most, sample_most, before, after, item_bytes, context_length, seed.
+ * sizes: features, top_most, bin_most, sample_most, drawn_most, before, after, item_bytes, context_length, seed.
  * arrays: those of struct firing_arrays, in its order. Of the N entries (row, feature, value), in row order, all are firings.
  * start[F + 1], sorted_row[N] and sorted_value[N] are scratch. */
 void count_firings(const int64_t *sizes, float inverse_unit, const float *quarters, void *const *arrays, const int32_t *row,
@@ -243,8 +248,8 @@ void count_firings(const int64_t *sizes, float inverse_unit, const float *quarte
                    const uint64_t *key, int64_t *start, int32_t *sorted_row, float *sorted_value, int threads) {
     struct firing_block s = {
         {arrays[0], arrays[1], arrays[2], arrays[3], arrays[4], arrays[5], arrays[6], arrays[7], arrays[8], arrays[9], arrays[10],
-         arrays[11]},
-        sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], (uint64_t)sizes[8], inverse_unit,
+         arrays[11], arrays[12], arrays[13]},
+        sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8], (uint64_t)sizes[9], inverse_unit,
         {0}, sequence, position, key, start, sorted_row, sorted_value};
     for (int q = 0; q < 3; q++) s.quarter[q] = bits_f32(quarters[q]) & 0x7fffff;
     /* a stable sort by counting: the firings of a feature stay in row order */

@@ -261,7 +261,8 @@ def _analysed(
         return opened(hub, name, analysis)
     if analysis is not None:
         raise ConfigError("--analysis and --text exclude each other.", hint="Leave one of them out.")
-    made = analyze_into_library([name], AnalysisRequest(text=text, tokens=tokens), hub=hub, progress=output.progress())
+    request = AnalysisRequest(text=text, tokens=tokens, complete=False)
+    made = analyze_into_library([name], request, hub=hub, progress=output.progress())
     return hub.get(name), FeatureStore.open(made[0])
 
 

@@ -333,6 +333,18 @@ def test_digests_are_checked_once_for_each_state_of_a_file(folder: Path, monkeyp
     assert VERIFIED not in read_manifest(folder)["files"]
 
 
+def test_a_copy_is_checked_anew_though_it_has_the_times_of_the_original(folder: Path, tmp_path: Path) -> None:
+    FeatureStore.open(folder)
+    copy = shutil.copytree(folder, tmp_path / "copy")  # with verified.json
+    status = (copy / "tokens.npy").stat()
+    data = bytearray((copy / "tokens.npy").read_bytes())
+    data[-1] ^= 1
+    (copy / "tokens.npy").write_bytes(data)
+    os.utime(copy / "tokens.npy", ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(DamagedError, match=r"tokens\.npy was changed"):
+        FeatureStore.open(copy)
+
+
 def test_what_was_checked_before_is_not_believed_of_another_manifest(folder: Path) -> None:
     FeatureStore.open(folder)
     manifest = read_manifest(folder)

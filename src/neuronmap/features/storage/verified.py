@@ -1,7 +1,7 @@
 """Checks a feature store's digests once for each state of its files, not at every opening.
 
-``verified.json`` beside the manifest keeps size, modification time and digest of the files whose digests were found right. It is no part
-of the store (the manifest does not list it): without it, or where it cannot be written, the digests are checked at every opening.
+``verified.json`` beside the manifest keeps size, modification time, inode and digest of the files whose digests were found right; the
+inode, since a copy may take over the times. It is no part of the store (the manifest does not list it): without it, or where it cannot be written, the digests are checked at every opening.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def _check(folder: Path, manifest: dict[str, Any], verify: bool) -> None:
 
 
 def _state(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Size, modification time in ns and the digest that was right, by name."""
+    """Size, modification time in ns, inode and the digest that was right, by name."""
     found: dict[str, Any] = {}
     for name, facts in manifest["files"].items():
         try:
             status = (folder / name).stat()
         except FileNotFoundError:
             continue  # gone since its size was looked at: what reads it says so
-        found[name] = [status.st_size, status.st_mtime_ns, facts["sha256"]]
+        found[name] = [status.st_size, status.st_mtime_ns, status.st_ino, facts["sha256"]]
     return found
 
 

@@ -1,7 +1,8 @@
 """Checks a feature store's digests once for each state of its files, not at every opening.
 
 ``verified.json`` beside the manifest keeps size, modification time, inode and digest of the files whose digests were found right; the
-inode, since a copy may take over the times. It is no part of the store (the manifest does not list it): without it, or where it cannot be written, the digests are checked at every opening.
+inode, since a copy may take over the times. It is no part of the store (the manifest does not list it): without it, or where it cannot
+be written, the digests are checked at every opening.
 """
 
 from __future__ import annotations

@@ -412,7 +412,7 @@ def test_export_chooses(neuronmap, analysed, tmp_path):
         (["--features", "5,1-3"], [5, 1, 2, 3]),
         (["--top", "4"], store.queries.select(["firings>0"], sort="-max", limit=4).features),
         (["--top", "4", "--by", "density"], store.queries.select(["firings>0"], sort="-density", limit=4).features),
-        (["--top", "4", "--by", "score"], store.queries.select(["firings>0"], sort="-f1", limit=4).features),
+        (["--top", "4", "--by", "score"], store.queries.select(["firings>0"], sort="-f1_low", limit=4).features),
     ):
         done = neuronmap("sae", "export-features", "first", "-f", "jsonl", "-o", target, "--overwrite", *options)
         assert done.code == 0, done.err

@@ -104,7 +104,10 @@ def store_page() -> str:
         "```\n",
         f"\n## manifest.json\n\n{block(manifest.__doc__)}\n",
         "A file whose size or digest is not the manifest's is refused by its name (`FeatureStore.open(folder, verify=True)` reads\n"
-        "every byte). A manifest whose seal is broken is refused.\n",
+        "every byte again; otherwise a file is read at the first opening, and when its size or time of modification has changed).\n"
+        "A manifest whose seal is broken is refused. `verified.json` keeps what was checked; the manifest does not list it, and it may\n"
+        "be deleted.\n",
+        f"\n## Rounding\n{schema.ROUNDING}`token_features.parquet` holds each feature's 32 tokens of the highest z.\n",
     ]
     for table in schema.TABLES.values():
         order = ", ".join(f"`{name}`" for name in table.order)

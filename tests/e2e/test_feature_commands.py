@@ -28,8 +28,9 @@ def store_of(name: str = "first") -> FeatureStore:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file of a store but the manifest, which says when it was made."""
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "manifest.json"}
+    """Every file of a store but those that say when it was made."""
+    timed = ("manifest.json", "verified.json")
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name not in timed}
 
 
 # --- analyze -----------------------------------------------------------------------------------------------------
@@ -78,6 +79,55 @@ def test_hints_that_were_left_out_are_made_when_they_are_wanted(neuronmap, analy
     again = neuronmap("sae", "analyze", "second", "--no-map")
     assert "made anew with them" in again.err
     assert {"hints", "promoted"} <= store_of("second").tables.names
+
+
+def test_what_was_left_out_is_made_when_it_is_wanted_and_what_was_there_stays(neuronmap, analysed):
+    done = neuronmap("sae", "analyze", "second", "--no-map", "--no-lens")
+    assert done.code == 0, done.err
+    assert store_of("second").facts["made_with"] == {"lens": False, "map": False, "hints": True}
+    fewer = neuronmap("sae", "analyze", "second", "--no-map", "--no-lens", "--no-hints")
+    assert "there already" in fewer.err
+    more = neuronmap("sae", "analyze", "second", "--no-map", "--no-hints")
+    assert "without direct logits; it is made anew" in more.err
+    store = store_of("second")
+    assert store.facts["made_with"] == {"lens": True, "map": False, "hints": True}  # the hints are not lost
+    assert {"hints", "promoted"} <= store.tables.names
+    assert "there already" in neuronmap("sae", "analyze", "second", "--no-map").err
+
+
+def test_an_analysis_of_before_is_judged_by_its_tables(neuronmap, analysed):
+    from neuronmap.features.storage.manifest import read_manifest, write_manifest
+
+    def forget() -> None:
+        folder = store_of().path
+        manifest = read_manifest(folder)
+        del manifest["facts"]["made_with"]
+        write_manifest(folder, manifest, ())
+
+    forget()
+    assert "there already" in neuronmap("sae", "analyze", "first", "--no-map").err
+    assert neuronmap("sae", "analyze", "first", "--no-map", "--no-lens", "--replace").code == 0
+    forget()
+    again = neuronmap("sae", "analyze", "first", "--no-map")
+    assert "without direct logits; it is made anew" in again.err
+    assert "promoted" in store_of().tables.names
+
+
+def test_a_map_that_was_left_out_is_made_when_it_is_wanted(neuronmap, analysed, monkeypatch):
+    """Where it cannot be made, that it was asked for is kept, and the pass does not run again each time."""
+    from neuronmap.errors import MissingDependencyError
+    from neuronmap.features.directions import map as maps
+
+    def missing(*arguments, **options):
+        raise MissingDependencyError("umap-learn is missing.")
+
+    monkeypatch.setattr(maps, "feature_map", missing)
+    wanted = neuronmap("sae", "analyze", "first")
+    assert wanted.code == 0, wanted.err
+    assert "without a map; it is made anew" in wanted.err
+    assert "No map of the features" in wanted.err
+    assert store_of().facts["made_with"]["map"] is True
+    assert "there already" in neuronmap("sae", "analyze", "first").err
 
 
 def test_other_text_and_settings_are_other_analyses_side_by_side(neuronmap, analysed, text_folder):
@@ -152,6 +202,8 @@ def test_shards_merge_to_the_store_of_the_whole(neuronmap, analysed, tmp_path):
         "sae", "analyze", "first", *options, *(f"--merge={tmp_path / part}" for part in ("s2", "s3", "s1"))
     )
     assert merged.code == 0, merged.err
+    assert "Running" not in merged.err  # the rows are in the shards
+    assert "Reading the stored activations" not in merged.err
     assert store_of().key == key
     assert content(path) == whole
 
@@ -360,7 +412,7 @@ def test_export_chooses(neuronmap, analysed, tmp_path):
         (["--features", "5,1-3"], [5, 1, 2, 3]),
         (["--top", "4"], store.queries.select(["firings>0"], sort="-max", limit=4).features),
         (["--top", "4", "--by", "density"], store.queries.select(["firings>0"], sort="-density", limit=4).features),
-        (["--top", "4", "--by", "score"], store.queries.select(["firings>0"], sort="-f1", limit=4).features),
+        (["--top", "4", "--by", "score"], store.queries.select(["firings>0"], sort="-f1_low", limit=4).features),
     ):
         done = neuronmap("sae", "export-features", "first", "-f", "jsonl", "-o", target, "--overwrite", *options)
         assert done.code == 0, done.err
@@ -453,6 +505,9 @@ def test_compare_by_decoder_and_with_text(neuronmap, analysed, text_folder, tmp_
         (["find-examples", "first", "--features", "1,x"], 2, ["'x'"]),
         (["find-examples", "first", "--features", "1", "--max-examples", "0"], 2, ["max_examples = 0"]),
         (["find-examples", "first", "--features", "1", "--context", "-1"], 2, ["context"]),
+        (["find-examples", "first", "--features", "1", "--search", "a"], 2, ["--features and --search were given"]),
+        (["find-examples", "first"], 2, ["Nothing was given"]),
+        (["find-examples", "first", "--features", "64"], 2, ["no feature 64", "The nearest one that is alive is"]),
         (["find-examples", "first", "--features", "1", "--quantile", "9"], 2, ["no quantile 9"]),
         (["find-examples", "first", "--search", "a", "--quantile", "1"], 2, ["--quantile goes with --features"]),
         (["find-examples", "first", "--search", "zzzz qqqq"], 2, ["zzzz qqqq"]),
@@ -527,6 +582,17 @@ def test_an_sae_of_another_model_is_refused_unless_forced(neuronmap, analysed, m
     forced = neuronmap("sae", "analyze", "first", "--model", other, "--force", "--no-map", "--no-hints")
     assert forced.code == 0, forced.err
     assert len(list_analyses(SAEModelHub().get("first"))) == 2
+
+
+@pytest.mark.parametrize("name", ["details.parquet", "vocabulary.parquet", "tokens.npy"])
+def test_a_file_changed_without_changing_its_size_is_named(neuronmap, analysed, name):
+    file = store_of().path / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    failed = neuronmap("sae", "find-examples", "first", "--features", "0", "--json")
+    assert (failed.code, failed.document("error")["error"]) == (5, "damaged"), failed.err
+    assert f"{name} was changed" in failed.document("error")["message"]
 
 
 @pytest.mark.parametrize(

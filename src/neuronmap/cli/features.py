@@ -202,8 +202,8 @@ def find_examples(
     ]
     if len(given) != 1:
         raise ConfigError(
-            f"{' and '.join(given) if given else 'Nothing'} was given; exactly one of --features, --text, --search and --random"
-            " is needed.",
+            f"{' and '.join(given) or 'Nothing'} {'were' if len(given) > 1 else 'was'} given; exactly one of --features, --text,"
+            " --search and --random is needed.",
         )
     if quantile is not None and features is None:
         raise ConfigError("--quantile goes with --features.")
@@ -215,7 +215,7 @@ def find_examples(
         "min_activation": min_activation, "context": context, "max_examples": most, "contrast": contrast,
     }  # fmt: skip
     if features is not None:
-        numbers = parse_features(features, store.num_features)
+        numbers = parse_features(features, store)
         found = finder.find(numbers, quantile=quantile, **options)
     elif random is not None:
         numbers = store.queries.sample_alive(random, seed)
@@ -261,7 +261,8 @@ def _analysed(
         return opened(hub, name, analysis)
     if analysis is not None:
         raise ConfigError("--analysis and --text exclude each other.", hint="Leave one of them out.")
-    made = analyze_into_library([name], AnalysisRequest(text=text, tokens=tokens), hub=hub, progress=output.progress())
+    request = AnalysisRequest(text=text, tokens=tokens, complete=False)
+    made = analyze_into_library([name], request, hub=hub, progress=output.progress())
     return hub.get(name), FeatureStore.open(made[0])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from neuronmap.features.collect.rows import AnalysisRows
     from neuronmap.features.collect.state import FeatureState
     from neuronmap.features.directions.map import FeatureMap
+    from neuronmap.features.storage.store import FeatureStore
     from neuronmap.models import HookPoint, LanguageModel
     from neuronmap.saes import SparseAutoencoder
 
@@ -37,6 +38,8 @@ __all__ = ["AnalysisRequest", "analyze_into_library"]
 
 _QUOTED = re.compile(r"'([^']+)'")
 """The tokens in a label."""
+_PARTS = {"lens": "direct logits", "map": "a map", "hints": "hints"}
+"""What is made besides the pass, in words."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class AnalysisRequest:
         lens: direct logits through the model's unembedding.
         feature_map: a two-dimensional map of the decoder directions with clusters.
         hints: labels by rules.
+        complete: make an analysis anew that is there without one of these three; otherwise it is taken as it is.
         replace: make it anew although it is there.
         restart: begin an interrupted pass anew.
         shard: (i, n), from 0: only that part of the pass.
@@ -70,6 +74,7 @@ class AnalysisRequest:
     lens: bool = True
     feature_map: bool = True
     hints: bool = True
+    complete: bool = True
     replace: bool = False
     restart: bool = False
     shard: tuple[int, int] | None = None
@@ -131,35 +136,38 @@ class _Analysis:
             raise ConfigError(
                 "A shard is made or shards are merged, not both at once.", hint="Leave out --shard or --merge."
             )
-        states = self._merged(merge) if merge else None
+        if merge:
+            return self._finished(self._merged(merge))
         rows = self._rows()
-        if states is None and self.request.shard is None and not self.request.replace:
+        if self.request.shard is None and not self.request.replace:
             done = self._done(rows)
             if done is not None:
                 return done
         folder = self.request.folder or self._work_folder(rows)
-        if states is None:
-            if self.request.restart:
-                shutil.rmtree(folder, ignore_errors=True)
-            try:
-                states = run_pass(
-                    {subject.entry.id: subject.sae for subject in self.subjects},
-                    rows,
-                    hook_of={subject.entry.id: subject.hook.name for subject in self.subjects},
-                    identities=self._identities(),
-                    folder=folder,
-                    config=self.request.config,
-                    shard=self.request.shard or (0, 1),
-                    progress=self.progress,
-                )
-            except Interrupted as error:
-                raise Interrupted(error.message, hint="Run the same command again; it continues there.") from None
+        if self.request.restart:
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            states = run_pass(
+                {subject.entry.id: subject.sae for subject in self.subjects},
+                rows,
+                hook_of={subject.entry.id: subject.hook.name for subject in self.subjects},
+                identities=self._identities(),
+                folder=folder,
+                config=self.request.config,
+                shard=self.request.shard or (0, 1),
+                progress=self.progress,
+            )
+        except Interrupted as error:
+            raise Interrupted(error.message, hint="Run the same command again; it continues there.") from None
         if self.request.shard is not None:
             return [folder]
-        made = [self._finish(subject, states[subject.entry.id]) for subject in self.subjects]
-        if not merge and self.request.folder is None:
+        made = self._finished(states)
+        if self.request.folder is None:
             shutil.rmtree(folder, ignore_errors=True)  # the stores hold what it was for
         return made
+
+    def _finished(self, states: dict[str, FeatureState]) -> list[Path]:
+        return [self._finish(subject, states[subject.entry.id]) for subject in self.subjects]
 
     # --- what is analysed --------------------------------------------------------------------------------------------
 
@@ -269,23 +277,35 @@ class _Analysis:
         return entry.path / ANALYSES_FOLDER / short(key)
 
     def _done(self, rows: AnalysisRows) -> list[Path] | None:
-        """The stores, if all of them are there with what is wanted."""
+        """The stores, if all of them are there with what is wanted. If something is missing, what they had is wanted too."""
         from neuronmap.features.storage.store import FeatureStore
 
         found = [self._store_folder(subject.entry, self._key(subject, rows)) for subject in self.subjects]
         if not all((folder / "manifest.json").is_file() for folder in found):
             return None
         try:
-            tables = [FeatureStore.open(folder).tables.names for folder in found]
+            made_with = []
+            for folder in found:
+                with FeatureStore.open(folder) as store:
+                    made_with.append(_made_with(store))
         except DamagedError as error:
             self.progress.note(f"{error.message} It is made anew.")
             return None
-        if self.request.hints and not all("hints" in names for names in tables):
-            self.progress.note("This analysis is there without hints; it is made anew with them.")
+        wanted = self._wanted()
+        missing = [part for part in wanted if wanted[part] and not all(had[part] for had in made_with)]
+        if missing and self.request.complete:
+            named = " and ".join(_PARTS[part] for part in missing)
+            self.progress.note(f"This analysis is there without {named}; it is made anew with them.")
+            kept = {part: wanted[part] or any(had[part] for had in made_with) for part in wanted}
+            self.request = replace(self.request, lens=kept["lens"], feature_map=kept["map"], hints=kept["hints"])
             return None
         for folder in found:
             self.progress.note(f"This analysis is there already ({folder}); --replace makes it anew.")
         return found
+
+    def _wanted(self) -> dict[str, bool]:
+        """What is made besides the pass, as the manifest keeps it."""
+        return {"lens": self.request.lens, "map": self.request.feature_map, "hints": self.request.hints}
 
     def _work_folder(self, rows: AnalysisRows) -> Path:
         shard = self.request.shard or (0, 1)
@@ -302,6 +322,9 @@ class _Analysis:
         for folder, found in zip(folders, passes, strict=True):
             if missing := sorted(wanted - set(found)):
                 raise MismatchError(f"The shard {folder} holds {', '.join(sorted(found))}, not {', '.join(missing)}.")
+            for name, identity in self._identities().items():
+                if (other := found[name].facts["sae_digest"]) != identity:
+                    raise MismatchError(f"The shard {folder} is of other weights of {name}: {other}, not {identity}.")
         return {name: FeatureState.merge([found[name] for found in passes]) for name in wanted}
 
     def _finish(self, subject: _Subject, state: FeatureState) -> Path:
@@ -310,7 +333,7 @@ class _Analysis:
         from neuronmap.features.summary.finish import attach_table, finish
         from neuronmap.interpretation import make_hints
 
-        config = self.request.config
+        config = state.config  # of the pass; that of merged shards need not be the request's
         with_lens = self.request.lens and self.model.has_lm_head
         weights = weight_facts(
             subject.sae,
@@ -331,6 +354,7 @@ class _Analysis:
             "model": self.model.identity.to_dict(),
             "hook": subject.hook.to_dict(),
             "corpus": self.corpus,
+            "made_with": self._wanted(),
         }
         made = target.with_name(f".{target.name}.made")
         shutil.rmtree(made, ignore_errors=True)  # of a call that was killed here
@@ -365,12 +389,23 @@ class _Analysis:
                 state.features["firings"] > 0,
                 weights.neighbours_FN,
                 weights.neighbour_cosines_FN,
-                seed=self.request.config.seed,
+                seed=state.config.seed,
                 progress=self.progress,
             )
         except MissingDependencyError as error:
             self.progress.note(f"No map of the features: {error.message} {error.hint}")
             return None
+
+
+def _made_with(store: FeatureStore) -> dict[str, bool]:
+    """What is in a store, or was asked for when it was made and could not be had (a model without a head has no logits)."""
+    asked = store.facts.get("made_with") or {}  # stores of before do not say
+    place = store.tables.read("features", ["map_x"]).column(0)
+    return {
+        "lens": bool(asked.get("lens")) or "promoted" in store.tables.names,
+        "map": bool(asked.get("map")) or place.null_count < len(place),
+        "hints": "hints" in store.tables.names,
+    }
 
 
 def _clusters(folder: Path, place: FeatureMap) -> pa.Table:

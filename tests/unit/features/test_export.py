@@ -25,6 +25,7 @@ from made_stores import FIRED, HOSTILE_LABEL, hostile_store, small_store
 from neuronmap.errors import AlreadyExistsError, ConfigError, InputError, UnwritablePathError
 from neuronmap.features.export import FORMATS, NeuronpediaNames, chosen_features, export_features, parse_features
 from neuronmap.features.export import neuronpedia as neuronpedia_module
+from neuronmap.features.export.html import _histogram
 from neuronmap.features.export.records import public_name
 from neuronmap.features.storage.conditions import COLUMNS
 from neuronmap.features.storage.schema import TABLES
@@ -45,14 +46,14 @@ def store(tmp_path: Path) -> FeatureStore:
     ("text", "expected"),
     [
         ("3", [3]),
-        ("1,2,5-9", [1, 2, 5, 6, 7, 8, 9]),
+        ("1,2,5-7", [1, 2, 5, 6, 7]),
         (" 4 , 2 - 3 ", [4, 2, 3]),
         ("5,3-6,5", [5, 3, 4, 6]),
-        ("9-9", [9]),
+        ("7-7", [7]),
     ],
 )
-def test_numbers_and_ranges(text: str, expected: list[int]) -> None:
-    assert parse_features(text, 10) == expected
+def test_numbers_and_ranges(text: str, expected: list[int], tmp_path: Path) -> None:
+    assert parse_features(text, FeatureStore.open(small_store(tmp_path / "small"))) == expected
 
 
 @pytest.mark.parametrize(
@@ -66,13 +67,13 @@ def test_numbers_and_ranges(text: str, expected: list[int]) -> None:
         ("all", "'all' is neither"),
         ("9" * 5000, "is neither"),
         ("5-3", "the range 5-3 runs backwards"),
-        ("10", "There is no feature 10: features are 0 to 9"),
-        ("0-999999999999", "There is no feature 999999999999"),
+        ("8", r"(?s)There is no feature 8: features are 0 to 7\..*nearest one that is alive is 7"),
+        ("0-999999999999", "(?s)There is no feature 999999999999.*nearest one that is alive is 7"),
     ],
 )
-def test_what_is_no_selection_is_refused(text: str, says: str) -> None:
+def test_what_is_no_selection_is_refused(text: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=says):
-        parse_features(text, 10)
+        parse_features(text, FeatureStore.open(small_store(tmp_path / "small")))
 
 
 def test_without_numbers_what_fired_is_chosen(tmp_path: Path) -> None:
@@ -298,6 +299,24 @@ def test_an_article_a_feature_in_order_and_what_it_says(store: FeatureStore, tmp
     assert "0.75" in rare
     bars = [attributes for tag, attributes in page.tags if tag == "rect"]
     assert len(bars) == 1 + len(range(*_filled(store.feature(0).details["histogram"])))
+
+
+def test_the_histogram_ends_at_the_largest_activation(store: FeatureStore, tmp_path: Path) -> None:
+    """Its last bin's edge lies above it; the bins before it end at their edges."""
+    record = store.feature(0)
+    first, last = _filled(record.details["histogram"])
+    largest = float(store.edges[last - 1] + store.edges[last]) / 2
+    text = _histogram(store, record.details["histogram"], largest)
+    assert f"Firings by activation, {store.edges[first]:.3g} to {largest:.3g}, both axes" in text
+    ends = [float(end) for end in re.findall(r"<title>\S+ to (\S+):", text)]
+    assert ends == [float(f"{end:.3g}") for end in [*store.edges[first + 1 : last], largest]]
+
+
+def test_the_page_says_what_precision_is(store: FeatureStore, tmp_path: Path) -> None:
+    page_of(store, [0], tmp_path / "a.html")
+    text = (tmp_path / "a.html").read_text()
+    assert "an estimate for the whole text, not a count" in text
+    assert "at the base rate of the whole text" in text
 
 
 def _filled(counts: list[int]) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from live_stores import CONTEXT_LENGTH, codes_of, contexts, live_store
+from made_stores import small_store
 from random_saes import random_sae
 
 from neuronmap.errors import ConfigError, InputError, MismatchError
@@ -72,6 +73,27 @@ def test_thresholds_quantiles_and_kinds_choose(
     assert {e.group for e in finder.find(feature, quantile=4)[0].examples} == {4}
     assert [e.group for e in finder.find(feature, kind="quantile")[0].examples] == [4, 2]  # the strongest first
     assert {e.kind for e in finder.find(feature, kind="hard")[0].examples} == {"hard"}
+
+
+def test_a_feature_without_such_examples_says_so(
+    tiny_llama: LanguageModel, sae: SparseAutoencoder, finder: MaxActivatingExamplesFinder
+) -> None:
+    """The made store has examples of quantiles 2 and 4 only."""
+    feature = strongest(tiny_llama, sae)
+    assert finder.find(feature).notes == ()
+    found = finder.find(feature, quantile=1)
+    assert found.notes == (f"#{feature} has no stored example in quantile 1.",)
+    assert found.notes[0] in str(found)
+    assert finder.find(feature, kind="bin").notes == (f"#{feature} has no stored example of kind bin.",)
+    assert finder.find(feature, min_activation=1e6).notes == (
+        f"#{feature} has no stored example of kind top that reaches 1e+06.",
+    )
+
+
+def test_a_feature_that_never_fired_says_so(tmp_path: Path) -> None:
+    store = FeatureStore.open(small_store(tmp_path / "small"))
+    found = MaxActivatingExamplesFinder(store).find([0, 2])
+    assert found.notes == (f"#2 never fired on the {store.manifest['rows']:,} analysed tokens.",)
 
 
 def test_contrast_shows_places_without_firing(

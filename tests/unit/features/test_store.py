@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -28,13 +29,15 @@ from made_stores import (
     write_store,
 )
 
-from neuronmap.errors import DamagedError, InputError, MismatchError
+from neuronmap.errors import DamagedError, InputError, MismatchError, UnwritablePathError
 from neuronmap.features.storage import migrations, schema
 from neuronmap.features.storage.manifest import MANIFEST, check_files, file_facts, read_manifest, seal, write_manifest
 from neuronmap.features.storage.schema import EXAMPLE_KINDS, TABLES, arrow_schema
 from neuronmap.features.storage.store import FeatureStore
 from neuronmap.features.storage.text import Piece
+from neuronmap.features.storage.verified import VERIFIED
 from neuronmap.features.summary.writing import write_table
+from neuronmap.hashing import digest_file
 from neuronmap.paths import write_json
 
 
@@ -290,9 +293,98 @@ def test_any_changed_byte_is_found_by_verifying(
         FeatureStore.open(folder, verify=True)
 
 
+@pytest.mark.parametrize("name", DATA_FILES)
+@pytest.mark.parametrize("opened_before", [False, True])
+def test_a_changed_file_of_the_same_size_is_refused_by_name(folder: Path, name: str, opened_before: bool) -> None:
+    if opened_before:
+        FeatureStore.open(folder).close()
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    for _ in range(2):
+        with pytest.raises(DamagedError, match=f"{name} was changed"):
+            FeatureStore.open(folder)
+
+
+def test_digests_are_checked_once_for_each_state_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return digest_file(path)
+
+    monkeypatch.setattr("neuronmap.features.storage.manifest.digest_file", counted)
+    FeatureStore.open(folder)
+    assert sorted(read) == sorted(DATA_FILES)
+    read.clear()
+    FeatureStore.open(folder)
+    assert read == []
+    os.utime(folder / "hints.parquet", ns=(0, 0))
+    FeatureStore.open(folder)
+    assert read == ["hints.parquet"]
+    read.clear()
+    FeatureStore.open(folder, verify=True)
+    assert sorted(read) == sorted(DATA_FILES)
+    read.clear()
+    for content in ("[1]", "no JSON"):
+        (folder / VERIFIED).write_text(content)
+        FeatureStore.open(folder)
+    assert sorted(read) == sorted(2 * DATA_FILES)
+    assert VERIFIED not in read_manifest(folder)["files"]
+
+
+def test_a_copy_is_checked_anew_though_it_has_the_times_of_the_original(folder: Path, tmp_path: Path) -> None:
+    FeatureStore.open(folder)
+    copy = shutil.copytree(folder, tmp_path / "copy")  # with verified.json
+    status = (copy / "tokens.npy").stat()
+    data = bytearray((copy / "tokens.npy").read_bytes())
+    data[-1] ^= 1
+    (copy / "tokens.npy").write_bytes(data)
+    os.utime(copy / "tokens.npy", ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(DamagedError, match=r"tokens\.npy was changed"):
+        FeatureStore.open(copy)
+
+
+def test_what_was_checked_before_is_not_believed_of_another_manifest(folder: Path) -> None:
+    FeatureStore.open(folder)
+    manifest = read_manifest(folder)
+    manifest["files"]["tokens.npy"] = {**manifest["files"]["tokens.npy"], "sha256": "0" * 64}
+    write_manifest(folder, manifest, ())
+    with pytest.raises(DamagedError, match=r"tokens\.npy was changed"):
+        FeatureStore.open(folder)
+
+
+def test_a_store_that_cannot_be_written_opens_all_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, value: Any) -> None:
+        raise UnwritablePathError(f"Cannot write {path}.")
+
+    monkeypatch.setattr("neuronmap.paths.write_json", refused)
+    for _ in range(2):
+        assert FeatureStore.open(folder).num_features == len(FEATURES)
+    assert not (folder / VERIFIED).exists()
+
+
+def test_a_table_attached_while_the_store_is_opened_is_no_damage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader holds the manifest of before; it reads the new one instead of crying damage."""
+    attached: list[str] = []
+
+    def slow(path: Path) -> str:
+        if not attached:
+            attached.append(path.name)
+            write_table(folder, "hints", small_tables()["hints"].slice(0, 1))
+            write_manifest(folder, read_manifest(folder), ["hints.parquet"])
+        return digest_file(path)
+
+    monkeypatch.setattr("neuronmap.features.storage.manifest.digest_file", slow)
+    store = FeatureStore.open(folder)
+    assert attached
+    assert store.manifest == read_manifest(folder)
+
+
 @pytest.mark.parametrize("name", ["features.parquet", "tokens.npy", "kept.npy", "examples.parquet"])
 def test_an_unreadable_file_is_named_when_it_is_read(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"x" * (folder / name).stat().st_size)
+    write_manifest(folder, read_manifest(folder), [name])  # as it was written, so no digest tells
     store = FeatureStore.open(folder)
     with pytest.raises(DamagedError, match=f"{name} cannot be read"):
         _ = (store.feature(0), store.kept(0), store.examples(0))

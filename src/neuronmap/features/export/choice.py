@@ -18,8 +18,12 @@ that a rule gets right are an F1 of 1 and tell little."""
 _PART = re.compile(r"([0-9]{1,12})(?:\s*-\s*([0-9]{1,12}))?")
 
 
-def parse_features(text: str, num_features: int) -> list[int]:
+def parse_features(text: str, store: FeatureStore) -> list[int]:
     """``"1,2,5-9"`` -> ``[1, 2, 5, 6, 7, 8, 9]``; each once, in the order given.
+
+    Args:
+        text: numbers and ranges.
+        store: the analysis that has the features.
 
     Raises:
         InputError: for anything else, a range that runs backwards, or a feature that there is not.
@@ -36,8 +40,7 @@ def parse_features(text: str, num_features: int) -> list[int]:
         last = int(match[2]) if match[2] is not None else first
         if last < first:
             raise InputError(f"Features {text!r}: the range {part.strip()} runs backwards.")
-        if last >= num_features:
-            raise InputError(f"There is no feature {last}: features are 0 to {num_features - 1}.")
+        store.check_feature(last)
         found |= dict.fromkeys(range(first, last + 1))
     return list(found)
 
@@ -63,7 +66,7 @@ def chosen_features(
             hint="Leave one of them out.",
         )
     if features is not None:
-        return parse_features(features, store.num_features)
+        return parse_features(features, store)
     if by is not None and by not in BY:
         raise ConfigError(f"--by {by!r}: allowed are {', '.join(BY)}.")
     if top is not None and top < 1:

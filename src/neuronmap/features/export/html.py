@@ -122,8 +122,9 @@ def _head(store: FeatureStore, count: int, title: str) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<meta name="color-scheme" content="light dark"><title>{name}: features</title><style>{_STYLE}</style></head><body>'
         f'<header><h1>{name}</h1><p class="soft">{_text(said)}</p><p class="soft">Shading is activation over the feature\'s '
-        "largest; the peak is bold. Labels are rules without a language model; precision and recall are measured on held-out "
-        'documents.</p></header><div class="bar" hidden><form><label>Search <input id="find" type="search" '
+        "largest; the peak is bold. Labels are rules without a language model; precision is an estimate for the "
+        "whole text, not a count: it is computed from hit and false-call rates measured on held-out documents, at the base rate of "
+        'the whole text. Recall is that hit rate.</p></header><div class="bar" hidden><form><label>Search <input id="find" type="search" '
         'placeholder="label, token, number"></label><span class="soft" id="said" aria-live="polite"></span>'
         '<span class="soft keys">keys: j, k, /</span></form></div><main>'
     )
@@ -141,7 +142,7 @@ def _article(store: FeatureStore, record: FeatureRecord) -> str:
     ]
     if row["firings"]:
         body.append(
-            f'<div class="side">{_histogram(store, details["histogram"])}'
+            f'<div class="side">{_histogram(store, details["histogram"], float(row["max"]))}'
             f"{_tokens('Fires on', vocabulary, details['tokens'], 'count', '')}"
             f"{_tokens('Promotes', vocabulary, details['promoted'], 'value', 'up')}"
             f"{_tokens('Suppresses', vocabulary, details['suppressed'], 'value', 'down')}</div>"
@@ -187,19 +188,23 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def _histogram(store: FeatureStore, counts: Sequence[int]) -> str:
-    """Bars from the first to the last bin that is not empty, heights by square root so that rare strong firings are seen."""
+def _histogram(store: FeatureStore, counts: Sequence[int], largest: float) -> str:
+    """Bars from the first to the last bin that is not empty, heights by square root so that rare strong firings are seen.
+
+    The last bin is said to end at the largest activation, which is where its firings end.
+    """
+    edges = [min(float(edge), largest) for edge in store.edges]
     filled = [at for at, count in enumerate(counts) if count]
     first, last = filled[0], filled[-1] + 1
     tallest = max(counts) ** 0.5
     wide = 100 / (last - first)
     bars = "".join(
         f'<rect x="{at * wide:.2f}" y="{60 * (1 - count**0.5 / tallest):.2f}" width="{wide * 0.9:.2f}" '
-        f'height="{60 * count**0.5 / tallest:.2f}"><title>{store.edges[first + at]:.3g} to {store.edges[first + at + 1]:.3g}: '
+        f'height="{60 * count**0.5 / tallest:.2f}"><title>{edges[first + at]:.3g} to {edges[first + at + 1]:.3g}: '
         f"{count:,} firings</title></rect>"
         for at, count in enumerate(counts[first:last])
     )
-    low, high = store.edges[first], store.edges[last]
+    low, high = edges[first], edges[last]
     return (
         f'<figure><svg viewBox="0 0 100 60" preserveAspectRatio="none" role="img" aria-label="Histogram of activations">{bars}</svg>'
         f"<figcaption>Firings by activation, {low:.3g} to {high:.3g}, both axes compressed (log, square root)</figcaption></figure>"

@@ -233,6 +233,7 @@ class MaxActivatingExamplesFinder:
                 negatives = [self._widened(example, options["around"]) for example in silent[: options["most"]]]
             found.append(FoundFeature(record, tuple(examples), tuple(negatives), on_text))
         notes = list(analysis.notes) if analysis is not None else []
+        notes += [_nothing_of(one.record, options) for one in found if not one.examples]
         if options["around"] is not None:
             notes.append("Activations are known within the stored window of each example only.")
         return FoundExamples(tuple(found), said, analysis, tuple(notes))
@@ -258,3 +259,12 @@ class MaxActivatingExamplesFinder:
         activation_T = np.zeros(len(ids_T), np.float32)
         activation_T[example.start : example.start + len(example.activations)] = example.activations
         return replace(example, start=start, token_ids=ids_T[start:stop], activations=activation_T[start:stop])
+
+
+def _nothing_of(record: FeatureRecord, options: dict[str, Any]) -> str:
+    """Why a feature is shown without examples."""
+    if not record.row["firings"]:
+        return f"#{record.feature} never fired on the {record.store.manifest['rows']:,} analysed tokens."
+    of_what = f"in quantile {options['quantile']}" if options["quantile"] is not None else f"of kind {options['kind']}"
+    least = options["min_activation"]
+    return f"#{record.feature} has no stored example {of_what}{f' that reaches {least:g}' if least > 0 else ''}."

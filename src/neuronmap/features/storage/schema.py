@@ -12,10 +12,11 @@
     ├── vocabulary.parquet       one row a token: bytes, text, count
     ├── documents.parquet        one row a document: where it comes from, where it starts
     ├── tokens.npy               uint16 or uint32 [C, T], every context once
-    └── kept.npy                 uint8 [C, ceil(T / 8)], numpy.packbits: 1 where a position was a row (not masked)
+    ├── kept.npy                 uint8 [C, ceil(T / 8)], numpy.packbits: 1 where a position was a row (not masked)
+    └── verified.json            which files' digests were found right (see verified.py); no part of the store, may be deleted
 
-Every file is read without NeuronMap. Activations are on the scale of the raw activation. Numbers in the lists of details, and those of
-token_features and promoted, are rounded to 13 significant bits; token_features holds each feature's 32 tokens of the highest z.
+Every file is read without NeuronMap. Activations are on the scale of the raw activation. What is rounded, and how: :data:`ROUNDING`.
+token_features holds each feature's 32 tokens of the highest z.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["EXAMPLE_KINDS", "FORMAT", "RECORDS", "TABLES", "VERSION", "Column", "Table", "arrow_schema"]
+__all__ = ["EXAMPLE_KINDS", "FORMAT", "RECORDS", "ROUNDING", "TABLES", "VERSION", "Column", "Table", "arrow_schema"]
 
 FORMAT = "neuronmap-features"
 VERSION = 1
@@ -35,6 +36,15 @@ EXAMPLE_KINDS = ("top", "quantile", "bin", "random", "hard")
 """Of an example: top = by maximum of its context; quantile = drawn from a group of equally many firings (group 0 the weakest);
 bin = drawn from a bin of the histogram (group = the bin's number); random = a row where the feature is silent in the whole window;
 hard = a row whose token is one of the feature's top tokens, where it does not fire."""
+
+ROUNDING = """
+`features.parquet` is not rounded: counts are exact, `max` is the float32 activation itself, and the other numbers are as they were
+computed, in the type of their column. Quantiles are interpolated within a bin of the histogram, and what is of a sample (see `sampled`)
+is an estimate. Fractions in the lists of `details.parquet` and in `token_features.parquet` and `promoted.parquet` are float32 rounded
+to 13 significant bits (relative error at most 2**-13, about 0.012 %); counts there are exact. The `activation` of an example is exact;
+`activations`, those of its window, are rounded to float16 over the unit (11 significant bits).
+"""
+"""What the numbers of the tables are worth, in words for the documentation."""
 
 
 @dataclass(frozen=True)

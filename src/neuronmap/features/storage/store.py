@@ -18,10 +18,11 @@ import numpy.typing as npt
 from neuronmap.errors import DamagedError, InputError
 from neuronmap.features.config import AnalysisConfig
 from neuronmap.features.storage.files import Tables
-from neuronmap.features.storage.manifest import REDO, check_files, read_manifest
+from neuronmap.features.storage.manifest import REDO
 from neuronmap.features.storage.migrations import bring_up_to_date
 from neuronmap.features.storage.schema import EXAMPLE_KINDS
 from neuronmap.features.storage.text import Piece, Vocabulary
+from neuronmap.features.storage.verified import read_verified
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -151,9 +152,12 @@ class FeatureStore:
     def open(cls, folder: str | Path, verify: bool = False) -> Self:
         """Open a store; one of an older version is brought up to date first.
 
+        Every digest is checked at the first opening (about a second per GB), and afterwards those of files whose size or time of
+        modification has changed; ``verified.json`` in the folder keeps what was checked.
+
         Args:
             folder: where it lies.
-            verify: read every byte and check every digest; otherwise files are checked for presence and size.
+            verify: read every byte and check every digest again.
 
         Raises:
             InputError: no store lies there.
@@ -162,9 +166,7 @@ class FeatureStore:
         """
         path = Path(folder).expanduser()
         bring_up_to_date(path)
-        manifest = read_manifest(path)
-        check_files(path, manifest, verify=verify)
-        return cls(path, manifest)
+        return cls(path, read_verified(path, verify=verify))
 
     def __enter__(self) -> Self:
         return self

@@ -84,7 +84,9 @@ def histogram_quantiles(
         before_F = upto_FH[at_F, bin_F] - histogram_FH[at_F, bin_F]
         part_F = np.clip((target_F - before_F) / inside_F, 0.0, 1.0)
         low_F, high_F = edges[bin_F], edges[bin_F + 1]
-        is_top_F = upto_FH[at_F, bin_F] == total_F  # the bin of the maximum, which ends there; the last of all bins is open
+        is_top_F = (
+            upto_FH[at_F, bin_F] == total_F
+        )  # the bin of the maximum, which ends there; the last of all bins is open
         high_F = np.where(is_top_F, np.maximum(largest_F, low_F), high_F)
         value_F = np.minimum(low_F * (high_F / low_F) ** part_F, largest_F)
         values_FS[:, place] = np.where(total_F > 0, value_F, np.nan)

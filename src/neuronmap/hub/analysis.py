@@ -130,7 +130,7 @@ class _Analysis:
         self.tokens, self.mask, self.corpus = self._text()
 
     def run(self, merge: Sequence[str | Path]) -> list[Path]:
-        from neuronmap.features.collect.analyze import run_pass
+        from neuronmap.features.collect.analyze import forget_pass, run_pass
 
         if merge and self.request.shard is not None:
             raise ConfigError(
@@ -145,7 +145,7 @@ class _Analysis:
                 return done
         folder = self.request.folder or self._work_folder(rows)
         if self.request.restart:
-            shutil.rmtree(folder, ignore_errors=True)
+            forget_pass(folder)
         try:
             states = run_pass(
                 {subject.entry.id: subject.sae for subject in self.subjects},
@@ -163,7 +163,7 @@ class _Analysis:
             return [folder]
         made = self._finished(states)
         if self.request.folder is None:
-            shutil.rmtree(folder, ignore_errors=True)  # the stores hold what it was for
+            forget_pass(folder)  # the stores hold what it was for
         return made
 
     def _finished(self, states: dict[str, FeatureState]) -> list[Path]:

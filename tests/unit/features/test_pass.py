@@ -16,7 +16,7 @@ import torch
 from pass_parts import SMALL, MadeRows, MadeTokens, Notes, plain_draw, plain_features, small_sae, state_bytes
 
 from neuronmap.errors import ConfigError, DamagedError, InputError, Interrupted, MismatchError
-from neuronmap.features.collect.analyze import run_pass, shard_blocks, weights_digest
+from neuronmap.features.collect.analyze import forget_pass, run_pass, shard_blocks, weights_digest
 from neuronmap.features.collect.codes import encode_block
 from neuronmap.features.collect.layout import fixed_sum
 from neuronmap.features.collect.rows import grid
@@ -272,6 +272,21 @@ def test_a_folder_of_another_pass_is_refused(tmp_path: Path) -> None:
         analyse(small_sae("topk", 12, seed=1), tmp_path)
     with pytest.raises(MismatchError, match=r"shard is \[0, 1\] and \[0, 2\]"):
         analyse(sae, tmp_path, shard=(0, 2))
+
+
+def test_forgetting_a_pass_leaves_what_is_not_its_own(tmp_path: Path) -> None:
+    sae = small_sae("topk", MadeRows().width("wide"))
+    folder = tmp_path / "work"
+    analyse(sae, folder)
+    (folder / "thesis.tex").write_text("all of it")
+    (folder / "chapters").mkdir()
+    forget_pass(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["chapters", "thesis.tex"]
+    forget_pass(folder)  # no pass is there
+    assert (folder / "thesis.tex").read_text() == "all of it"
+    analyse(sae, tmp_path / "own")
+    forget_pass(tmp_path / "own")
+    assert not (tmp_path / "own").exists()
 
 
 def test_widths_that_do_not_fit_are_all_listed(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ Shapes: B rows of a block, D = d_in, F = d_sae, C contexts of T tokens.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from neuronmap.saes import SparseAutoencoder
 from neuronmap.saes.workspace import Workspace
 from neuronmap.training.interrupts import StopSignals
 
-__all__ = ["load_pass", "pass_key", "run_pass", "shard_blocks", "weights_digest"]
+__all__ = ["forget_pass", "load_pass", "pass_key", "run_pass", "shard_blocks", "weights_digest"]
 
 FORMAT = "neuronmap-feature-pass"
 PASS = "pass.json"
@@ -127,6 +128,19 @@ def load_pass(folder: Path) -> dict[str, FeatureState]:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise InputError(f"{folder} holds no feature pass.", hint="Give the folder that the shard was worked on in.")
     return {name: FeatureState.load(folder / str(number)) for number, name in enumerate(found["saes"])}
+
+
+def forget_pass(folder: Path) -> None:
+    """Remove the work of a pass from a folder, and the folder if nothing else is in it; other files are left alone."""
+    if not (folder / PASS).is_file():
+        return
+    names = [str(number) for number in range(len(read_json(folder / PASS).get("saes", ())))]
+    for name in (*names, *(path.name for path in folder.glob(".staging-*"))):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (PASS, ".lock"):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def shard_blocks(blocks: int, shard: tuple[int, int]) -> range:

@@ -18,6 +18,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -154,8 +155,8 @@ class Analysis:
         return answer
 
 
-def run(analysis: Analysis, sections: list[str], record: dict[str, Any]) -> None:
-    """Fill the record, section by section, so that a stopped run keeps what it has."""
+def run(analysis: Analysis, sections: list[str], record: dict[str, Any], keep: Callable[[], None]) -> None:
+    """Fill the record, group by group, and keep it after each, so that a stopped or killed run has what it had."""
     sizes, progress = analysis.sizes, LineProgress(interval_s=30)
     comparison = sizes.comparison()
     for cell in sizes.cells() if set(sections) - {"million"} else []:
@@ -165,6 +166,7 @@ def run(analysis: Analysis, sections: list[str], record: dict[str, Any]) -> None
             entries = analysis.group(cells, sizes.rounds, parts=True)
             record["groups"].append({"cells": entries})
             say(f"{title(entries[0]['cell'])}: {one_line(entries)}")
+            keep()
     if "growth" in sections:
         for name, groups in sizes.growth().items():
             record["growth"][name] = []
@@ -172,6 +174,7 @@ def run(analysis: Analysis, sections: list[str], record: dict[str, Any]) -> None
                 entries = analysis.group(cells, sizes.growth_passes, parts=False)
                 record["growth"][name].append({"cells": entries})
                 say(f"growth in {name}, {title(entries[0]['cell'])}: {one_line(entries)}")
+                keep()
     for library in (OURS, PEER):
         analysis.crew.forget(library)  # a fresh process is to have the machine's memory for itself
     if "memory" in sections:
@@ -186,6 +189,7 @@ def run(analysis: Analysis, sections: list[str], record: dict[str, Any]) -> None
             if analysis.crew.has(cell.tool):
                 record["memory"].append(analysis.peak(cell))
                 say(f"memory: {title(asdict(cell))}, {cell.label}")
+                keep()
     if "million" in sections:
         record["million"] = analysis.peak(sizes.million())
         say("a million features: " + (record["million"]["note"] or "done"))
@@ -260,7 +264,7 @@ def main() -> int:
     started = time.perf_counter()
     try:
         with Crew(given.peers_python, given.threads, work / "logs", "analysis") as crew:
-            run(Analysis(crew, inputs, sizes), given.sections, record)
+            run(Analysis(crew, inputs, sizes), given.sections, record, lambda: _keep(record, given.results))
             record["complete"] = True
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -271,10 +275,16 @@ def main() -> int:
     return 0
 
 
-def _write(record: dict[str, Any], folder: Path) -> None:
+def _keep(record: dict[str, Any], folder: Path) -> str:
+    """Write the samples; returns the name of the report's files without their endings."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"analysis-{'quick-' if record['quick'] else ''}{record['date']}"
     write_bytes(folder / f"{stem}.json", json.dumps(compact(record), separators=(",", ":")).encode())
+    return stem
+
+
+def _write(record: dict[str, Any], folder: Path) -> None:
+    stem = _keep(record, folder)
     plot = draw(record, folder / f"{stem}.png")
     report = markdown(record, plot.name if plot else None)
     (folder / f"{stem}.md").write_text(report)

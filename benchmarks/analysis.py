@@ -16,7 +16,6 @@ import datetime
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -27,23 +26,19 @@ from analysis_cells import BATCH, FULL, OURS, PEER, QUICK, Cell, Sizes
 from analysis_inputs import prepare_inputs, prepare_sae
 from analysis_plot import draw
 from analysis_report import agreement, markdown, one_line, title
-from neuronmap.errors import NeuronMapError
 from neuronmap.paths import cache_folder, write_bytes
 from neuronmap.progress import LineProgress
 from speed import compact
 from speed_machine import commit, machine
-from speed_processes import Crew, WorkerDiedError
+from speed_processes import Crew
+from turns import Rows, Turns, add_options, check_options, end_with, say
 
 HERE = Path(__file__).resolve().parent
 SECTIONS = ("table", "memory", "growth", "million")
 DEFAULT_SECTIONS = ("table", "memory", "growth")
 
 
-def say(message: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {message}", file=sys.stderr, flush=True)
-
-
-class Analysis:
+class Analysis(Turns):
     """One run of the benchmark.
 
     Args:
@@ -53,8 +48,12 @@ class Analysis:
     """
 
     def __init__(self, crew: Crew, inputs: Path, sizes: Sizes) -> None:
-        self.crew, self.inputs, self.sizes = crew, inputs, sizes
-        self.serial = 0
+        super().__init__(crew)
+        self.inputs, self.sizes = inputs, sizes
+
+    def rows_of(self, cell: dict[str, Any]) -> Rows:
+        # ours needs only some rows of the grid, for the reference product
+        return Rows(cell["tool"], self.inputs / "grid.npy", BATCH if cell["tool"] == OURS else None)
 
     def group(self, cells: list[Cell], rounds: int, parts: bool) -> list[dict[str, Any]]:
         """Measure cells in turn, all of them in each round.
@@ -62,65 +61,30 @@ class Analysis:
         Returns:
             For each its samples (none if it could not be measured, with a note that says why), in the order given.
         """
-        entries = [self._built(cell) for cell in cells if self.crew.has(cell.tool)]
+        entries = [self.built(cell, self._order(cell), parts=None) for cell in cells if self.crew.has(cell.tool)]
         steps = {entry["id"]: self._steps(entry) for entry in entries}
         for entry in entries:
             # What pays for first allocations is not counted: a pass of ours; of the peer the batch that is taken apart.
             if entry["cell"]["tool"] == OURS:
-                self._ask(entry, "run", steps=1)
+                self.ask(entry, "run", steps=1)
             if parts:
-                entry["parts"] = self._ask(entry, "parts", steps=1).get("parts")
+                entry["parts"] = self.ask(entry, "parts", steps=1).get("parts")
         for _ in range(rounds):
             for entry in entries:
-                entry["samples"] += self._ask(entry, "run", steps=steps[entry["id"]]).get("samples", [])
+                entry["samples"] += self.ask(entry, "run", steps=steps[entry["id"]]).get("samples", [])
         self._compare(entries)
         for entry in entries:
-            entry["described"] = self._ask(entry, "describe")
+            entry["described"] = self.ask(entry, "describe")
         for entry in entries:
-            note = entry["note"]
-            self._ask(entry, "drop")
-            entry["note"] = note
-            if note:
-                entry["samples"] = []
-            entry.pop("id")
+            self.drop(entry)
         return entries
 
     def peak(self, cell: Cell) -> dict[str, Any]:
         """Peak memory of one pass (of a feature batch of the peer), and of writing the results, in a fresh process."""
-        entry: dict[str, Any] = {"cell": asdict(cell), "label": cell.label, "note": "", "found": {}}
-        worker = self.crew.fresh(cell.tool, "memory")
-        try:
-            opened = worker.tell("open", rows=str(self.inputs / "grid.npy"), most=self._most(cell.tool))
-            self.crew.note_versions(cell.tool, opened)
-            entry["found"] = worker.tell("memory", cell=self._order(cell), steps=1)
-        except WorkerDiedError as error:
-            entry["note"] = "failed: the worker died (out of memory?)"
-            say(f"  {error}")
-        finally:
-            worker.stop()
-        entry["note"] = entry["note"] or entry["found"].get("missing") or entry["found"].get("failed", "")
-        return entry
-
-    def _built(self, cell: Cell) -> dict[str, Any]:
-        self.serial += 1
-        entry: dict[str, Any] = {
-            "cell": asdict(cell),
-            "label": cell.label,
-            "id": str(self.serial),
-            "note": "",
-            "samples": [],
-            "described": {},
-            "parts": None,
-        }
-        self._ask(entry, "build", cell=self._order(cell))
-        return entry
+        return self.peak_of(cell, self._order(cell), 1)
 
     def _order(self, cell: Cell) -> dict[str, Any]:
         return {**cell.order(), "inputs": str(self.inputs)}
-
-    def _most(self, tool: str) -> int | None:
-        """Rows of the grid that a worker loads: ours only needs some for the reference product."""
-        return BATCH if tool == OURS else None
 
     def _steps(self, entry: dict[str, Any]) -> int:
         return 1 if entry["cell"]["tool"] == OURS else dict(self.sizes.peer_steps)[entry["cell"]["variant"]]
@@ -131,28 +95,10 @@ class Analysis:
         for entry in entries:
             if entry is ours or ours is None or entry["note"]:
                 continue
-            seen = self._ask(entry, "maxima", features=[])
-            same = self._ask(ours, "maxima", features=seen.get("features", []))
+            seen = self.ask(entry, "maxima", features=[])
+            same = self.ask(ours, "maxima", features=seen.get("features", []))
             if "maxima" in seen and "maxima" in same:
                 entry["agreement"] = agreement(same["maxima"], seen["maxima"])
-
-    def _ask(self, entry: dict[str, Any], do: str, **order: Any) -> dict[str, Any]:
-        """Tell the entry's worker; a refusal or failure becomes the entry's note."""
-        if entry["note"] and do != "drop":
-            return {}
-        tool = entry["cell"]["tool"]
-        try:
-            worker = self.crew.on_rows(tool, self.inputs / "grid.npy", self._most(tool))
-            answer = worker.tell(do, id=entry["id"], **order)
-        except WorkerDiedError as error:
-            say(f"  {error}")
-            self.crew.forget(tool)
-            entry["note"] = "failed: the worker died"
-            return {}
-        if "failed" in answer or "missing" in answer:
-            entry["note"] = f"failed: {answer.get('failed') or answer.get('missing')}"
-            say(f"  {entry['label']}, {do}: {entry['note']}")
-        return answer
 
 
 def run(analysis: Analysis, sections: list[str], record: dict[str, Any], keep: Callable[[], None]) -> None:
@@ -208,19 +154,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--million", action="store_true", help="also a dictionary of a million features, on few tokens")
     parser.add_argument("--architectures", nargs="+", default=None, help="of the compared SAEs [topk batchtopk]")
     parser.add_argument("--rounds", type=int, default=None, help="turns of everybody in the comparison")
-    parser.add_argument(
-        "--peers-python",
-        default=os.environ.get("NEURONMAP_PEERS_PYTHON"),
-        help="python of the peers' environment [NEURONMAP_PEERS_PYTHON]; without it ours is measured alone",
-    )
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads for everybody [all]")
-    parser.add_argument("--work", type=Path, default=None, help="folder for inputs and logs [<home>/cache/benchmarks]")
-    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder for the report")
+    add_options(parser)
     given = parser.parse_args()
-    if given.threads < 1:
-        parser.error("--threads must be at least 1")
-    if given.peers_python and shutil.which(given.peers_python) is None:
-        parser.error(f"--peers-python {given.peers_python} is not a program")
+    check_options(parser, given)
     if given.million and "million" not in given.sections:
         given.sections.append("million")
     return given
@@ -293,9 +229,4 @@ def _write(record: dict[str, Any], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except NeuronMapError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped; what was measured is in the report.")
+    end_with(main, "Stopped; what was measured is in the report.")

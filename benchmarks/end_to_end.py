@@ -31,15 +31,12 @@ from neuronmap.errors import NeuronMapError
 from neuronmap.paths import cache_folder, write_json
 from speed_machine import commit, machine
 from speed_rows import CONTEXT, CORPUS, LAYER, MODEL, WIDTH
+from turns import end_with, say
 
 HERE = Path(__file__).resolve().parent
 BATCH, K = 4096, 32
 FULL = (500_000, 16_384)
 GOALS = {"with harvesting": 3.0, "without harvesting": 5.0}
-
-
-def say(message: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {message}", file=sys.stderr, flush=True)
 
 
 def whole_time(elapsed_s: float, step_ends: Sequence[float], wanted: int) -> tuple[float, bool]:
@@ -243,9 +240,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except NeuronMapError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped.")
+    end_with(main, "Stopped.")

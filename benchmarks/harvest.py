@@ -49,6 +49,7 @@ from neuronmap.models import LanguageModel, capture, load_model, resolve_hook, w
 from neuronmap.paths import write_bytes
 from neuronmap.progress import LineProgress, SilentProgress
 from speed_machine import commit, machine
+from turns import say
 
 MODEL, CORPUS, CONTEXT, LAYER = "smollm2-135m", "sotu", 128, 8
 BATCH_TOKENS = 2048
@@ -59,10 +60,6 @@ RARELY = 4
 HERE = Path(__file__).resolve().parent
 
 Rates = dict[str, list[float | None]]
-
-
-def say(message: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {message}", file=sys.stderr, flush=True)
 
 
 def timed(run: Callable[[], object]) -> float:

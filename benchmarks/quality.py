@@ -17,7 +17,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -28,7 +27,6 @@ import numpy as np
 import torch
 
 import neuronmap
-from neuronmap.errors import NeuronMapError
 from neuronmap.hashing import digest_json, digest_parts, short
 from neuronmap.paths import cache_folder, read_json, write_json
 from neuronmap.progress import LineProgress
@@ -36,14 +34,11 @@ from quality_cells import ARCHITECTURES, LIBRARIES, PEER_VARIANTS, Budget, knob,
 from quality_data import Rows, prepare_rows, write_order
 from quality_measure import AtCommonL0, PeerSAE, at_common_l0, measure, next_knob
 from quality_report import markdown
+from turns import end_with, say
 
 HERE = Path(__file__).resolve().parent
 MOST_RUNS = 5
 """Runs at different sparsities to bracket the common L0."""
-
-
-def say(message: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {message}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -347,9 +342,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except NeuronMapError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped. Finished runs are kept; the same command goes on after them.")
+    end_with(main, "Stopped. Finished runs are kept; the same command goes on after them.")

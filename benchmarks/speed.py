@@ -14,23 +14,20 @@ import argparse
 import datetime
 import fnmatch
 import json
-import os
-import shutil
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from neuronmap.errors import NeuronMapError
 from neuronmap.paths import cache_folder, write_bytes
 from neuronmap.progress import LineProgress
 from speed_cells import OURS, Cell, Effort, effort, growth, memory, table, tokens
 from speed_machine import commit, machine
-from speed_processes import Crew, WorkerDiedError
+from speed_processes import Crew
 from speed_report import figures, markdown, title
 from speed_rows import prepare_rows, rows_of_width
 from speed_session import forced
+from turns import Rows, Turns, add_options, check_options, end_with, say
 
 HERE = Path(__file__).resolve().parent
 SECTIONS = ("table", "growth", "tokens", "memory")
@@ -40,11 +37,7 @@ MOST_TOGETHER = 16_384
 of SAELens takes more than 10."""
 
 
-def say(message: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {message}", file=sys.stderr, flush=True)
-
-
-class Speed:
+class Speed(Turns):
     """One run of the benchmark.
 
     Args:
@@ -54,8 +47,11 @@ class Speed:
     """
 
     def __init__(self, crew: Crew, rows: Path, quick: bool) -> None:
-        self.crew, self.rows, self.quick = crew, rows, quick
-        self.serial = 0
+        super().__init__(crew)
+        self.rows, self.quick = rows, quick
+
+    def rows_of(self, cell: dict[str, Any]) -> Rows:
+        return Rows(cell["library"], rows_of_width(self.rows, cell["width"]))
 
     def group(self, cells: list[Cell], parts: bool) -> list[dict[str, Any]]:
         """Measure cells in turn, all of them in each round; very wide ones two at a time, the first with each other one.
@@ -79,103 +75,52 @@ class Speed:
         return entries
 
     def _together(self, cells: list[Cell], parts: bool) -> list[dict[str, Any]]:
-        entries = [self._built(cell) for cell in cells]
+        entries = [self.built(cell, cell.order()) for cell in cells]
         how = effort(cells[0].features, self.quick)
         for entry in entries:
             self._warm_up(entry, how)
         for _ in range(how.rounds):
             for entry in entries:
                 if not entry["note"]:
-                    entry["samples"] += self._ask(entry, "run", steps=entry["steps_a_turn"]).get("samples", [])
+                    entry["samples"] += self.ask(entry, "run", steps=entry["steps_a_turn"]).get("samples", [])
         for entry in entries:
             if entry["note"]:
-                entry["samples"] = []
                 continue
-            entry["described"] = self._ask(entry, "describe")
+            entry["described"] = self.ask(entry, "describe")
             if parts and entry["label"] == f"{OURS} auto":
-                entry["parts"] = self._ask(entry, "parts", steps=3).get("parts")
+                entry["parts"] = self.ask(entry, "parts", steps=3).get("parts")
         for entry in entries:
-            self._drop(entry)
+            self.drop(entry)
+            entry.pop("steps_a_turn", None)
         return entries
-
-    def _built(self, cell: Cell) -> dict[str, Any]:
-        self.serial += 1
-        entry: dict[str, Any] = {
-            "cell": asdict(cell),
-            "label": cell.label,
-            "id": str(self.serial),
-            "note": "",
-            "samples": [],
-            "described": {},
-        }
-        self._ask(entry, "build", cell=cell.order())
-        return entry
-
-    def _ask(self, entry: dict[str, Any], do: str, **order: Any) -> dict[str, Any]:
-        """Tell the entry's worker; a refusal or failure becomes the entry's note."""
-        library = entry["cell"]["library"]
-        try:
-            worker = self.crew.on_rows(library, rows_of_width(self.rows, entry["cell"]["width"]))
-            answer = worker.tell(do, id=entry["id"], **order)
-        except WorkerDiedError as error:
-            say(f"  {error}")
-            self.crew.forget(library)
-            entry["note"] = "failed: the worker died"
-            return {}
-        if "missing" in answer:
-            entry["note"] = f"not offered: {answer['missing']}"
-        elif "failed" in answer:
-            entry["note"] = f"failed: {answer['failed']}"
-            say(f"  {entry['label']}: {entry['note']}")
-        return answer
 
     def _warm_up(self, entry: dict[str, Any], how: Effort) -> None:
         """Steps that are not counted; they tell how many fit a turn."""
         if entry["note"]:
             return
         ours = entry["cell"]["library"] == OURS
-        samples = self._ask(entry, "run", steps=how.warm_up if ours else how.peer_warm_up).get("samples")
+        samples = self.ask(entry, "run", steps=how.warm_up if ours else how.peer_warm_up).get("samples")
         if samples:
             entry["warm_up_step_s"] = [sample["step"] for sample in samples]
             entry["steps_a_turn"] = max(1, min(how.steps, int(how.seconds / entry["warm_up_step_s"][-1])))
-
-    def _drop(self, entry: dict[str, Any]) -> None:
-        note = entry["note"]
-        self._ask(entry, "drop")
-        entry["note"] = note
-        for name in ("id", "steps_a_turn"):
-            entry.pop(name, None)
 
     def tokens(self) -> list[dict[str, Any]]:
         """Whole time of runs of different lengths, batches and bookkeeping included."""
         cell, lengths = tokens(self.quick)
         found = []
         for steps in lengths:
-            entry = self._built(cell)
-            self._ask(entry, "run", steps=5)
-            samples = self._ask(entry, "run", steps=steps).get("samples", [])
+            entry = self.built(cell, cell.order())
+            self.ask(entry, "run", steps=5)
+            samples = self.ask(entry, "run", steps=steps).get("samples", [])
             if samples:
                 seconds = sum(sample["step"] for sample in samples)
                 found.append({"tokens": steps * cell.batch, "seconds": seconds, "samples": samples})
-            self._drop(entry)
+            self.drop(entry)
         return found
 
     def peak(self, cell: Cell) -> dict[str, Any]:
         """Peak memory of a cell in a process of its own."""
-        worker = self.crew.fresh(cell.library, "memory")
-        entry: dict[str, Any] = {"cell": asdict(cell), "label": cell.label, "note": "", "found": {}}
-        try:
-            opened = worker.tell("open", rows=str(rows_of_width(self.rows, cell.width)), most=3 * cell.batch)
-            self.crew.note_versions(cell.library, opened)
-            entry["found"] = worker.tell("memory", cell=cell.order(), steps=MEMORY_STEPS)
-        except WorkerDiedError as error:
-            entry["note"] = "failed: the worker died (out of memory?)"
-            say(f"  {error}")
-        finally:
-            worker.stop()
-        if "over_data" not in entry["found"] and not entry["note"]:
-            entry["note"] = entry["found"].get("missing") or entry["found"].get("failed", "")
-        return entry
+        return self.peak_of(cell, cell.order(), MEMORY_STEPS, most=3 * cell.batch)
 
 
 def run(speed: Speed, sections: list[str], only: list[str], record: dict[str, Any]) -> None:
@@ -222,20 +167,12 @@ def arguments() -> argparse.Namespace:
         help="ARCHITECTURE/START/D/F/K with * and ?, such as 'topk/*/4096/32'; may be repeated",
     )
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="what to measure [all]")
-    parser.add_argument(
-        "--peers-python",
-        default=os.environ.get("NEURONMAP_PEERS_PYTHON"),
-        help="python of the peers' environment [NEURONMAP_PEERS_PYTHON]; without it ours is measured alone",
-    )
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads for every library [all]")
     parser.add_argument("--rows", type=int, default=32_768, help="rows to train on [32768]")
-    parser.add_argument("--work", type=Path, default=None, help="folder for rows and logs [<home>/cache/benchmarks]")
-    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder for the report")
+    add_options(parser)
     given = parser.parse_args()
-    if given.threads < 1 or given.rows < 8192:
-        parser.error("--threads must be at least 1 and --rows at least 8192 (the largest batch)")
-    if given.peers_python and shutil.which(given.peers_python) is None:
-        parser.error(f"--peers-python {given.peers_python} is not a program")
+    check_options(parser, given)
+    if given.rows < 8192:
+        parser.error("--rows must be at least 8192 (the largest batch)")
     return given
 
 
@@ -295,9 +232,4 @@ def _write(record: dict[str, Any], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except NeuronMapError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped; what was measured is in the report.")
+    end_with(main, "Stopped; what was measured is in the report.")

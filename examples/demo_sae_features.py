@@ -17,7 +17,7 @@ from neuronmap.cli.demo import DEMO
 from neuronmap.features import FeatureEffects, FeatureSteering, FeatureStore, Intervention, MaxActivatingExamplesFinder
 from neuronmap.features.comparing.comparison import SAEComparison
 from neuronmap.hub import LibraryEntry
-from neuronmap.hub.analysis import AnalysisRequest, analyze_into_library
+from neuronmap.hub.analyzing import AnalysisRequest, analyze_into_library
 from neuronmap.hub.comparing import compare_entries
 from neuronmap.hub.pipeline import train_into_library
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["canonical_json", "digest_bytes", "digest_file", "digest_json", "digest_parts", "short"]
+__all__ = ["canonical_json", "digest_bytes", "digest_file", "digest_json", "digest_parts", "sealed", "short"]
 
 _CHUNK_BYTES = 1 << 20
 
@@ -26,6 +26,12 @@ def digest_bytes(data: bytes | memoryview) -> str:
 def digest_json(value: Any) -> str:
     """SHA-256 of a JSON-able value in canonical form."""
     return digest_bytes(canonical_json(value).encode())
+
+
+def sealed(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """A document with a digest over the rest of it under ``name``, so that a changed number is noticed: unlike what it seals to itself."""
+    body = {key: value for key, value in document.items() if key != name}
+    return {**body, name: digest_json(body)}
 
 
 def digest_parts(parts: Iterable[bytes]) -> str:

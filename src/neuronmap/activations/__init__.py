@@ -1,7 +1,7 @@
 """Activations: harvested into a memory-mapped store or streamed, masked, measured and shuffled."""
 
 from neuronmap.activations.extract import Calibration
-from neuronmap.activations.harvest import StoreDtype, harvest, store_key
+from neuronmap.activations.harvest import StoreDtype, find_store, harvest, store_key
 from neuronmap.activations.mask import MaskConfig
 from neuronmap.activations.rows import ArrayRows, RowSource, RowStatistics
 from neuronmap.activations.shuffle import ShuffledBatches
@@ -20,6 +20,7 @@ __all__ = [
     "ShuffledBatches",
     "StoreDtype",
     "StoreEntry",
+    "find_store",
     "harvest",
     "list_stores",
     "store_key",

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from neuronmap.corpora import TokenSet
     from neuronmap.models import HookPoint, LanguageModel
 
-__all__ = ["StoreDtype", "harvest", "store_key"]
+__all__ = ["StoreDtype", "find_store", "harvest", "store_key"]
 
 StoreDtype = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -79,6 +79,29 @@ def store_key(
             "dtype": dtype,
         }
     )
+
+
+def find_store(
+    model: LanguageModel,
+    tokens: TokenSet,
+    hook: HookPoint,
+    *,
+    root: str | Path | None = None,
+    dtype: StoreDtype = "auto",
+    mask: MaskConfig | None = None,
+    progress: Progress | None = None,
+) -> ActivationStore | None:
+    """The complete store that :func:`harvest` would reuse for these inputs, its digests checked; None where there is none.
+
+    Args:
+        model, tokens, hook, root, dtype, mask, progress: as of :func:`harvest`.
+
+    Raises:
+        DamagedError: if it is not as its manifest says.
+    """
+    folder = Path(root) if root is not None else cache_folder("activations")
+    job = _Job(hook, store_key(model, tokens, hook, dtype=dtype, mask=mask), folder)
+    return open_verified(job.path, progress or default()) if job.is_complete() else None
 
 
 def harvest(

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from neuronmap.activations.rows import RowStatistics, check_range
 from neuronmap.errors import DamagedError, InputError, MismatchError, NeuronMapError
-from neuronmap.hashing import digest_file, digest_json
+from neuronmap.hashing import digest_file, sealed
 from neuronmap.paths import cache_folder, read_json
 
 __all__ = ["ActivationStore", "RowOrigin", "StoreEntry", "list_stores"]
@@ -67,8 +67,7 @@ def map_rows(path: Path, rows: int, width: int, dtype: torch.dtype) -> Tensor:
 
 def seal(manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest with a digest over itself, so that a changed number is noticed."""
-    body = {key: value for key, value in manifest.items() if key != "manifest_digest"}
-    return {**body, "manifest_digest": digest_json(body)}
+    return sealed(manifest, "manifest_digest")
 
 
 class RowOrigin(NamedTuple):

@@ -87,7 +87,7 @@ def analyze(
         neuronmap sae analyze demo --merge shard-1 --merge shard-2 --merge shard-3 --merge shard-4
     """
     from neuronmap.features.storage.store import FeatureStore
-    from neuronmap.hub.analysis import AnalysisRequest, analyze_into_library
+    from neuronmap.hub.analyzing import AnalysisRequest, analyze_into_library
 
     output = Output(as_json, quiet)
     request = AnalysisRequest(

@@ -69,7 +69,7 @@ def demo(
         CoreMetrics.from_dict(record) if record is not None else evaluate_entry(hub, entry, progress=output.progress())
     )
     output.show(*metric_table(metrics), *show_entry(entry))
-    output.show("", "[bold]Next[/]: neuronmap sae list-models,  neuronmap sae show demo,  neuronmap sae train --help")
+    output.show("", "[bold]Next[/]: neuronmap sae analyze demo (what its features mean),  neuronmap sae train --help")
     output.document(stored_document("neuronmap/demo/1", entry, core=metrics.to_dict()))
 
 

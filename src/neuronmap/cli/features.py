@@ -253,7 +253,7 @@ def _analysed(
 ) -> tuple[LibraryEntry, FeatureStore]:
     """The analysis that was asked for; one on a text is made if it is not there."""
     from neuronmap.features.storage.store import FeatureStore
-    from neuronmap.hub.analysis import AnalysisRequest, analyze_into_library
+    from neuronmap.hub.analyzing import AnalysisRequest, analyze_into_library
 
     if text is None and tokens is not None:
         raise ConfigError("--tokens goes with --text.")

@@ -88,6 +88,7 @@ def show_entry(entry: LibraryEntry, verified: bool = False) -> list[RenderableTy
         ("hook", entry.hook or ""),
         ("tags", ", ".join(entry.tags)),
         ("created", entry.created or ""),
+        ("analyses", "\n".join(_analysis_lines(entry))),
         ("lies in", str(entry.path)),
         ("weights", f"{entry.weights_digest}{' (verified)' if verified else ''}"),
     ]
@@ -101,6 +102,13 @@ def show_entry(entry: LibraryEntry, verified: bool = False) -> list[RenderableTy
         "[bold]Load it[/] in NeuronMap or in SAELens:",
         escape(load),
     ]
+
+
+def _analysis_lines(entry: LibraryEntry) -> list[str]:
+    from neuronmap.hub.analyses import list_analyses
+
+    found = [one for one in list_analyses(entry) if not one.problem]
+    return [f"{one.name} ({one.tokens:,} tokens of {one.corpus or 'text'})" for one in found]
 
 
 def stored_document(schema: str, entry: LibraryEntry, **more: Any) -> dict[str, Any]:

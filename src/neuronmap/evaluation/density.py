@@ -5,46 +5,25 @@ Shapes: F features.
 
 from __future__ import annotations
 
-import numpy as np
 import numpy.typing as npt
 
 from neuronmap.evaluation.metrics import DensityHistogram
+from neuronmap.saes.density import dead_density_bound, density_bins
 
 __all__ = ["dead_density_bound", "density_histogram", "density_text"]
 
-_BINS_A_DECADE = 2
 _BAR_EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def dead_density_bound(tokens: int) -> float:
-    """Upper 95 % bound on the density of a feature that never fired on ``tokens`` tokens: 3 / N (rule of three)."""
-    return min(1.0, 3.0 / tokens) if tokens else 1.0
-
-
 def density_histogram(fired_F: npt.ArrayLike, tokens: int) -> DensityHistogram:
-    """Features by log10 of the share of tokens on which they are active, two bins a decade.
+    """Features by log10 of the share of tokens on which they are active; see :func:`neuronmap.saes.density.density_bins`.
 
     Args:
         fired_F: int [F], on how many tokens each feature was active.
         tokens: how many tokens there were.
-
-    Returns:
-        Bins from the decade in which one token lies up to 1 (always active); features that never fired apart.
     """
-    fired = np.asarray(fired_F, dtype=np.int64)
-    decades = max(1, int(np.ceil(np.log10(max(tokens, 2)))))
-    steps = np.arange(-decades * _BINS_A_DECADE, 1)
-    edges = steps / _BINS_A_DECADE
-    alive = fired[fired > 0]
-    counts = np.zeros(len(edges) - 1, dtype=np.int64)
-    if alive.size:
-        # Upper edges belong to the bin, so a feature that is always on is in the last one. The tiny step back
-        # keeps 10^-k densities, whose logarithm is not exact, on their own side of the edge.
-        place = np.ceil(np.log10(alive / tokens) * _BINS_A_DECADE - 1e-9).astype(np.int64) - steps[0] - 1
-        np.add.at(counts, np.clip(place, 0, len(counts) - 1), 1)
-    return DensityHistogram(
-        edges=tuple(edges.tolist()), counts=tuple(counts.tolist()), never=int((fired == 0).sum()), tokens=tokens
-    )
+    edges, counts, never = density_bins(fired_F, tokens)
+    return DensityHistogram(edges=tuple(edges.tolist()), counts=tuple(counts.tolist()), never=never, tokens=tokens)
 
 
 def density_text(histogram: DensityHistogram, width: int = 40) -> str:

@@ -8,6 +8,7 @@ from neuronmap import progress as progress_module
 from neuronmap.errors import InputError
 from neuronmap.hub.entry import LibraryEntry
 from neuronmap.hub.library import SAEModelHub
+from neuronmap.hub.opening import hook_of, language_model_of, tokenized
 from neuronmap.progress import Progress
 from neuronmap.saes.metadata import read_bundle_info
 
@@ -69,44 +70,28 @@ def _rows(entries: tuple[LibraryEntry, LibraryEntry], text: str, tokens: int, pr
     from neuronmap.corpora import open_corpus
     from neuronmap.features.collect.rows import ModelRows
     from neuronmap.features.comparing.crossmodel import SharedText
-    from neuronmap.models import load_model, resolve_hook
 
     models: dict[str, LanguageModel] = {}
     for entry in entries:
-        if entry.model is None or entry.hook is None:
+        if entry.model is None:
             raise InputError(
-                f"{entry.id} does not say which language model and hook it belongs to, so no text can be run for it.",
+                f"{entry.id} does not say which language model it belongs to, so no text can be run for it.",
                 hint="Compare the decoders alone, without --text.",
             )
         if entry.model not in models:
-            training = entry.training or {}
-            models[entry.model] = load_model(entry.model, revision=training.get("revision"), progress=progress)
+            models[entry.model] = language_model_of(entry, progress=progress)
     sides = [models[str(entry.model)] for entry in entries]
-    hooks = [resolve_hook(model, component=str(entry.hook)) for model, entry in zip(sides, entries, strict=True)]
+    hooks = [hook_of(entry, model) for model, entry in zip(sides, entries, strict=True)]
 
     def read(model: LanguageModel, points: list[Any], found: TokenSet) -> ModelRows:
         return ModelRows(model, found, points, progress=progress)
 
-    first = _tokens(sides[0], text, tokens, progress)
+    first = tokenized(sides[0], text, config=None, most=tokens, progress=progress)
     if sides[0] is sides[1]:
         return {"rows": read(sides[0], hooks, first)}
-    second = _tokens(sides[1], text, tokens, progress)
+    second = tokenized(sides[1], text, config=None, most=tokens, progress=progress)
     rows = {"rows": read(sides[0], hooks[:1], first), "rows_b": read(sides[1], hooks[1:], second)}
     if first.digest == second.digest:
         return rows
     shared = SharedText(open_corpus(text), first, second, sides[0].tokenizer, sides[1].tokenizer)
     return {**rows, "text": shared}
-
-
-def _tokens(model: LanguageModel, text: str, most: int, progress: Progress) -> TokenSet:
-    from neuronmap.corpora import open_corpus, tokenize
-
-    return tokenize(
-        open_corpus(text),
-        model.tokenizer,
-        context_length=min(128, model.max_length or 128),
-        part="all",
-        max_tokens=most,
-        tokenizer_digest=model.identity.tokenizer_digest,
-        progress=progress,
-    )

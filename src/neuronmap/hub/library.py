@@ -13,7 +13,8 @@ from __future__ import annotations
 import difflib
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
@@ -25,6 +26,7 @@ from neuronmap.errors import (
     ConfigError,
     DamagedError,
     InputError,
+    MismatchError,
     NotInLibraryError,
     UnwritablePathError,
 )
@@ -200,9 +202,7 @@ class SAEModelHub:
         """
         if name is not None:
             check_id(name)
-        paths.require_writable(self.root)
-        self._folder.remove_leftovers()
-        with self._folder.staging() as staging:
+        with self.staging() as staging:
             bundle = staging / "bundle"
             self._fill(source, bundle)
             info = read_bundle_info(bundle)
@@ -231,7 +231,24 @@ class SAEModelHub:
                 hint="Choose another name, or replace it (replace=True, --replace).",
             )
 
-    def attach(self, name: str, analysis: str, source: str | Path, *, overwrite: bool = False) -> Path:
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A hidden folder on the library's own disk to make something in; what is left in it at the end goes."""
+        paths.require_writable(self.root)
+        self._folder.remove_leftovers()
+        with self._folder.staging() as folder:
+            yield folder
+
+    def attach(
+        self,
+        name: str,
+        analysis: str,
+        source: str | Path,
+        *,
+        overwrite: bool = False,
+        move: bool = False,
+        weights_digest: str | None = None,
+    ) -> Path:
         """Copy a file or folder to ``<bundle>/analyses/<analysis>``, whole or not at all.
 
         Args:
@@ -239,9 +256,12 @@ class SAEModelHub:
             analysis: name of the analysis (a file name; no folders in it).
             source: a file or a folder.
             overwrite: replace an analysis of that name.
+            move: rename the source into place instead of copying it; it must be on the library's disk (:meth:`staging`).
+            weights_digest: of the weights that were analysed; None leaves that unchecked.
 
         Raises:
             NotInLibraryError, AlreadyExistsError, ConfigError (name), InputError (source).
+            MismatchError: another SAE has taken the name since.
         """
         entry, source = self._sound(name), Path(source)
         if "/" in analysis:
@@ -251,9 +271,16 @@ class SAEModelHub:
             raise InputError(f"{source} does not exist.")
         target = entry.path / ANALYSES_FOLDER / analysis
         with self._folder.staging() as staging:
-            copied = staging / "analysis"
-            copy_visible(source, copied)
+            copied = source if move else staging / "analysis"
+            if not move:
+                copy_visible(source, copied)
             with self._folder.lock():
+                now = self._sound(entry.id).weights_digest
+                if weights_digest is not None and now != weights_digest:
+                    raise MismatchError(
+                        f"'{entry.id}' has other weights now ({now}) than those that were analysed ({weights_digest}).",
+                        hint="Analyse it again.",
+                    )
                 if target.exists():
                     if not overwrite:
                         raise AlreadyExistsError(f"'{entry.id}' has an analysis '{analysis}' already: {target}.")

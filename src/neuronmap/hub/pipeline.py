@@ -14,6 +14,7 @@ from neuronmap import progress as progress_module
 from neuronmap.errors import AlreadyExistsError, ConfigError, InputError, Interrupted, ModelError
 from neuronmap.hub.entry import LibraryEntry
 from neuronmap.hub.library import SAEModelHub
+from neuronmap.hub.opening import hook_of, language_model_of, tokenized, training_config, training_text
 from neuronmap.progress import Progress
 from neuronmap.saes.metadata import read_bundle_info
 
@@ -203,13 +204,6 @@ def metrics_document(metrics: CoreMetrics, known: dict[str, Any] | None = None) 
     return {**(known or {}), "summary": {**summary, **metrics.summary()}, "core": metrics.to_dict()}
 
 
-def _precision_of_training(entry: LibraryEntry) -> str:
-    """What the language model computed in while the SAE was trained; ``auto`` where the bundle does not say."""
-    metadata = read_bundle_info(entry.path).metadata
-    recorded = (metadata.model or {}).get("dtype") if metadata is not None else None
-    return str(recorded or "auto")
-
-
 def evaluate_entry(
     hub: SAEModelHub,
     entry: LibraryEntry,
@@ -244,48 +238,27 @@ def evaluate_entry(
         InputError: when the training text cannot be opened again and no other is given.
     """
     from neuronmap.activations import MaskConfig
-    from neuronmap.corpora import open_corpus, tokenize
     from neuronmap.evaluation import evaluate_sae
-    from neuronmap.models import load_model, resolve_hook
     from neuronmap.saes import attach_file
-    from neuronmap.training import SAEConfig
     from neuronmap.training.data import split_tokens
 
     progress = progress or progress_module.default()
-    name = model or entry.model
-    if name is None or entry.hook is None:
-        raise InputError(f"{entry.id} does not say which language model and hook it belongs to.", hint="Give --model.")
-    config = SAEConfig.from_dict(entry.training) if entry.training else None
-    source = text if text is not None else (config.corpus if config else None)
-    if source is None:
-        raise InputError(f"{entry.id} was not trained on text that can be opened by name.", hint="Give --text.")
-    language_model = load_model(
-        name,
-        revision=config.revision if config and model is None else None,
-        dtype=dtype or (_precision_of_training(entry) if model is None else "auto"),
-        device=device or (config.device if config else "auto"),
-        progress=progress,
-    )
+    config = training_config(entry)
+    source = text if text is not None else training_text(entry)
+    language_model = language_model_of(entry, model=model, device=device, dtype=dtype, progress=progress)
+    hook = hook_of(entry, language_model)
     sae = hub.load(entry.id, model=language_model, device=str(language_model.device), force=force, progress=progress)
     known: dict[str, Any] = {}
     if text is None and config is not None:
         _, found, in_sample = split_tokens(config, source, language_model, progress)
         known["heldout_is_training"] = in_sample
     else:
-        found = tokenize(
-            open_corpus(source),
-            language_model.tokenizer,
-            context_length=config.context_length if config else 128,
-            part="all",
-            max_tokens=tokens,
-            tokenizer_digest=language_model.identity.tokenizer_digest,
-            progress=progress,
-        )
+        found = tokenized(language_model, source, config=config, most=tokens, progress=progress)
     metrics = evaluate_sae(
         sae,
         found,
         model=language_model,
-        hook=resolve_hook(language_model, component=entry.hook),
+        hook=hook,
         mask=MaskConfig(**config.mask_fields()) if config else MaskConfig(),
         progress=progress,
         **{"max_tokens": tokens, "max_ce_tokens": ce_tokens, **(evaluation or {})},

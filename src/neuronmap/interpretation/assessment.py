@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from neuronmap.errors import InputError
+from neuronmap.features.summary.distributions import wilson
 from neuronmap.interpretation.hints import LEAST_FIRINGS
-from neuronmap.interpretation.scoring import wilson
 
 __all__ = ["Assessment", "Indicator", "assess"]
 
@@ -130,7 +130,7 @@ def _status(firings: int, sampled: int, hint: Mapping[str, Any] | None) -> str:
 def _share(name: str, value: float | None, n: int, about: str) -> Indicator:
     if value is None or n == 0:
         return Indicator(name, None, None, None, n, about)
-    low, high = wilson(value, n)
+    low, high = wilson(value * n, n)
     return Indicator(name, float(value), float(low), float(high), n, about)
 
 

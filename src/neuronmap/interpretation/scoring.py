@@ -20,10 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Scores", "Z", "effective_number", "precision_and_f1", "score_rates", "wilson"]
+from neuronmap.features.summary.distributions import wilson
 
-Z = 1.959963984540054
-"""Two-sided 95 % quantile of the normal distribution."""
+__all__ = ["Scores", "effective_number", "precision_and_f1", "score_rates"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,18 +40,6 @@ class Scores:
     f1: Floats
     f1_low: Floats
     f1_high: Floats
-
-
-def wilson(share: npt.ArrayLike, number: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Wilson's interval at 95 % of a share observed among ``number`` (may be fractional); 0 to 1 where the number is 0."""
-    share, number = np.broadcast_arrays(np.asarray(share, np.float64), np.asarray(number, np.float64))
-    known = number > 0
-    n, p = np.where(known, number, 1.0), np.where(known, share, 0.5)
-    middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n)
-    low = np.where(known, np.where(p == 0, 0.0, np.maximum(middle - half, 0.0)), 0.0)
-    high = np.where(known, np.where(p == 1, 1.0, np.minimum(middle + half, 1.0)), 1.0)
-    return low, high
 
 
 def effective_number(
@@ -107,8 +94,8 @@ def score_rates(
         firings_F: N+ of the whole pass.
         silent_F: N- of the whole pass.
     """
-    r_low, r_high = wilson(found_F, positives_F)
-    q_low, q_high = wilson(false_F, negatives_F)
+    r_low, r_high = wilson(found_F * positives_F, positives_F)
+    q_low, q_high = wilson(false_F * negatives_F, negatives_F)
     at = precision_and_f1(found_F, false_F, firings_F, silent_F)
     less = precision_and_f1(r_low, false_F, firings_F, silent_F)
     more = precision_and_f1(r_high, false_F, firings_F, silent_F)

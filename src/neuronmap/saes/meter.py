@@ -31,6 +31,7 @@ from torch import Tensor
 
 from neuronmap.config import FrozenConfig
 from neuronmap.errors import InputError, MismatchError
+from neuronmap.saes.density import dead_density_bound
 
 __all__ = ["ReconstructionMeter", "ReconstructionMetrics"]
 
@@ -343,7 +344,7 @@ class ReconstructionMeter:
         rows, fired_F = self.rows, self.fired_F.cpu()
         never = int((fired_F == 0).sum())
         values.put("l0", lambda: int(fired_F.sum()) / rows)
-        values.put("dead_density_bound", lambda: min(1.0, 3 / rows))
+        values.put("dead_density_bound", lambda: dead_density_bound(rows))
         values.put("fraction_alive", lambda: 1 - never / self.d_sae)
         values.put("fraction_above_1_percent", lambda: int((fired_F * 100 > rows).sum()) / self.d_sae)
         values.put("fraction_above_10_percent", lambda: int((fired_F * 10 > rows).sum()) / self.d_sae)

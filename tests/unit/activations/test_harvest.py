@@ -11,11 +11,11 @@ import pytest
 import torch
 from token_sets import Notes, PlainTokens
 
-from neuronmap.activations import ActivationStore, ActivationStream, MaskConfig, harvest, store_key
-from neuronmap.activations.verified import VERIFIED
+from neuronmap.activations import ActivationStore, ActivationStream, MaskConfig, find_store, harvest, store_key
 from neuronmap.corpora import tokenize
 from neuronmap.errors import (
     ConfigError,
+    DamagedError,
     DiskSpaceError,
     EmptyCorpusError,
     InputError,
@@ -23,6 +23,7 @@ from neuronmap.errors import (
     UnwritablePathError,
 )
 from neuronmap.models import HookPoint, LanguageModel, resolve_hook
+from neuronmap.verified import VERIFIED
 
 KEEP_ALL = MaskConfig(skip_special=False, skip_first_positions=0, outlier_factor=None)
 
@@ -334,3 +335,20 @@ def test_the_manifest_says_what_the_rows_are(model: LanguageModel, tokens: Plain
         "statistics.safetensors",
         "verified.json",
     ]
+
+
+def test_a_store_is_found_once_it_is_whole_and_only_for_its_own_inputs(
+    model: LanguageModel, tokens: PlainTokens, tmp_path: Path
+) -> None:
+    hook = resolve_hook(model, 1)
+    assert find_store(model, tokens, hook, root=tmp_path, progress=Notes()) is None
+    made = harvest(model, tokens, [hook], root=tmp_path, progress=Notes())[hook.name]
+    found = find_store(model, tokens, hook, root=tmp_path, progress=Notes())
+    assert found is not None
+    assert found.path == made.path
+    assert find_store(model, tokens, hook, root=tmp_path, mask=KEEP_ALL, progress=Notes()) is None
+    assert find_store(model, tokens, resolve_hook(model, 0), root=tmp_path, progress=Notes()) is None
+    rows = made.path / "rows-00000.bin"
+    rows.write_bytes(bytes([rows.read_bytes()[0] ^ 1]) + rows.read_bytes()[1:])
+    with pytest.raises(DamagedError, match=r"rows-00000\.bin was changed"):
+        find_store(model, tokens, hook, root=tmp_path, progress=Notes())

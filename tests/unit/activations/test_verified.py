@@ -9,9 +9,9 @@ import pytest
 from token_sets import Notes, PlainTokens
 
 from neuronmap.activations import ActivationStore, harvest
-from neuronmap.activations.verified import VERIFIED
 from neuronmap.errors import DamagedError, UnwritablePathError
 from neuronmap.models import LanguageModel, resolve_hook
+from neuronmap.verified import VERIFIED
 
 
 def reuse(model: LanguageModel, tokens: PlainTokens, root: Path) -> tuple[ActivationStore, bool]:
@@ -71,7 +71,7 @@ def test_a_store_on_a_read_only_disk_is_checked_and_used(
     def refuse(path: Path, _value: object) -> None:
         raise UnwritablePathError(f"Cannot write {path}: Read-only file system.")
 
-    monkeypatch.setattr("neuronmap.activations.verified.write_json", refuse)
+    monkeypatch.setattr("neuronmap.verified.write_json", refuse)
     again, checked = reuse(model, tokens, tmp_path)
     assert checked
     assert again.digest == store.digest

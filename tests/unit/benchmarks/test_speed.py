@@ -156,8 +156,8 @@ class StubCrew:
     def forget(self, library: str) -> None:
         del library
 
-    def on_rows(self, library: str, rows: Path) -> Any:
-        del rows
+    def on_rows(self, library: str, rows: Path, most: int | None = None) -> Any:
+        del rows, most
         return StubWorker(self, library)
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+sys.path.append(str(Path(__file__).parents[1] / "activations"))
+
+from token_sets import PlainTokens
 
 from neuronmap.activations import MaskConfig
 from neuronmap.features.collect.rows import RowBlock
@@ -32,41 +38,12 @@ SMALL = AnalysisConfig(
 )
 
 
-@dataclass
-class Contexts:
-    input_ids: Any
-    document: Any
-    position: Any
-    special: Any
-    attention: Any
-
-
-class MadeTokens:
-    """Contexts over very few tokens, so that windows repeat; documents of 21 tokens with a separator between, padding at the end."""
-
-    part = "all"
+class MadeTokens(PlainTokens):
+    """Contexts over very few tokens, so that windows repeat; separators are at no place of a document."""
 
     def __init__(self, num_contexts: int = 13, context_length: int = 12, vocabulary: int = 7) -> None:
-        self.num_contexts, self.context_length = num_contexts, context_length
-        shape = (num_contexts, context_length)
-        flat = np.arange(num_contexts * context_length)
-        ids = np.random.default_rng(0).integers(3, vocabulary, size=flat.size)
-        special, attention = flat % 22 == 21, np.ones(flat.size, bool)
-        ids[special], attention[-5:] = 0, False
-        self.input_ids = ids.astype(np.int64).reshape(shape)
-        self.document = np.where(special, -1, flat // 22).astype(np.int32).reshape(shape)
-        self.position = np.where(special, -1, flat % 22).astype(np.int32).reshape(shape)
-        self.special, self.attention = special.reshape(shape), attention.reshape(shape)
-        self.num_tokens = int(attention.sum())
-        self.digest = digest_bytes(self.input_ids.tobytes())
-        self.report = self
-
-    def contexts(self, start: int, stop: int) -> Contexts:
-        parts = (self.input_ids, self.document, self.position, self.special, self.attention)
-        return Contexts(*(part[start:stop] for part in parts))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"corpus": "made", "reused": False}
+        super().__init__(num_contexts, context_length, vocabulary)
+        self.position = np.where(self.special, -1, self.position).astype(np.int32)
 
 
 class MadeRows:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from pass_parts import SMALL, MadeTokens, Notes, small_sae, state_bytes
+from token_sets import tiny_model
 
 from neuronmap.activations import ActivationStore, MaskConfig, RowOrigin, harvest
 from neuronmap.errors import InputError, MismatchError
 from neuronmap.features.collect.analyze import run_pass
 from neuronmap.features.collect.rows import ModelRows, StoredRows, grid, places_of
-from neuronmap.models import LanguageModel, resolve_hook, wrap_model
+from neuronmap.models import LanguageModel, resolve_hook
 
 CONTEXTS, T = 11, 16
 STRICT = MaskConfig(outlier_factor=1.02)  # drops nearly half: the places of the others must still be found
@@ -22,21 +23,7 @@ STRICT = MaskConfig(outlier_factor=1.02)  # drops nearly half: the places of the
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=40,
-        hidden_size=16,
-        intermediate_size=40,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        return wrap_model(LlamaForCausalLM(config), name="tiny")
+    return tiny_model()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from feature_states import random_world, state_of
+from scipy.stats import binomtest
 
 from neuronmap.features.summary.distributions import STATUSES, histogram_quantiles, moments, status_of, wilson
 
@@ -71,6 +72,12 @@ def test_wilson_solves_its_quadratic() -> None:
     assert low == 0
     assert high == pytest.approx(z**2 / (1000 + z**2))
     assert [float(end) for end in wilson(0, 0)] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(("hits", "number"), [(0, 5), (5, 5), (3, 10), (120, 128), (1, 4000)])
+def test_wilson_is_scipys(hits: int, number: int) -> None:
+    interval = binomtest(hits, number).proportion_ci(method="wilson")
+    assert wilson(hits, number) == pytest.approx((interval.low, interval.high))
 
 
 def test_status_of_features() -> None:

@@ -35,10 +35,10 @@ from neuronmap.features.storage.manifest import MANIFEST, check_files, file_fact
 from neuronmap.features.storage.schema import EXAMPLE_KINDS, TABLES, arrow_schema
 from neuronmap.features.storage.store import FeatureStore
 from neuronmap.features.storage.text import Piece
-from neuronmap.features.storage.verified import VERIFIED
 from neuronmap.features.summary.writing import write_table
 from neuronmap.hashing import digest_file
 from neuronmap.paths import write_json
+from neuronmap.verified import VERIFIED
 
 
 @pytest.fixture
@@ -358,7 +358,7 @@ def test_a_store_that_cannot_be_written_opens_all_the_same(folder: Path, monkeyp
     def refused(path: Path, value: Any) -> None:
         raise UnwritablePathError(f"Cannot write {path}.")
 
-    monkeypatch.setattr("neuronmap.paths.write_json", refused)
+    monkeypatch.setattr("neuronmap.verified.write_json", refused)
     for _ in range(2):
         assert FeatureStore.open(folder).num_features == len(FEATURES)
     assert not (folder / VERIFIED).exists()

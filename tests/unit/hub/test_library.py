@@ -501,6 +501,26 @@ def test_analyses_are_attached_whole(hub: SAEModelHub, tmp_path: Path) -> None:
         hub.attach(entry.id, "y", tmp_path / "nothing")
 
 
+def test_an_analysis_is_moved_in_only_if_the_sae_is_still_the_one(hub: SAEModelHub, tmp_path: Path) -> None:
+    entry = hub.register(make_bundle(tmp_path / "b"), name="mine")
+    with hub.staging() as staging:
+        made = staging / "store"
+        made.mkdir()
+        (made / "x.txt").write_text("1")
+        target = hub.attach("mine", "first", made, move=True, weights_digest=entry.weights_digest)
+        assert not made.exists()
+    assert (target / "x.txt").read_text() == "1"
+    with hub.staging() as staging:
+        made = staging / "store"
+        made.mkdir()
+        (made / "x.txt").write_text("2")
+        hub.register(make_bundle(tmp_path / "other", seed=5), name="mine", replace=True)  # while the analysis ran
+        with pytest.raises(MismatchError, match="other weights now"):
+            hub.attach("mine", "first", made, overwrite=True, move=True, weights_digest=entry.weights_digest)
+    assert hub.analyses("mine") == {}
+    assert [path.name for path in hub.root.iterdir() if path.name.startswith(".staging")] == []
+
+
 # --- search -----------------------------------------------------------------------------------------------------
 
 

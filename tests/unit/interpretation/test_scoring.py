@@ -1,22 +1,11 @@
-"""Intervals against closed forms, scipy and simulation."""
+"""Intervals against closed forms and simulation."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
-from neuronmap.interpretation.scoring import effective_number, precision_and_f1, score_rates, wilson
-
-
-@pytest.mark.parametrize(("hits", "number"), [(0, 5), (5, 5), (3, 10), (120, 128), (1, 4000)])
-def test_wilson_is_scipys(hits: int, number: int) -> None:
-    interval = binomtest(hits, number).proportion_ci(method="wilson")
-    assert wilson(hits / number, number) == pytest.approx((interval.low, interval.high))
-
-
-def test_without_observations_nothing_is_excluded() -> None:
-    assert wilson(0.0, 0) == (0.0, 1.0)
+from neuronmap.interpretation.scoring import effective_number, precision_and_f1, score_rates
 
 
 def test_the_figures_are_their_definitions() -> None:

@@ -1,7 +1,7 @@
 """What the pass keeps for each feature, as arrays: the contract between the pass, its kernels and what is made of it.
 
 Shapes: F features, C contexts of T tokens in the whole token set, H = 64 histogram bins, R = 32 reservoir bins, P = 16 position
-bins, K top examples, M examples of a reservoir bin, S sampled firings, W tokens of a window, Q sampled contexts.
+bins, K top examples, J drawn ones, M examples of a reservoir bin, S sampled firings, W tokens of a window, Q sampled contexts.
 
 A *row* is an unmasked position: (sequence, position), the number of its context in the token set and its place in it.
 A *firing* is an entry f > 0 of a row's code. Values are float32 on the scale of the raw activation.

@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from neuronmap.features.export.records import public_name
-from neuronmap.features.live.strips import MOST_OPAQUE, opacity
-from neuronmap.features.storage.text import visible
+from neuronmap.features.live.strips import MOST_OPAQUE, opacity, running
 
 if TYPE_CHECKING:
     from neuronmap.features.storage.store import Example, FeatureRecord, FeatureStore
@@ -251,7 +250,7 @@ def _example(example: Example, largest: float) -> str:
     for piece in example.pieces():
         value = float(example.activations[piece.start : piece.stop].max()) if piece.stop > piece.start else 0.0
         is_peak = piece.start <= example.peak < piece.stop
-        text = _text(piece.shown if piece.special else _running(piece.text))
+        text = _text(piece.shown if piece.special else running(piece.text))
         if piece.special:
             text = f"<u>{text}</u>"
         if value > 0:
@@ -265,12 +264,6 @@ def _example(example: Example, largest: float) -> str:
     return (
         f'<div class="ex" title="{where}"><span>{left}</span><div class="text" dir="auto">{"".join(parts)}</div></div>'
     )
-
-
-def _running(text: str) -> str:
-    """Spaces as they are, other whitespace as signs; a line does not break there, so that examples stay one below the other."""
-    core = text.strip(" ")
-    return text.replace(core, visible(core)) if core else text
 
 
 def _text(text: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from neuronmap import progress as progress_module
 from neuronmap.activations import MaskConfig
 from neuronmap.errors import HookPointError, InputError
 from neuronmap.features.live.reading import Batch, Context, batches
+from neuronmap.features.storage.text import Vocabulary
 from neuronmap.models import HookPoint, LanguageModel, capture, load_model, resolve_hook, wrap_model
 from neuronmap.progress import Progress
 from neuronmap.saes import BundleMetadata, SparseAutoencoder, load_sae
@@ -88,6 +90,12 @@ class AttachedSAE:
     def digest(self) -> str | None:
         """SHA-256 of the SAE's weights as stored; None for one that was never saved."""
         return self.sae.provenance.metadata.weights_digest if self.sae.provenance is not None else None
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Text of the model's tokens."""
+        size = int(self.model.module.get_input_embeddings().weight.shape[0])
+        return Vocabulary.from_tokenizer(self.model.tokenizer, size)
 
     def check_features(self, features: Sequence[int]) -> list[int]:
         """The ids as they are, if all exist.

@@ -18,7 +18,6 @@ Shapes: B contexts of T tokens, N scored positions, R rows, E active entries, F 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -96,11 +95,10 @@ class FeatureEffects:
         self.names = FeatureNames(store, self.attached.num_features, self.attached.digest)
         self.batch_tokens = batch_tokens
 
-    @cached_property
+    @property
     def vocabulary(self) -> Vocabulary:
         """Text of the model's tokens."""
-        model = self.attached.model
-        return Vocabulary.from_tokenizer(model.tokenizer, int(model.module.get_input_embeddings().weight.shape[0]))
+        return self.attached.vocabulary
 
     def ablate(
         self,

@@ -6,7 +6,6 @@ Shapes: N tokens of all texts together, D = d_in, F = d_sae.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -92,12 +91,10 @@ class SAEFeatureExtractor:
     def __repr__(self) -> str:
         return f"<SAEFeatureExtractor: {self._title()}>"
 
-    @cached_property
+    @property
     def vocabulary(self) -> Vocabulary:
         """Text of the model's tokens."""
-        model = self.attached.model
-        size = int(model.module.get_input_embeddings().weight.shape[0])
-        return Vocabulary.from_tokenizer(model.tokenizer, size)
+        return self.attached.vocabulary
 
     def analyze_features(
         self,

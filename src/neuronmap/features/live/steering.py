@@ -6,7 +6,6 @@ Shapes: B contexts, T tokens, N scored positions, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,12 +99,10 @@ class FeatureSteering:
         """The language model."""
         return next(iter(self.saes.values())).model
 
-    @cached_property
+    @property
     def vocabulary(self) -> Vocabulary:
         """Text of the model's tokens."""
-        return Vocabulary.from_tokenizer(
-            self.model.tokenizer, int(self.model.module.get_input_embeddings().weight.shape[0])
-        )
+        return next(iter(self.saes.values())).vocabulary
 
     def generate(
         self,

@@ -18,7 +18,7 @@ from neuronmap.features.storage.text import Piece, visible
 if TYPE_CHECKING:
     from rich.text import Text
 
-__all__ = ["MOST_OPAQUE", "Shade", "Strip", "cell", "frame", "opacity", "page", "table"]
+__all__ = ["MOST_OPAQUE", "Shade", "Strip", "cell", "frame", "opacity", "page", "running", "table"]
 
 MOST_OPAQUE = 0.55
 Shade = tuple[int, int, int]
@@ -70,7 +70,7 @@ class Strip:
         for piece in self.pieces:
             span = self._span(piece, piece is peak)
             if span is None:
-                plain.append(html.escape(_shown(piece)))
+                plain.append(html.escape(_shown(piece, breaks=True)))
                 continue
             if plain:
                 parts.append(f"<span>{''.join(plain)}</span>")
@@ -99,7 +99,7 @@ class Strip:
             return None
         hover = f' title="{html.escape(title)}"' if title else ""
         style = f' style="{";".join(styles)}"' if styles else ""
-        return f"<span{style}{hover}>{html.escape(_shown(piece))}</span>"
+        return f"<span{style}{hover}>{html.escape(_shown(piece, breaks=True))}</span>"
 
     def to_rich(self) -> Text:
         """For terminals: background by value, the peak bold and underlined, masked tokens dim."""
@@ -118,16 +118,22 @@ class Strip:
                 style = f"#101010 on #{mixed[0]:02x}{mixed[1]:02x}{mixed[2]:02x}"
             if any(self.masked[piece.start : piece.stop]):
                 style = "dim strike"
-            line.append(_shown(piece), style=f"{style}{' bold underline' if piece is peak else ''}".strip())
+            line.append(
+                _shown(piece, breaks=False), style=f"{style}{' bold underline' if piece is peak else ''}".strip()
+            )
         return line
 
 
-def _shown(piece: Piece) -> str:
-    """A piece in running text: spaces as they are, other whitespace visible; a line still breaks after its sign."""
-    if piece.special:
-        return piece.shown
-    core = piece.text.strip(" ")
-    return piece.text.replace(core, visible(core).replace("↵", "↵\n")) if core else piece.text
+def running(text: str) -> str:
+    """Spaces as they are, other whitespace as signs; no line breaks, so that examples stay one below the other."""
+    core = text.strip(" ")
+    return text.replace(core, visible(core)) if core else text
+
+
+def _shown(piece: Piece, breaks: bool) -> str:
+    """A piece in running text; where lines may break, one does after the sign of a line break."""
+    text = piece.shown if piece.special else running(piece.text)
+    return text.replace("↵", "↵\n") if breaks and not piece.special else text
 
 
 def cell(content: object) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 from neuronmap import paths
 from neuronmap.errors import DamagedError, InputError, MismatchError
 from neuronmap.features.storage.schema import FORMAT, VERSION
-from neuronmap.hashing import digest_file, digest_json
+from neuronmap.hashing import digest_file, sealed
 
 __all__ = [
     "MANIFEST",
@@ -90,8 +90,7 @@ def new_manifest(
 
 def seal(manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest with a digest over itself, so that a changed number is noticed."""
-    body = {name: value for name, value in manifest.items() if name != "digest"}
-    return {**body, "digest": digest_json(body)}
+    return sealed(manifest, "digest")
 
 
 def file_facts(path: Path) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Checks a feature store's digests once for each state of its files, not at every opening.
 
-``verified.json`` beside the manifest keeps size, modification time, inode and digest of the files whose digests were found right; the
-inode, since a copy may take over the times. It is no part of the store (the manifest does not list it): without it, or where it cannot
-be written, the digests are checked at every opening.
+The record (:mod:`neuronmap.verified`) also keeps the digest that was right, since a manifest may be replaced; it is not listed in the
+manifest.
 """
 
 from __future__ import annotations
@@ -10,13 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from neuronmap import paths
-from neuronmap.errors import DamagedError, DiskSpaceError, UnwritablePathError
+from neuronmap.errors import DamagedError
 from neuronmap.features.storage.manifest import check_files, read_manifest
+from neuronmap.verified import file_states, read_record, write_record
 
-__all__ = ["VERIFIED", "read_verified"]
+__all__ = ["read_verified"]
 
-VERIFIED = "verified.json"
 _ATTEMPTS = 5
 
 
@@ -48,37 +46,16 @@ def read_verified(folder: Path, *, verify: bool = False) -> dict[str, Any]:
 
 def _check(folder: Path, manifest: dict[str, Any], verify: bool) -> None:
     check_files(folder, manifest, verify=False)
-    known = _recorded(folder)
-    state = _state(folder, manifest)  # as before the check: a file changed meanwhile is checked again
+    known = read_record(folder)
+    state = _state(folder, manifest)
     unchecked = {name for name in state if verify or known.get(name) != state[name]}
     if unchecked:
         check_files(folder, {"files": {name: manifest["files"][name] for name in sorted(unchecked)}}, verify=True)
     if known != state:
-        _write(folder, state)
+        write_record(folder, state)
 
 
 def _state(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Size, modification time in ns, inode and the digest that was right, by name."""
-    found: dict[str, Any] = {}
-    for name, facts in manifest["files"].items():
-        try:
-            status = (folder / name).stat()
-        except FileNotFoundError:
-            continue  # gone since its size was looked at: what reads it says so
-        found[name] = [status.st_size, status.st_mtime_ns, status.st_ino, facts["sha256"]]
-    return found
-
-
-def _recorded(folder: Path) -> dict[str, Any]:
-    try:
-        found = paths.read_json(folder / VERIFIED)
-    except (OSError, DamagedError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _write(folder: Path, state: dict[str, Any]) -> None:
-    try:
-        paths.write_json(folder / VERIFIED, state)
-    except (UnwritablePathError, DiskSpaceError):
-        return  # a store on a read-only or full disk is good all the same; it is checked again next time
+    """State of each listed file and the digest that was right, by name."""
+    states = file_states(folder / name for name in manifest["files"])
+    return {name: [*state, manifest["files"][name]["sha256"]] for name, state in states.items()}

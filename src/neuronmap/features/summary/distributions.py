@@ -98,7 +98,7 @@ def wilson(successes: npt.ArrayLike, trials: npt.ArrayLike) -> tuple[Floats, Flo
 
     Args:
         successes: how often it happened.
-        trials: how often it could have.
+        trials: how often it could have; an effective number need not be whole.
 
     Returns:
         Low and high end, float64. With no success the low end is 0, with no failure the high end is 1.

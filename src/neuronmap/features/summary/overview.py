@@ -13,10 +13,10 @@ import numpy.typing as npt
 from neuronmap.features.collect.layout import L0_BINS
 from neuronmap.features.collect.state import FeatureState
 from neuronmap.features.summary.distributions import STATUSES, status_of, wilson
+from neuronmap.saes.density import dead_density_bound, density_bins
 
 __all__ = ["density_histogram", "explained_variance", "l0_figures", "overview"]
 
-_BINS_A_DECADE = 2
 _LISTED = 20  # most frequent features and tokens named
 _PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
@@ -41,7 +41,7 @@ def overview(state: FeatureState, token_N: npt.NDArray[np.integer]) -> dict[str,
         "firings": int(firings_F.sum()),
         "status": dict(zip(STATUSES, counts.tolist(), strict=True)),
         "never_density_bound": float(bound),
-        "never_density_rule_of_three": min(1.0, 3.0 / max(state.rows, 1)),
+        "never_density_rule_of_three": dead_density_bound(state.rows),
         "density_histogram": density_histogram(firings_F, state.rows),
         "l0": l0_figures(state, token_N),
         "explained_variance": explained_variance(state),
@@ -54,23 +54,9 @@ def overview(state: FeatureState, token_N: npt.NDArray[np.integer]) -> dict[str,
 
 
 def density_histogram(firings_F: npt.NDArray[np.integer], rows: int) -> dict[str, Any]:
-    """Features by log10 of their density, two bins a decade from the decade of one row up to 1.
-
-    Returns:
-        edges (log10, one more than counts; the upper edge belongs to its bin), counts, never (features without a firing), rows.
-    """
-    decades = max(1, int(np.ceil(np.log10(max(rows, 2)))))
-    steps = np.arange(-decades * _BINS_A_DECADE, 1)
-    alive = firings_F[firings_F > 0]
-    # the tiny step back keeps densities of 10^-k, whose logarithm is not exact, on their own side of the edge
-    place = np.ceil(np.log10(alive / max(rows, 1)) * _BINS_A_DECADE - 1e-9).astype(np.int64) - steps[0] - 1
-    counts = np.bincount(np.clip(place, 0, len(steps) - 2), minlength=len(steps) - 1)
-    return {
-        "edges": (steps / _BINS_A_DECADE).tolist(),
-        "counts": counts.tolist(),
-        "never": int((firings_F == 0).sum()),
-        "rows": rows,
-    }
+    """Features by density (:func:`neuronmap.saes.density.density_bins`), plain JSON: edges (log10), counts, never, rows."""
+    edges, counts, never = density_bins(firings_F, rows)
+    return {"edges": edges.tolist(), "counts": counts.tolist(), "never": never, "rows": rows}
 
 
 def l0_figures(state: FeatureState, token_N: npt.NDArray[np.integer]) -> dict[str, Any]:

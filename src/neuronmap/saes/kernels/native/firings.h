@@ -1,5 +1,5 @@
 /* The firings of a block of rows, counted by feature: what the feature pass keeps (neuronmap/features/collect/layout.py says what, and why
- * any order gives the same bytes; features/firings.py does the same in numpy). Single precision only. Read by engine.c. */
+ * any order gives the same bytes; collect/firings.py beside it does the same in numpy). Single precision only. Read by engine.c. */
 
 #define FRACTION 1099511627776.0 /* 2**40: what the low limb of a sum counts in */
 #define HALF_MAX 65504.0f

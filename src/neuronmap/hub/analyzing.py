@@ -6,7 +6,6 @@ rows (stored, or from the model) -> the pass -> weights and map -> feature store
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from neuronmap import paths
 from neuronmap import progress as progress_module
-from neuronmap.errors import ConfigError, DamagedError, InputError, Interrupted, MismatchError, MissingDependencyError
+from neuronmap.errors import ConfigError, DamagedError, Interrupted, MismatchError, MissingDependencyError
 from neuronmap.features.config import AnalysisConfig
 from neuronmap.hashing import digest_json, short
+from neuronmap.hub.analyses import analysis_folder
 from neuronmap.hub.entry import LibraryEntry
 from neuronmap.hub.library import SAEModelHub
+from neuronmap.hub.opening import hook_of, language_model_of, tokenized, training_config, training_text
 from neuronmap.progress import Progress
-from neuronmap.saes.metadata import ANALYSES_FOLDER, read_bundle_info
+from neuronmap.saes.metadata import read_bundle_info
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
     from neuronmap.features.collect.state import FeatureState
     from neuronmap.features.directions.map import FeatureMap
     from neuronmap.features.storage.store import FeatureStore
-    from neuronmap.models import HookPoint, LanguageModel
+    from neuronmap.models import HookPoint
     from neuronmap.saes import SparseAutoencoder
+    from neuronmap.training import SAEConfig
 
 __all__ = ["AnalysisRequest", "analyze_into_library"]
 
@@ -125,7 +127,9 @@ class _Analysis:
     def __init__(self, names: list[str], request: AnalysisRequest, hub: SAEModelHub, progress: Progress) -> None:
         self.request, self.hub, self.progress = request, hub, progress
         self.entries = _entries(hub, names)
-        self.model = self._load_model()
+        self.model = language_model_of(
+            self.entries[0], model=request.model, device=request.device, dtype=request.dtype, progress=progress
+        )
         self.subjects = [self._subject(entry) for entry in self.entries]
         self.tokens, self.mask, self.corpus = self._text()
 
@@ -171,36 +175,11 @@ class _Analysis:
 
     # --- what is analysed --------------------------------------------------------------------------------------------
 
-    def _load_model(self) -> LanguageModel:
-        from neuronmap.models import load_model
-
-        name, first = self.request.model or self.entries[0].model, self.entries[0]
-        if name is None:
-            raise InputError(f"{first.id} does not say which language model it belongs to.", hint="Give --model.")
-        own = self.request.model is None
-        training = first.training or {}
-        recorded = (read_bundle_info(first.path).metadata or None) if own else None
-        dtype = (recorded.model or {}).get("dtype") if recorded is not None else None
-        return load_model(
-            name,
-            revision=training.get("revision") if own else None,
-            dtype=self.request.dtype or dtype or "auto",
-            device=self.request.device or training.get("device") or "auto",
-            progress=self.progress,
-        )
-
     def _subject(self, entry: LibraryEntry) -> _Subject:
-        from neuronmap.models import resolve_hook
-
-        if entry.hook is None and (entry.layer is None or entry.component is None):
-            raise InputError(f"{entry.id} does not say at which hook point of the model it reads.")
+        hook = hook_of(entry, self.model)
         sae = self.hub.load(
             entry.id, model=self.model, device=str(self.model.device), force=self.request.force, progress=self.progress
         )
-        if entry.hook is not None:
-            hook = resolve_hook(self.model, component=entry.hook)
-        else:
-            hook = resolve_hook(self.model, layer=entry.layer, component=str(entry.component))
         metadata = read_bundle_info(entry.path).metadata
         record = {
             "id": entry.id,
@@ -216,48 +195,50 @@ class _Analysis:
     def _text(self) -> tuple[TokenSet, MaskConfig, dict[str, Any]]:
         """The tokens, the mask and what to call them; as in training where the request does not say otherwise."""
         from neuronmap.activations import MaskConfig
-        from neuronmap.corpora import open_corpus, tokenize
-        from neuronmap.training import SAEConfig
         from neuronmap.training.data import split_tokens
 
-        training = self.entries[0].training
-        config = SAEConfig.from_dict(training) if training else None
+        first = self.entries[0]
+        config = training_config(first)
         mask = MaskConfig(**config.mask_fields()) if config else MaskConfig()
         text, most = self.request.text, self.request.tokens
         if most is not None and most < 1:
             raise ConfigError(f"tokens = {most}: at least 1 token is needed.")
-        if text is None and (config is None or config.corpus is None):
-            raise InputError(
-                f"{self.entries[0].id} was not trained on text that can be opened by name.", hint="Give --text."
-            )
+        source = text if text is not None else training_text(first)
         if text is None and most is None and config is not None:
-            found, _, _ = split_tokens(config, config.corpus, self.model, self.progress)
+            found, _, _ = split_tokens(config, source, self.model, self.progress)
         else:
-            found = tokenize(
-                open_corpus(text if text is not None else config.corpus),  # type: ignore[union-attr]
-                self.model.tokenizer,
-                context_length=config.context_length if config else 128,
-                part="all",
-                max_tokens=most,
-                tokenizer_digest=self.model.identity.tokenizer_digest,
-                progress=self.progress,
-            )
+            found = tokenized(self.model, source, config=config, most=most, progress=self.progress)
+        self._note_others(config, text is None)
         report = {name: value for name, value in found.report.to_dict().items() if name != "reused"}
         return found, mask, {"name": found.report.corpus, **report, "digest": found.digest}
 
+    def _note_others(self, config: SAEConfig | None, own_text: bool) -> None:
+        """Say for whom the first SAE's text and mask are not those of training."""
+        for entry in self.entries[1:]:
+            other = training_config(entry)
+            if config is None or other is None:
+                continue
+            names = ["text"] * (own_text and other.corpus != config.corpus)
+            names += ["mask"] * (other.mask_fields() != config.mask_fields())
+            if names:
+                self.progress.note(
+                    f"{entry.id} is analysed with the {' and '.join(names)} of {self.entries[0].id}, not its own."
+                )
+
     def _rows(self) -> AnalysisRows:
         """Stored activations if they are there, which needs no run of the model; else the model, once for all SAEs."""
-        from neuronmap.activations import ActivationStore, store_key
+        from neuronmap.activations import find_store
         from neuronmap.features.collect.rows import ModelRows, StoredRows
 
         hooks = list({subject.hook.name: subject.hook for subject in self.subjects}.values())
         if len(hooks) == 1:
             dtype = (self.entries[0].training or {}).get("store_dtype", "auto")
-            key = store_key(self.model, self.tokens, hooks[0], dtype=dtype, mask=self.mask)
-            folder = paths.cache_folder("activations") / f"{hooks[0].slug}-{short(key)}"
-            if (folder / "manifest.json").is_file():
-                self.progress.note(f"Reading the stored activations of {self.tokens.num_tokens:,} tokens ({folder}).")
-                return StoredRows(ActivationStore.open(folder), self.tokens)
+            store = find_store(self.model, self.tokens, hooks[0], dtype=dtype, mask=self.mask, progress=self.progress)
+            if store is not None:
+                self.progress.note(
+                    f"Reading the stored activations of {self.tokens.num_tokens:,} tokens ({store.path})."
+                )
+                return StoredRows(store, self.tokens)
         self.progress.note(
             f"Running {self.model.identity.name} over {self.tokens.num_tokens:,} tokens: no stored activations of this text."
         )
@@ -273,14 +254,11 @@ class _Analysis:
 
         return pass_key(subject.sae, rows, subject.hook.name, self._identities()[subject.entry.id], self.request.config)
 
-    def _store_folder(self, entry: LibraryEntry, key: str) -> Path:
-        return entry.path / ANALYSES_FOLDER / short(key)
-
     def _done(self, rows: AnalysisRows) -> list[Path] | None:
         """The stores, if all of them are there with what is wanted. If something is missing, what they had is wanted too."""
         from neuronmap.features.storage.store import FeatureStore
 
-        found = [self._store_folder(subject.entry, self._key(subject, rows)) for subject in self.subjects]
+        found = [analysis_folder(subject.entry, self._key(subject, rows)) for subject in self.subjects]
         if not all((folder / "manifest.json").is_file() for folder in found):
             return None
         try:
@@ -348,7 +326,6 @@ class _Analysis:
         embedded = int(self.model.module.get_input_embeddings().weight.shape[0])
         vocabulary = Vocabulary.from_tokenizer(self.model.tokenizer, max(embedded, int(state.facts["vocabulary"])))
         place = self._map(subject, state, weights)
-        target = self._store_folder(subject.entry, state.facts["key"])
         facts = {
             "sae": subject.record,
             "model": self.model.identity.to_dict(),
@@ -356,27 +333,28 @@ class _Analysis:
             "corpus": self.corpus,
             "made_with": self._wanted(),
         }
-        made = target.with_name(f".{target.name}.made")
-        shutil.rmtree(made, ignore_errors=True)  # of a call that was killed here
-        finish(
-            state,
-            self.tokens,
-            vocabulary,
-            made,
-            weights=weights,
-            feature_map=place,
-            facts=facts,
-            progress=self.progress,
-        )
-        if self.request.hints:
-            lens = weights.lens
-            promoted = None if lens is None else (lens.promoted_FN, lens.promoted_logit_FN)
-            hints = make_hints(state, self.tokens, vocabulary, promoted=promoted, progress=self.progress)
-            attach_table(made, "hints", hints)
-        if place is not None and (place.cluster_F >= 0).any():
-            attach_table(made, "clusters", _clusters(made, place))
-        paths.replace_folder(made, target)
-        return target
+        with self.hub.staging() as staging:
+            made = finish(
+                state,
+                self.tokens,
+                vocabulary,
+                staging / "store",
+                weights=weights,
+                feature_map=place,
+                facts=facts,
+                progress=self.progress,
+            )
+            if self.request.hints:
+                lens = weights.lens
+                promoted = None if lens is None else (lens.promoted_FN, lens.promoted_logit_FN)
+                hints = make_hints(state, self.tokens, vocabulary, promoted=promoted, progress=self.progress)
+                attach_table(made, "hints", hints)
+            if place is not None and (place.cluster_F >= 0).any():
+                attach_table(made, "clusters", _clusters(made, place))
+            name, weights_digest = short(state.facts["key"]), subject.entry.weights_digest
+            return self.hub.attach(
+                subject.entry.id, name, made, overwrite=True, move=True, weights_digest=weights_digest
+            )
 
     def _map(self, subject: _Subject, state: FeatureState, weights: Any) -> FeatureMap | None:
         if not self.request.feature_map:

@@ -26,7 +26,7 @@ from neuronmap.hub.entry import LibraryEntry
 from neuronmap.paths import read_json
 from neuronmap.saes.metadata import ANALYSES_FOLDER
 
-__all__ = ["AnalysisEntry", "analysis_folder", "delete_analysis", "list_analyses", "open_analysis"]
+__all__ = ["AnalysisEntry", "analysis_folder", "delete_analysis", "list_analyses", "open_analysis", "pick_analysis"]
 
 _NAME = re.compile(r"[0-9a-f]{12}")
 
@@ -94,7 +94,7 @@ def open_analysis(entry: LibraryEntry | Path, name: str | None = None, *, verify
         NotInLibraryError: there is none, none of that name, or several; lists what is there.
         DamagedError: it is unfinished or damaged.
     """
-    return FeatureStore.open(_pick(entry, name).path, verify=verify)
+    return FeatureStore.open(pick_analysis(entry, name).path, verify=verify)
 
 
 def delete_analysis(entry: LibraryEntry | Path, name: str) -> Path:
@@ -122,7 +122,8 @@ def delete_analysis(entry: LibraryEntry | Path, name: str) -> Path:
     return found.path
 
 
-def _pick(entry: LibraryEntry | Path, name: str | None) -> AnalysisEntry:
+def pick_analysis(entry: LibraryEntry | Path, name: str | None) -> AnalysisEntry:
+    """The analysis that :func:`open_analysis` opens; same arguments and errors."""
     listed = list_analyses(entry)
     sound = [one for one in listed if not one.problem]
     if not listed:

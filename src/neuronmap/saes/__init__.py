@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from neuronmap.saes.base import ArchitectureOptions as ArchitectureOptions
     from neuronmap.saes.base import SparseAutoencoder as SparseAutoencoder
     from neuronmap.saes.base import StepLoss as StepLoss
     from neuronmap.saes.base import StepState as StepState
@@ -23,13 +22,14 @@ if TYPE_CHECKING:
     from neuronmap.saes.metadata import read_bundle_info as read_bundle_info
     from neuronmap.saes.meter import ReconstructionMeter as ReconstructionMeter
     from neuronmap.saes.meter import ReconstructionMetrics as ReconstructionMetrics
+    from neuronmap.saes.options import ArchitectureOptions as ArchitectureOptions
     from neuronmap.saes.provenance import Provenance as Provenance
     from neuronmap.saes.registry import get_architecture as get_architecture
     from neuronmap.saes.registry import list_architectures as list_architectures
     from neuronmap.saes.workspace import Workspace as Workspace
 
 _HOMES = {
-    "ArchitectureOptions": "base",
+    "ArchitectureOptions": "options",
     "BundleInfo": "metadata",
     "BundleMetadata": "metadata",
     "Provenance": "provenance",

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from neuronmap.config import FrozenConfig
 from neuronmap.errors import ConfigError
 from neuronmap.saes.kernels.code import SparseCode
+from neuronmap.saes.options import ArchitectureOptions
 from neuronmap.saes.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -35,13 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["ArchitectureOptions", "SparseAutoencoder", "StepLoss", "StepState"]
 
 Revival = Literal["auxk", "resample", "none"]
-
-
-class ArchitectureOptions(FrozenConfig):
-    """Settings that belong to one architecture; subclass it beside the architecture."""
-
-    def check_width(self, d_in: int, d_sae: int) -> None:
-        """Raise :class:`~neuronmap.errors.ConfigError` for options that do not fit this width."""
 
 
 @dataclass(frozen=True, slots=True)

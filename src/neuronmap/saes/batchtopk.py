@@ -25,7 +25,8 @@ from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.kernels.entries import above_floor
 from neuronmap.saes.kernels.protocol import Encoded, Encoder, Kernels
 from neuronmap.saes.kernels.select import SAMPLE_ROWS, sampled_bound, select_top_of_batch
-from neuronmap.saes.topk import TopKFamily, TopKOptions
+from neuronmap.saes.options import BatchTopKOptions
+from neuronmap.saes.topk import TopKFamily
 from neuronmap.saes.workspace import Workspace
 
 __all__ = ["BatchTopKOptions", "BatchTopKSAE", "exact_threshold"]
@@ -36,10 +37,6 @@ _SAMPLE_FACTORS = (2.0, 8.0)
 """Times k: how many entries of a row calibration looks at, as the sampled rows tell; the second where the first misled."""
 _KEPT_ENTRIES = 2**26
 """Entries that calibration keeps in memory (256 MiB); beyond that it makes them twice."""
-
-
-class BatchTopKOptions(TopKOptions):
-    """Settings of :class:`BatchTopKSAE`."""
 
 
 class BatchTopKSAE(TopKFamily):

@@ -19,7 +19,6 @@ from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder, StepLoss, StepState
@@ -28,16 +27,10 @@ from neuronmap.saes.kernels.choice import backend, is_sparse
 from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.kernels.entries import above_floor, at_entries, entry_limit, sums_over_entries
 from neuronmap.saes.kernels.protocol import Encoder, Kernels
+from neuronmap.saes.options import GatedOptions
 from neuronmap.saes.workspace import Workspace
 
 __all__ = ["GatedOptions", "GatedSAE"]
-
-
-class GatedOptions(ArchitectureOptions):
-    """Settings of :class:`GatedSAE`."""
-
-    sparsity_penalty: float = Field(default=0.06, gt=0)
-    """Weight of the L1 term on the gate; inputs have unit energy, so 0.01 to 0.06 is the usual range."""
 
 
 class GatedSAE(SparseAutoencoder):

@@ -30,19 +30,18 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from statistics import NormalDist
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, cast
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from neuronmap.errors import ConfigError
 from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder, StepLoss, StepState
 from neuronmap.saes.kernels import dense
 from neuronmap.saes.kernels.choice import backend, is_sparse
 from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.kernels.entries import above_floor, at_entries, entry_limit, sums_over_entries
 from neuronmap.saes.kernels.protocol import Encoder, Kernels
+from neuronmap.saes.options import JumpReLUOptions
 from neuronmap.saes.workspace import Workspace
 
 __all__ = ["JumpReLUOptions", "JumpReLUSAE"]
@@ -54,52 +53,6 @@ _STEP_BANDWIDTH, _TANH_BANDWIDTH = 0.25, 2.0  # times 1/sqrt(D)
 _STEP_DEAD_PENALTY = 0.01
 _TANH_DEAD_PENALTY = 3e-6  # times 1/sqrt(D)
 _TANH_START, _TANH_FLOOR = 0.1, 0.01  # times 1/sqrt(D)
-
-
-class JumpReLUOptions(ArchitectureOptions):
-    """Settings of :class:`JumpReLUSAE`. Lengths are on the scale of inputs with E|x|^2 = 1."""
-
-    sparsity_form: Literal["step", "tanh"] = "step"
-    """Penalise the number of active features (step) or a smooth saturating version (tanh)."""
-    target_l0: float | None = Field(default=None, gt=0)
-    """step: active features per row to steer to; 64, or an eighth of the features if less, when sparsity_penalty is left out too."""
-    target_weight: float = Field(default=5.0, gt=0)
-    """step: weight of (L0 / target_l0 - 1)^2. L0 settles above the target by a share inversely proportional to it."""
-    sparsity_penalty: float | None = Field(default=None, gt=0)
-    """step: charge for each active feature, in place of a target. tanh: weight of the tanh term, 0.0005 when left out."""
-    bandwidth: float | None = Field(default=None, gt=0)
-    """Width of the window around the threshold in which its gradient acts; 0.25 (tanh: 2) / sqrt(d_in) when left out."""
-    initial_l0: float | None = Field(default=None, gt=0)
-    """Active features per row before the first step, about; 2 times the target (or 128) when left out, for tanh half of all."""
-    tanh_scale: float = Field(default=4.0, gt=0)
-    """tanh: slope of the tanh at zero, in units of sqrt(d_in)."""
-    dead_penalty: float | None = Field(default=None, ge=0)
-    """Weight of the term that pulls dead features back; 0.01 (tanh: 3e-6 / sqrt(d_in)) when left out, 0 turns it off."""
-
-    @model_validator(mode="after")
-    def _one_sparsity_term(self) -> Self:
-        """Refuse settings of which one would be ignored."""
-        if self.target_l0 is not None and self.sparsity_form == "tanh":
-            raise ConfigError(
-                f"JumpReLUOptions.target_l0 = {self.target_l0} does not apply to sparsity_form = 'tanh', which is set by "
-                "sparsity_penalty.",
-                hint="Leave target_l0 out, or use sparsity_form = 'step'.",
-            )
-        if self.target_l0 is not None and self.sparsity_penalty is not None:
-            raise ConfigError(
-                f"JumpReLUOptions.target_l0 = {self.target_l0} and sparsity_penalty = {self.sparsity_penalty} exclude "
-                "each other: steer to a number of active features, or charge for each.",
-                hint="Leave one of them out; target_weight says how firmly the target is held.",
-            )
-        return self
-
-    def check_width(self, d_in: int, d_sae: int) -> None:
-        """Refuse a target that the SAE is too narrow for."""
-        del d_in
-        for name in ("target_l0", "initial_l0"):
-            value = getattr(self, name)
-            if value is not None and value > d_sae:
-                raise ConfigError(f"JumpReLUOptions.{name} = {value} is more than the {d_sae} features there are.")
 
 
 class JumpReLUSAE(SparseAutoencoder):

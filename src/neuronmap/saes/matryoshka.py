@@ -13,51 +13,15 @@ number of levels; AuxK is added once, after averaging. ``parts["mse"]`` is the l
 
 from __future__ import annotations
 
-import math
-from itertools import accumulate
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from neuronmap.errors import ConfigError
 from neuronmap.saes.base import ArchitectureOptions, StepLoss, StepState
-from neuronmap.saes.batchtopk import BatchTopKOptions, BatchTopKSAE
+from neuronmap.saes.batchtopk import BatchTopKSAE
+from neuronmap.saes.options import MatryoshkaOptions
 
 __all__ = ["MatryoshkaOptions", "MatryoshkaSAE"]
-
-
-class MatryoshkaOptions(BatchTopKOptions):
-    """Settings of :class:`MatryoshkaSAE`."""
-
-    group_fractions: tuple[float, ...] = Field(default=(1 / 16, 1 / 8, 1 / 4, 9 / 16), min_length=1)
-    """Share of the features that each level adds; they sum to 1 and give whole numbers of features. A first level
-    far below 1/16 makes its features hedge (arXiv 2505.11756)."""
-
-    @model_validator(mode="after")
-    def _check_fractions(self) -> Self:
-        if min(self.group_fractions) <= 0 or not math.isclose(sum(self.group_fractions), 1.0, abs_tol=1e-6):
-            raise ConfigError(
-                f"MatryoshkaOptions.group_fractions = {self.group_fractions} (sum {sum(self.group_fractions):g}): "
-                "fractions must be positive and sum to 1."
-            )
-        return self
-
-    def level_widths(self, d_sae: int) -> tuple[int, ...]:
-        """Features up to each level, ascending; the last is d_sae."""
-        return tuple(accumulate(round(fraction * d_sae) for fraction in self.group_fractions))
-
-    def check_width(self, d_in: int, d_sae: int) -> None:
-        """Also refuse a d_sae that the fractions do not divide into whole numbers."""
-        super().check_width(d_in, d_sae)
-        groups = [fraction * d_sae for fraction in self.group_fractions]
-        if any(round(group) < 1 or abs(group - round(group)) > 1e-3 for group in groups):
-            shown = ", ".join(f"{group:g}" for group in groups)
-            raise ConfigError(
-                f"MatryoshkaOptions.group_fractions = {self.group_fractions} split d_sae = {d_sae} into groups of "
-                f"{shown} features; each must be a whole number of at least 1.",
-                hint="With the default fractions, choose a d_sae that is a multiple of 16.",
-            )
 
 
 class MatryoshkaSAE(BatchTopKSAE):

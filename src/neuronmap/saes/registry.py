@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from functools import cache
+from typing import TYPE_CHECKING
 
 from neuronmap import plugins
 from neuronmap.errors import ConfigError, PluginError
-from neuronmap.saes.base import SparseAutoencoder
+from neuronmap.saes.options import BUILT_IN, ArchitectureOptions
 
-__all__ = ["get_architecture", "list_architectures"]
+if TYPE_CHECKING:
+    from neuronmap.saes.base import SparseAutoencoder
+
+__all__ = ["architecture_options", "get_architecture", "get_options", "list_architectures"]
 
 
 @cache
 def _architectures() -> dict[str, type[SparseAutoencoder]]:
+    from neuronmap.saes.base import SparseAutoencoder
     from neuronmap.saes.batchtopk import BatchTopKSAE
     from neuronmap.saes.gated import GatedSAE
     from neuronmap.saes.jumprelu import JumpReLUSAE
@@ -39,6 +45,14 @@ def list_architectures() -> list[str]:
     return list(_architectures())
 
 
+@cache
+def architecture_options() -> dict[str, type[ArchitectureOptions]]:
+    """Settings of every architecture, by its name. Imports torch only where a plug-in adds an architecture."""
+    if not plugins.collect("neuronmap_sae_architectures"):
+        return dict(BUILT_IN)
+    return {name: owner.Options for name, owner in _architectures().items()}
+
+
 def get_architecture(name: str) -> type[SparseAutoencoder]:
     """The class of an architecture.
 
@@ -47,7 +61,25 @@ def get_architecture(name: str) -> type[SparseAutoencoder]:
     """
     known = _architectures()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"No SAE architecture '{name}'. There are: {', '.join(known)}.", hint=hint)
+        raise _unknown(name, known)
     return known[name]
+
+
+def get_options(name: str) -> type[ArchitectureOptions]:
+    """The settings class of an architecture, without torch for the built-in ones.
+
+    Raises:
+        ConfigError: as :func:`get_architecture`.
+    """
+    known = architecture_options()
+    if name not in known:
+        raise _unknown(name, known)
+    return known[name]
+
+
+def _unknown(name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a name that no architecture has: near ones and the whole list."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"Did you mean {near[0]}?" if near else ""
+    return ConfigError(f"No SAE architecture '{name}'. There are: {', '.join(names)}.", hint=hint)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, ClassVar, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder, StepLoss, StepState
@@ -20,16 +19,10 @@ from neuronmap.saes.kernels.choice import backend, is_sparse
 from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.kernels.entries import above_floor, at_entries, entry_limit, sums_over_entries
 from neuronmap.saes.kernels.protocol import Encoder, Kernels
+from neuronmap.saes.options import ReLUOptions
 from neuronmap.saes.workspace import Workspace
 
 __all__ = ["ReLUOptions", "ReLUSAE"]
-
-
-class ReLUOptions(ArchitectureOptions):
-    """Settings of :class:`ReLUSAE`."""
-
-    sparsity_penalty: float = Field(default=0.06, gt=0)
-    """Weight of the L1 term; inputs have unit energy, so 0.01 to 0.06 is the usual range."""
 
 
 class ReLUSAE(SparseAutoencoder):

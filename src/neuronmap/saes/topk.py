@@ -16,10 +16,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from neuronmap.errors import ConfigError
 from neuronmap.saes.auxk import AuxProblem, auxk_gradients, auxk_loss
 from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder, StepLoss, StepState
 from neuronmap.saes.kernels.choice import backend, is_sparse, kernels_for
@@ -27,30 +25,10 @@ from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.kernels.dense import gradient_of
 from neuronmap.saes.kernels.protocol import Encoded, Encoder, Kernels
 from neuronmap.saes.kernels.select import select_top_k
+from neuronmap.saes.options import TopKOptions
 from neuronmap.saes.workspace import Workspace
 
 __all__ = ["TopKFamily", "TopKOptions", "TopKSAE"]
-
-
-class TopKOptions(ArchitectureOptions):
-    """Settings of the top-k family."""
-
-    k: int = Field(default=32, ge=1)
-    """Active features per row (for batch rules: on average)."""
-    aux_coefficient: float = Field(default=1 / 32, ge=0)
-    """Weight of the AuxK loss, which revives dead features; 0 switches it off."""
-    aux_k: int | None = Field(default=None, ge=1)
-    """Dead features a row may use in AuxK; None means half of d_in."""
-
-    def check_width(self, d_in: int, d_sae: int) -> None:
-        """Refuse a k or aux_k above d_sae."""
-        del d_in
-        for name, value in (("k", self.k), ("aux_k", self.aux_k)):
-            if value is not None and value > d_sae:
-                raise ConfigError(
-                    f"{type(self).__name__}.{name} = {value}: there are only d_sae = {d_sae} features.",
-                    hint=f"Lower {name} or raise d_sae.",
-                )
 
 
 class TopKFamily(SparseAutoencoder):

@@ -226,9 +226,9 @@ class SAEConfig(FrozenConfig):
         Raises:
             ConfigError: names the field and the architectures that have it.
         """
-        from neuronmap.saes.registry import get_architecture, list_architectures
+        from neuronmap.saes.registry import architecture_options, get_options
 
-        owner = get_architecture(self.resolved_architecture)
+        own = get_options(self.resolved_architecture)
         given = {name: getattr(self, name) for name in OPTION_FIELDS if getattr(self, name) is not None}
         for name in self.architecture_options:
             if name in OPTION_FIELDS:
@@ -237,31 +237,31 @@ class SAEConfig(FrozenConfig):
                 )
         given.update(self.architecture_options)
         for name, value in given.items():
-            if name not in owner.Options.model_fields:
-                takers = [a for a in list_architectures() if name in get_architecture(a).Options.model_fields]
+            if name not in own.model_fields:
+                takers = [owner for owner, options in architecture_options().items() if name in options.model_fields]
                 allowed = f"it belongs to {', '.join(takers)}" if takers else "no architecture has it"
                 raise ConfigError(
                     f"SAEConfig.{name} = {value!r} does not apply to architecture '{self.resolved_architecture}': "
                     f"{allowed}.",
-                    hint=f"Options of {self.resolved_architecture}: {', '.join(owner.Options.model_fields) or 'none'}.",
+                    hint=f"Options of {self.resolved_architecture}: {', '.join(own.model_fields) or 'none'}.",
                 )
         return given
 
     def sae_options(self, input_dim: int) -> Any:
         """The architecture's options object, checked against the widths."""
-        from neuronmap.saes.registry import get_architecture
+        from neuronmap.saes.registry import get_options
 
-        owner = get_architecture(self.resolved_architecture)
+        own = get_options(self.resolved_architecture)
         given = self.options_given()
-        if "k" in owner.Options.model_fields:
+        if "k" in own.model_fields:
             given.setdefault("k", DEFAULT_K)
         try:
-            options = owner.Options(**given)
+            options = own(**given)
             options.check_width(input_dim, self.width(input_dim))
         except ConfigError as error:
             # In the names that the user typed.
             message, hint = (
-                text.replace(owner.Options.__name__, "SAEConfig").replace("d_sae", "hidden_dim")
+                text.replace(own.__name__, "SAEConfig").replace("d_sae", "hidden_dim")
                 for text in (error.message, error.hint)
             )
             raise ConfigError(message, hint=hint) from None

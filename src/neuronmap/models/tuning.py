@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from neuronmap.models.capture import capture
+from neuronmap.models.capturing import capture
 from neuronmap.models.hooks import HookPoint, resolve_hook
 from neuronmap.models.language_model import LanguageModel, wrap_model
 from neuronmap.models.tuned import DEFAULT_BATCH_TOKENS, Tuned, machine_name, today, usable_cores

@@ -5,7 +5,8 @@
     ├── InputError               what was given to work on cannot be used                     (also ValueError)
     │   ├── CorpusNotFoundError      no such file, folder, sample or data set
     │   ├── CorpusFormatError        the text source is there but cannot be read as asked
-    │   └── EmptyCorpusError         the source holds no usable text
+    │   ├── EmptyCorpusError         the source holds no usable text
+    │   └── JobNotFoundError         no job of that id
     ├── ModelError
     │   ├── ModelNotFoundError       no such hub id, folder, file or sample
     │   ├── ModelOfflineError        the hub is needed and cannot be reached
@@ -15,7 +16,8 @@
     ├── ResourceError
     │   ├── MemoryExhaustedError     the device ran out of memory
     │   ├── DiskSpaceError           not enough room for what is about to be written
-    │   └── UnwritablePathError      the folder cannot be written
+    │   ├── UnwritablePathError      the folder cannot be written
+    │   └── WorkerLostError          the process of a job ended without a word, again and again
     ├── DamagedError             a file or folder of ours fails its digest or is incomplete
     ├── MismatchError            two things do not belong together (store and model, SAE and model)
     ├── NotInLibraryError        no SAE of that name in this machine's library                (also KeyError)
@@ -23,6 +25,7 @@
     ├── TrainingDivergedError    loss or activations are no longer finite
     ├── PluginError              a plug-in failed to load or broke its contract
     ├── MissingDependencyError   an optional package is needed                                (also ImportError)
+    ├── WebError                 a request to the server cannot be answered; carries its status
     └── Interrupted              Ctrl-C or SIGTERM; what was done so far is saved
 
 A message says what happened, the value received, what is allowed; ``hint`` is the next step to type.
@@ -42,6 +45,7 @@ __all__ = [
     "HookPointError",
     "InputError",
     "Interrupted",
+    "JobNotFoundError",
     "MemoryExhaustedError",
     "MismatchError",
     "MissingDependencyError",
@@ -56,6 +60,8 @@ __all__ = [
     "ResourceError",
     "TrainingDivergedError",
     "UnwritablePathError",
+    "WebError",
+    "WorkerLostError",
 ]
 
 
@@ -106,6 +112,12 @@ class EmptyCorpusError(InputError):
     """The text source holds no usable text, or too little for one step."""
 
     code = "corpus_empty"
+
+
+class JobNotFoundError(InputError):
+    """There is no job of that id (or several begin so)."""
+
+    code = "job_not_found"
 
 
 class ModelError(NeuronMapError):
@@ -168,6 +180,12 @@ class UnwritablePathError(ResourceError):
     code = "unwritable"
 
 
+class WorkerLostError(ResourceError):
+    """The process of a job ended without writing its end, as often as that is borne: killed, most likely for memory."""
+
+    code = "worker_lost"
+
+
 class DamagedError(NeuronMapError):
     """A stored file fails its digest, is incomplete, or has an unknown format version."""
 
@@ -209,6 +227,25 @@ class MissingDependencyError(NeuronMapError, ImportError):
     """An optional package is needed; the hint gives the install line."""
 
     code = "missing_dependency"
+
+
+class WebError(NeuronMapError):
+    """A request to the server cannot be answered. Exists over HTTP only.
+
+    Args:
+        status: the HTTP status.
+        code: stable word for the kind of error.
+        message, hint: as for every error.
+        headers: further headers of the answer.
+    """
+
+    code = "web"
+
+    def __init__(
+        self, status: int, code: str, message: str, *, hint: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status, self.code, self.headers = status, code, headers or {}
 
 
 class Interrupted(NeuronMapError):

@@ -26,6 +26,7 @@ EXIT_CODES: dict[type[errors.NeuronMapError], int] = {
     errors.TrainingDivergedError: 7,
     errors.PluginError: 8,
     errors.MissingDependencyError: 8,
+    errors.WebError: 1,
     errors.Interrupted: 130,
 }
 

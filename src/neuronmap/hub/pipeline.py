@@ -5,7 +5,7 @@ train (or resume) -> into the library -> evaluate on held-out text with the mode
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -54,6 +54,8 @@ def train_into_library(
     evaluation: dict[str, Any] | None = None,
     replace: bool = False,
     progress: Progress | None = None,
+    run_folder: Path | None = None,
+    fence: Callable[[], None] | None = None,
 ) -> StoredSAE:
     """Train, store and evaluate.
 
@@ -68,6 +70,8 @@ def train_into_library(
         evaluation: further arguments for :func:`neuronmap.evaluation.evaluate_sae`.
         replace: let the new SAE, once it is finished, take the place of one with the same name.
         progress: where notes and bars go.
+        run_folder: where a new run's files go; a new folder under ``<home>/runs`` when left out.
+        fence: called right before anything is put into the library; what it raises keeps that from happening.
 
     Raises:
         ConfigError, AlreadyExistsError: before anything is loaded, when the name cannot be one or is taken.
@@ -91,13 +95,20 @@ def train_into_library(
     if chosen is not None:
         hub.require_free(chosen, replace=replace)
     if run is not None and finished:
-        return _store_finished(hub, run, chosen, evaluate, evaluation, replace, progress)
+        return _store_finished(hub, run, chosen, evaluate, evaluation, replace, progress, fence)
     if run is not None:
         result = SAETrainer.resume(run, source, progress=progress)
     else:
-        result = SAETrainer(config, progress=progress).train(source, init_from=init_from)
+        result = SAETrainer(config, progress=progress, run_folder=run_folder).train(source, init_from=init_from)
     return store_result(
-        result, hub=hub, name=name, evaluate=evaluate, evaluation=evaluation, replace=replace, progress=progress
+        result,
+        hub=hub,
+        name=name,
+        evaluate=evaluate,
+        evaluation=evaluation,
+        replace=replace,
+        progress=progress,
+        fence=fence,
     )
 
 
@@ -110,6 +121,7 @@ def store_result(
     evaluation: dict[str, Any] | None = None,
     replace: bool = False,
     progress: Progress | None = None,
+    fence: Callable[[], None] | None = None,
 ) -> StoredSAE:
     """Put a finished training into the library, then evaluate it on its held-out text (or rows)."""
     from neuronmap.evaluation import evaluate_sae
@@ -117,7 +129,7 @@ def store_result(
 
     hub = hub or SAEModelHub()
     progress = progress or progress_module.default()
-    entry = _register(hub, result.run, name if name is not None else result.config.name, replace)
+    entry = _register(hub, result.run, name if name is not None else result.config.name, replace, fence)
     if not evaluate:
         return StoredSAE(entry, result.run, result, None)
     data = result.data
@@ -134,6 +146,8 @@ def store_result(
             )
         else:
             metrics = evaluate_sae(result.sae, data.heldout, progress=progress, **(evaluation or {}))
+        if fence is not None:
+            fence()
         attach_file(entry.path, "metrics.json", metrics_document(metrics, result.metrics))
     return StoredSAE(hub.get(entry.id), result.run, result, metrics)
 
@@ -159,21 +173,26 @@ def _store_finished(
     evaluation: dict[str, Any] | None,
     replace: bool,
     progress: Progress,
+    fence: Callable[[], None] | None,
 ) -> StoredSAE:
     """Bring in the SAE of a run that finished without reaching the library."""
     progress.note(f"The run {run.folder.name} is finished; its SAE goes into the library.")
-    entry = _register(hub, run, name, replace)
+    entry = _register(hub, run, name, replace, fence)
     metrics = None
     if evaluate:
         with _stored_already(entry, progress):
             try:
-                metrics = evaluate_entry(hub, entry, evaluation=evaluation, progress=progress)
+                metrics = evaluate_entry(hub, entry, evaluation=evaluation, progress=progress, fence=fence)
             except (InputError, ModelError) as error:  # its text or model may be long gone
                 progress.note(f"Not evaluated: {error}")
     return StoredSAE(hub.get(entry.id), run, None, metrics)
 
 
-def _register(hub: SAEModelHub, run: TrainingRun, name: str | None, replace: bool) -> LibraryEntry:
+def _register(
+    hub: SAEModelHub, run: TrainingRun, name: str | None, replace: bool, fence: Callable[[], None] | None
+) -> LibraryEntry:
+    if fence is not None:
+        fence()
     try:
         return hub.register(run.bundle, name=name, replace=replace)
     except AlreadyExistsError as error:  # the name was taken while we trained
@@ -217,6 +236,7 @@ def evaluate_entry(
     force: bool = False,
     evaluation: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    fence: Callable[[], None] | None = None,
 ) -> CoreMetrics:
     """Measure an SAE of the library in its language model and keep the result with it.
 
@@ -232,6 +252,7 @@ def evaluate_entry(
         force: go on although model, revision or tokenizer differ.
         evaluation: further arguments for :func:`neuronmap.evaluation.evaluate_sae`.
         progress: where notes and bars go.
+        fence: called right before the result is kept; what it raises keeps that from happening.
 
     Raises:
         MismatchError: when the SAE does not fit the model; lists every difference.
@@ -263,5 +284,7 @@ def evaluate_entry(
         progress=progress,
         **{"max_tokens": tokens, "max_ce_tokens": ce_tokens, **(evaluation or {})},
     )
+    if fence is not None:
+        fence()
     attach_file(entry.path, "metrics.json", metrics_document(metrics, known))
     return metrics

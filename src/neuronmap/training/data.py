@@ -108,6 +108,15 @@ class TrainingData:
         """Training rows; for a stream, those that pass the mask by their tokens (outliers are known only later)."""
         return self.rows.num_rows
 
+    def heldout_stretches(self, most: int | None = None) -> list[tuple[int, int]]:
+        """First row and one past the last of each stretch that :meth:`heldout_batches` reads, in its order."""
+        rows = self.heldout.num_rows
+        if most is None or most >= rows:
+            return [(start, min(start + _EVALUATION_ROWS, rows)) for start in range(0, rows, _EVALUATION_ROWS)]
+        count = max(1, most // _STRETCH_ROWS)
+        length = min(_STRETCH_ROWS, most)
+        return [(start, start + length) for start in (i * (rows - length) // count for i in range(count))]
+
     def heldout_batches(self, scale: float, device: torch.device, most: int | None = None) -> Iterator[Tensor]:
         """Held-out rows times ``scale``, in float32 pieces [up to 4096, D], always in the same order.
 
@@ -116,12 +125,7 @@ class TrainingData:
             device: where the pieces go.
             most: read about that many rows only, in short stretches evenly spread over all; None for all.
         """
-        rows = self.heldout.num_rows
-        stretches = [(start, min(start + _EVALUATION_ROWS, rows)) for start in range(0, rows, _EVALUATION_ROWS)]
-        if most is not None and most < rows:
-            count = max(1, most // _STRETCH_ROWS)
-            length = min(_STRETCH_ROWS, most)
-            stretches = [(start, start + length) for start in (i * (rows - length) // count for i in range(count))]
+        stretches = self.heldout_stretches(most)
         parts: list[Tensor] = []
         for index, (start, stop) in enumerate(stretches):
             parts.append(self.heldout.read(start, stop).to(device=device, dtype=torch.float32) * scale)

@@ -7,13 +7,52 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from neuronmap.errors import DiskSpaceError
 
-__all__ = ["History"]
+__all__ = ["History", "append_line", "read_lines", "write_lines"]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a file of JSON lines; none where there is no file.
+
+    A killed writer leaves at most one broken last line, which is left out: it comes again after the resume.
+    """
+    rows: list[dict[str, Any]] = []
+    if path.exists():
+        for line in path.read_bytes().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+    return rows
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a row and put it on disk at once.
+
+    Raises:
+        DiskSpaceError: no space is left.
+    """
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        if error.errno == 28:
+            raise DiskSpaceError(
+                f"No space left while writing {path}.", hint="Free some disk space, then resume."
+            ) from error
+        raise
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Put these rows in the place of the file's."""
+    aside = path.with_suffix(".rewound")
+    aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    os.replace(aside, path)
 
 
 class History:
@@ -25,34 +64,17 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: list[dict[str, float]] = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    self.rows.append(json.loads(line))
-                except ValueError:
-                    break  # a killed writer leaves at most one broken last line; it comes again after the resume
+        self.rows: list[dict[str, float]] = read_lines(path)
 
     def append(self, row: Mapping[str, float]) -> None:
         """Add a row and put it on disk at once."""
         self.rows.append(dict(row))
-        try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(self.rows[-1]) + "\n")
-        except OSError as error:
-            if error.errno == 28:
-                raise DiskSpaceError(
-                    f"No space left while writing {self.path}.", hint="Free some disk space, then resume."
-                ) from error
-            raise
+        append_line(self.path, self.rows[-1])
 
     def rewind(self, step: int) -> None:
         """Drop rows after ``step``: a resumed run writes them again."""
-        kept = [row for row in self.rows if row["step"] <= step]
-        self.rows = kept
-        aside = self.path.with_suffix(".rewound")
-        aside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        os.replace(aside, self.path)
+        self.rows = [row for row in self.rows if row["step"] <= step]
+        write_lines(self.path, self.rows)
 
     def to_parquet(self) -> bytes:
         """All rows as one Parquet table; absent figures are nulls."""

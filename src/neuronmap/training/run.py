@@ -2,6 +2,8 @@
 
 <home>/runs/<id>/run.json         configuration, source, status
                  history.jsonl    training curves, as they grow
+                 snapshot.json    the features at the last held-out evaluation (neuronmap.training.snapshot)
+                 snapshots.jsonl  density histogram and L0 at each of them
                  checkpoints/     see neuronmap.training.checkpoint
                  sae/             the finished bundle
 """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from neuronmap.activations import ActivationStream, ShuffledBatches
 from neuronmap.errors import MismatchError, TrainingDivergedError
 from neuronmap.saes import SparseAutoencoder, StepLoss, StepState, Workspace
 from neuronmap.saes.kernels.choice import describe, rounds_products
+from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.meter import ReconstructionMeter, ReconstructionMetrics
 from neuronmap.saes.topk import TopKFamily
 from neuronmap.training.checkpoint import save_checkpoint
@@ -27,7 +29,10 @@ from neuronmap.training.parameters import ParameterStep
 from neuronmap.training.plan import Plan
 from neuronmap.training.schedules import Schedule
 
-__all__ = ["Session", "measure_heldout"]
+__all__ = ["Look", "Session", "measure_heldout"]
+
+Look = Callable[[Tensor | SparseCode, ReconstructionMeter], None]
+"""What is shown the codes of held-out rows while they are measured."""
 
 _EXPLODED = 1e3
 """A reconstruction error of a thousand times the input's energy (which is 1) is divergence, not learning."""
@@ -217,9 +222,14 @@ class Session:
             row["k"] = k
         return row
 
-    def glance(self, rows: int) -> ReconstructionMetrics:
-        """Metrics on about that many held-out rows, by the inference rule, with the weights of this moment."""
-        return measure_heldout(self.sae, self.data, self.scale, self.workspace, rows)
+    def glance(self, rows: int, look: Look | None = None) -> ReconstructionMetrics:
+        """Metrics on about that many held-out rows, by the inference rule, with the weights of this moment.
+
+        Args:
+            rows: how many.
+            look: is shown the code of each batch.
+        """
+        return measure_heldout(self.sae, self.data, self.scale, self.workspace, rows, look)
 
     # --- saving and restoring ------------------------------------------------------------------------------------
 
@@ -286,7 +296,12 @@ class Session:
 
 @torch.no_grad()
 def measure_heldout(
-    sae: SparseAutoencoder, data: TrainingData, scale: float, workspace: Workspace, most: int | None = None
+    sae: SparseAutoencoder,
+    data: TrainingData,
+    scale: float,
+    workspace: Workspace,
+    most: int | None = None,
+    look: Look | None = None,
 ) -> ReconstructionMetrics:
     """Reconstruction and sparsity of an SAE on the held-out rows, by its inference rule.
 
@@ -296,13 +311,16 @@ def measure_heldout(
         scale: what rows are multiplied by first: the input scale while training, 1 for a folded SAE.
         workspace: scratch space, and which kernels run.
         most: measure on about that many of the rows only, evenly spread; None for all.
+        look: is shown each batch's code, dense [B, F] or its entries, and the meter that has just counted it.
     """
     meter = ReconstructionMeter(sae.d_in, sae.d_sae)
     for x_BD in data.heldout_batches(scale, sae.device, most):
         code = sae.encode_entries(x_BD, workspace)
         if code is not None:
             meter.update(x_BD, sae.decode_entries(code), (code.feature_N, code.value_N))
-            continue
-        f_BF = sae.encode(x_BD)
-        meter.update(x_BD, sae.decode(f_BF), f_BF)
+        else:
+            f_BF = sae.encode(x_BD)
+            meter.update(x_BD, sae.decode(f_BF), f_BF)
+        if look is not None:
+            look(f_BF if code is None else code, meter)
     return meter.result()

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from neuronmap.training.plan import make_plan
 from neuronmap.training.result import TrainingResult
 from neuronmap.training.run import TrainingRun
 from neuronmap.training.session import WORTH_TELLING, Session, measure_heldout
+from neuronmap.training.snapshot import Snapshots
 
 __all__ = ["SAETrainer"]
 
@@ -277,15 +278,18 @@ class SAETrainer:
         plan, pace = session.plan, _Pace.of(self.config, session.plan.steps)
         history = History(run.history_path)
         history.rewind(session.step)
+        snapshots = Snapshots(run.folder, session.data, session.scale, self.config.seed)
+        snapshots.rewind(session.step)
         for logger in loggers:
             logger.start(self.config.to_dict(), run.folder)
-        run.set("training", steps=plan.steps, rows=plan.rows, model_dtype=(session.data.model or {}).get("dtype"))
+        model_dtype = (session.data.model or {}).get("dtype")
+        run.set("training", steps=plan.steps, rows=plan.rows, model_dtype=model_dtype, plan=asdict(plan))
         if session.step == 0:
             session.save()  # a run killed before its first interval still resumes
         with StopSignals() as stop, self._bar(session) as bar:
             try:
                 while session.step < plan.steps:
-                    self._step(session, pace, history, loggers, bar)
+                    self._step(session, pace, history, snapshots, loggers, bar)
                     if stop.requested:
                         session.save()
                         run.set("interrupted", step=session.step)
@@ -311,7 +315,15 @@ class SAETrainer:
         left = session.plan.steps - session.step
         return self.progress.task("Training", left * session.plan.batch_rows, "tokens")
 
-    def _step(self, session: Session, pace: _Pace, history: History, loggers: Sequence[Logger], bar: Task) -> None:
+    def _step(
+        self,
+        session: Session,
+        pace: _Pace,
+        history: History,
+        snapshots: Snapshots,
+        loggers: Sequence[Logger],
+        bar: Task,
+    ) -> None:
         """One step with everything that is due after it."""
         loss = session.train_step()
         if (path := session.new_path()) is not None:
@@ -322,7 +334,7 @@ class SAETrainer:
         if last or session.step % pace.history == 0 or session.step % pace.evaluation == 0 or session.step == 1:
             row = session.figures(loss)
             if last or session.step % pace.evaluation == 0:
-                measured = session.glance(_GLANCE_ROWS)
+                measured = snapshots.take(session, _GLANCE_ROWS)
                 if measured.explained_variance is not None:
                     row["heldout_explained_variance"] = measured.explained_variance
                 row["heldout_l0"] = measured.l0 or 0.0

@@ -2,6 +2,7 @@
 
 docs/reference/cli.md              every command and option, from the typer application
 docs/reference/json.md             what every command prints with --json, from neuronmap.cli.documents
+docs/reference/http.md             every route under /api, from the application's OpenAPI document
 docs/reference/config.md           every setting, from the field docstrings of the configuration classes
 docs/reference/feature-store.md    every file and column of a feature store, from neuronmap.features.storage.schema
 tests/unit/house/public_api.txt    every public name of every room
@@ -27,6 +28,7 @@ def pages() -> dict[Path, str]:
         Path("docs/reference/cli.md"): cli_page(),
         Path("docs/reference/config.md"): config_page(),
         Path("docs/reference/feature-store.md"): store_page(),
+        Path("docs/reference/http.md"): http_page(),
         Path("docs/reference/json.md"): json_page(),
         Path("tests/unit/house/public_api.txt"): public_names(),
     }
@@ -38,6 +40,58 @@ def public_names() -> str:
     rooms = ["neuronmap", *sorted(f"neuronmap.{init.parent.name}" for init in source.glob("*/__init__.py"))]
     rooms += sorted(f"neuronmap.{path.stem}" for path in source.glob("*.py") if not path.stem.startswith("__"))
     return "".join(f"{room}.{name}\n" for room in rooms for name in import_module(room).__all__)
+
+
+# --- HTTP -----------------------------------------------------------------------------------------------------------
+
+
+def http_page() -> str:
+    """Every route under ``/api`` with its parameters and answers."""
+    from neuronmap.web.app import create_app
+    from neuronmap.web.settings import ServerSettings
+
+    document = create_app(ServerSettings(supervise=False)).openapi()
+    parts = [
+        "# HTTP routes\n\n",
+        NOTE,
+        "`neuronmap serve` answers these; `/api/openapi.json` is the same for machines, with the schemas of requests and answers.\n"
+        'Errors have one shape, `{"error": {"code", "message", "hint", "status", "id", "fields"}}`, with the codes of\n'
+        "[the errors](errors.md). Where an answer has a `next`, give it back as the parameter that the route names to get the next page.\n"
+        "Every page of the explorer is data too: put `.json` behind its path.\n",
+    ]
+    groups: dict[str, list[str]] = {}
+    for path, methods in document["paths"].items():
+        for method, route in methods.items():
+            tag = (route.get("tags") or ["server"])[0]
+            if path.startswith("/api/"):
+                groups.setdefault(tag, []).append(_route(path, method, route))
+    for tag, routes in groups.items():
+        parts += [f"\n## {tag}\n", *routes]
+    return "".join(parts)
+
+
+def _route(path: str, method: str, route: dict[str, Any]) -> str:
+    about = " ".join((route.get("description") or route.get("summary") or "").split())
+    lines = [f"\n### `{method.upper()} {path}`\n\n{about}\n"]
+    rows = [
+        f"| `{one['name']}` | {one['in']} | {'yes' if one.get('required') else ''} | {_cell(_about(one))} |"
+        for one in route.get("parameters", [])
+    ]
+    if rows:
+        lines.append("\n| parameter | in | required | |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n")
+    body = route.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    if "$ref" in body:
+        lines.append(f"\nBody: `{body['$ref'].rsplit('/', 1)[-1]}`.\n")
+    lines.append(f"\nStatuses: {', '.join(sorted(route['responses']))}.\n")
+    return "".join(lines)
+
+
+def _about(parameter: dict[str, Any]) -> str:
+    return str(parameter.get("description") or parameter["schema"].get("description") or "")
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 # --- JSON documents ------------------------------------------------------------------------------------------------
@@ -62,8 +116,10 @@ def json_page() -> str:
     shared: dict[str, Any] = {}
     for document, names in commands.items():
         parts.append(f"\n## {', '.join(f'`{name}`' for name in names)}\n\n{document_table(document, shared)}")
-    for name, record in shared.items():
-        parts.append(f"\n## {name}\n\n{document_table(record, shared)}")
+    written: list[str] = []
+    while left := [name for name in shared if name not in written]:  # a record may hold further ones
+        written.append(left[0])
+        parts.append(f"\n## {left[0]}\n\n{document_table(shared[left[0]], shared)}")
     return "".join(parts)
 
 

@@ -5,7 +5,8 @@ Everything lives under one home: ``NEURONMAP_HOME`` if set, else the platform's 
     <home>/library/   SAE bundles          <home>/cache/models/       dequantised GGUF models
     <home>/runs/      training runs        <home>/cache/tokens/       tokenised corpora
     <home>/tuned.json measured settings    <home>/cache/activations/  activation stores
-                                           <home>/cache/features/     feature passes under way
+    <home>/jobs.sqlite3  background jobs   <home>/cache/features/     feature passes under way
+    <home>/jobs/      logs of jobs         <home>/cache/examples/     texts of examples, to search in
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from neuronmap.cli import analyze, corpora, demo, doctor, features, live, models, sae
+from neuronmap.cli import analyze, corpora, demo, doctor, features, jobs, live, models, sae, serve, site
 from neuronmap.cli.allocator import keep_freed_memory
 from neuronmap.cli.output import command_output
 from neuronmap.errors import ConfigError
@@ -31,10 +31,13 @@ sae.app.command("analyze", epilog=analyze.settings_help())(analyze.analyze)
 sae.app.command("list-analyses")(features.list_analyses)
 sae.app.command("find-examples")(features.find_examples)
 sae.app.command("export-features")(features.export)
+sae.app.command("site")(site.site)
 sae.app.command("steer")(live.steer)
 sae.app.command("compare")(live.compare)
 app.add_typer(models.app, name="models", help="Look into language models.")
 app.add_typer(corpora.app, name="corpora", help="Text to train on.")
+app.add_typer(jobs.app, name="jobs", help="Work in the background: list, follow, cancel, resume and run jobs.")
+app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 

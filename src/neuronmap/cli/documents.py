@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from neuronmap.jobs.job import Job
+
 __all__ = ["DOCUMENTS"]
 
 
@@ -316,6 +318,66 @@ class DoctorDocument(_Document):
     """What to mend; empty when all is well."""
 
 
+class SiteDocument(_Document):
+    """``neuronmap sae site``."""
+
+    schema_name: Literal["neuronmap/sae.site/1"] = Field(alias="schema")
+    sae: str
+    """Name in the library."""
+    analysis: str
+    """The analysis whose numbers are shown."""
+    folder: str
+    """Where the site lies."""
+    features: int
+    """Features in it."""
+    bytes: int
+    """Size of all its files."""
+
+
+class JobDocument(_Document):
+    """``neuronmap jobs show``, ``neuronmap jobs cancel`` and ``neuronmap jobs resume``."""
+
+    schema_name: Literal["neuronmap/jobs.show/1", "neuronmap/jobs.cancel/1", "neuronmap/jobs.resume/1"] = Field(
+        alias="schema"
+    )
+    job: Job
+    """The job as it is now."""
+
+
+class JobsDocument(_Document):
+    """``neuronmap jobs list``."""
+
+    schema_name: Literal["neuronmap/jobs.list/1"] = Field(alias="schema")
+    jobs: list[Job]
+    """The newest first; ``--before`` with the last one's number gives the next page."""
+
+
+class JobLogDocument(_Document):
+    """``neuronmap jobs log``."""
+
+    schema_name: Literal["neuronmap/jobs.log/1"] = Field(alias="schema")
+    job: str
+    """Id of the job."""
+    lines: list[str]
+    """What its processes have said, oldest first."""
+
+
+class JobsWorkDocument(_Document):
+    """``neuronmap jobs work``, when it ends."""
+
+    schema_name: Literal["neuronmap/jobs.work/1"] = Field(alias="schema")
+    counts: dict[str, dict[str, int]]
+    """All jobs, by kind and state."""
+
+
+class JobsPruneDocument(_Document):
+    """``neuronmap jobs prune``."""
+
+    schema_name: Literal["neuronmap/jobs.prune/1"] = Field(alias="schema")
+    deleted: int
+    """How many jobs went."""
+
+
 class ErrorDocument(_Document):
     """Any command that fails after its options were understood."""
 
@@ -339,12 +401,20 @@ DOCUMENTS: dict[str, type[_Document]] = {
     "sae list-analyses": ListAnalysesDocument,
     "sae export-features": ExportDocument,
     "sae find-examples": FindExamplesDocument,
+    "sae site": SiteDocument,
     "sae steer": SteerDocument,
     "sae compare": CompareDocument,
     "models hooks": HooksDocument,
     "corpora list": CorporaDocument,
     "doctor": DoctorDocument,
     "doctor --tune": TuneDocument,
+    "jobs list": JobsDocument,
+    "jobs show": JobDocument,
+    "jobs cancel": JobDocument,
+    "jobs resume": JobDocument,
+    "jobs log": JobLogDocument,
+    "jobs work": JobsWorkDocument,
+    "jobs prune": JobsPruneDocument,
     "error": ErrorDocument,
 }
 """By command, without the leading ``neuronmap``."""

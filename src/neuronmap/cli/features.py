@@ -115,6 +115,7 @@ def export(
         neuronmap sae export-features demo --corpus sotu --tokens 100000 --format csv
     """
     from neuronmap.features.export import FORMATS, NeuronpediaNames, chosen_features, export_features
+    from neuronmap.features.export.neuronpedia import model_id
     from neuronmap.hub import SAEModelHub
 
     output = Output(as_json, quiet)
@@ -127,7 +128,7 @@ def export(
     if form == "neuronpedia":
         if entry.layer is None:
             raise InputError(f"{entry.id} does not say which block it is of; Neuronpedia's sources are named by it.")
-        model = neuronpedia_model or _neuronpedia_id(entry.model or "model")
+        model = neuronpedia_model or model_id(entry.model or "model")
         release = entry.id.replace("/", "-")
         names = NeuronpediaNames(model, neuronpedia_set, entry.layer, release=release, author=author)
     ending = "neuronpedia" if form == "neuronpedia" else form
@@ -264,8 +265,3 @@ def _analysed(
     request = AnalysisRequest(text=text, tokens=tokens, complete=False)
     made = analyze_into_library([name], request, hub=hub, progress=output.progress())
     return hub.get(name), FeatureStore.open(made[0])
-
-
-def _neuronpedia_id(model: str) -> str:
-    letters = [c if c.isalnum() and c.isascii() else "-" for c in Path(model).name.lower()]
-    return "".join(letters).lstrip("-0123456789")[:32].rstrip("-") or "model"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from neuronmap.errors import InputError
 from neuronmap.hub.entry import LibraryEntry
@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from neuronmap.models import HookPoint, LanguageModel
     from neuronmap.training import SAEConfig
 
-__all__ = ["hook_of", "language_model_of", "tokenized", "training_config", "training_text"]
+__all__ = [
+    "ModelSettings",
+    "hook_of",
+    "language_model_of",
+    "model_settings",
+    "tokenized",
+    "training_config",
+    "training_text",
+]
 
 _CONTEXT_LENGTH = 128
 """Of text for an SAE that does not say how long its contexts were."""
@@ -39,6 +47,49 @@ def training_text(entry: LibraryEntry) -> Any:
     return config.corpus
 
 
+class ModelSettings(NamedTuple):
+    """What a language model is loaded with. SAEs with equal settings can share one model in memory.
+
+    Attributes:
+        name: sample name, folder, file or hub id.
+        revision: on the hub; None for the newest, and off the hub.
+        dtype: precision, or ``auto``.
+        device: where to, or ``auto``.
+    """
+
+    name: str
+    revision: str | None
+    dtype: str
+    device: str
+
+
+def model_settings(
+    entry: LibraryEntry, *, model: str | None = None, device: str | None = None, dtype: str | None = None
+) -> ModelSettings:
+    """What the language model of an SAE is loaded with: revision, precision and device of its training.
+
+    Args:
+        entry: the SAE.
+        model: another model's name, to take its place.
+        device: where to; as in training when left out.
+        dtype: precision; as in training when left out, ``auto`` for another model.
+
+    Raises:
+        InputError: the SAE names no model, and none is given.
+    """
+    name = model or entry.model
+    if name is None:
+        raise InputError(f"{entry.id} does not say which language model it belongs to.", hint="Give --model.")
+    training = entry.training or {}
+    own = model is None
+    return ModelSettings(
+        name=name,
+        revision=training.get("revision") if own else None,
+        dtype=dtype or (_precision_of_training(entry) if own else "auto"),
+        device=device or training.get("device") or "auto",
+    )
+
+
 def language_model_of(
     entry: LibraryEntry,
     *,
@@ -47,13 +98,10 @@ def language_model_of(
     dtype: str | None = None,
     progress: Progress,
 ) -> LanguageModel:
-    """Load the language model of an SAE, with the revision and precision of its training, or another one in its place.
+    """Load the language model of an SAE, or another one in its place.
 
     Args:
-        entry: the SAE.
-        model: another model's name.
-        device: where to; as in training when left out.
-        dtype: precision; as in training when left out, ``auto`` for another model.
+        entry, model, device, dtype: as for :func:`model_settings`.
         progress: where notes go.
 
     Raises:
@@ -61,17 +109,9 @@ def language_model_of(
     """
     from neuronmap.models import load_model
 
-    name = model or entry.model
-    if name is None:
-        raise InputError(f"{entry.id} does not say which language model it belongs to.", hint="Give --model.")
-    training = entry.training or {}
-    own = model is None
+    settings = model_settings(entry, model=model, device=device, dtype=dtype)
     return load_model(
-        name,
-        revision=training.get("revision") if own else None,
-        dtype=dtype or (_precision_of_training(entry) if own else "auto"),
-        device=device or training.get("device") or "auto",
-        progress=progress,
+        settings.name, revision=settings.revision, dtype=settings.dtype, device=settings.device, progress=progress
     )
 
 

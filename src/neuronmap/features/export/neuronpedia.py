@@ -30,7 +30,7 @@ from neuronmap.hashing import digest_json, short
 if TYPE_CHECKING:
     from neuronmap.features.storage.store import Example, FeatureRecord, FeatureStore
 
-__all__ = ["CREATOR", "NeuronpediaNames", "write_bundle"]
+__all__ = ["CREATOR", "NeuronpediaNames", "feature_document", "model_id", "write_bundle"]
 
 CREATOR = "clkht01d40000jv08hvalcvly"
 """The user that Neuronpedia's database is seeded with; activations of others are hidden by default."""
@@ -76,6 +76,33 @@ class NeuronpediaNames:
     def source(self) -> str:
         """Id of the source."""
         return f"{self.layer}-{self.source_set}"
+
+
+def model_id(name: str) -> str:
+    """An id that Neuronpedia allows, from the name of a model: ``org/My_Model`` -> ``my-model``."""
+    letters = [c if c.isalnum() and c.isascii() else "-" for c in Path(name).name.lower()]
+    return "".join(letters).lstrip("-0123456789")[:32].rstrip("-") or "model"
+
+
+def feature_document(store: FeatureStore, feature: int, names: NeuronpediaNames) -> dict[str, Any]:
+    """One feature as ``GET /api/feature/{model}/{source}/{index}`` answers there: its row with activations and explanations.
+
+    Raises:
+        InputError: no such feature.
+    """
+    lines: dict[str, list[bytes]] = {"features": [], "activations": [], "explanations": []}
+    _add(store, feature, names, lines)
+    heads = _heads(store, names)
+    return {
+        **json.loads(lines["features"][0]),
+        "activations": [json.loads(line) for line in lines["activations"]],
+        "explanations": [json.loads(line) for line in lines["explanations"]],
+        "model": heads["model"],
+        "source": heads["source"],
+        "sourceSet": heads["sourceset"],
+        "lists": [],
+        "comments": [],
+    }
 
 
 def write_bundle(

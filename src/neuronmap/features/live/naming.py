@@ -40,16 +40,19 @@ class FeatureNames:
             raise MismatchError(f"The feature store is of an SAE with the weights {analysed}; this one has {digest}.")
         self.store = store
         self.num_features = num_features
-        self._labels: dict[int, str] = {}
+        self._labels: list[str | None] | None = None
         self._maxima: npt.NDArray[np.float32] | None = None
 
     def label(self, feature: int) -> str:
         """Its label; empty if it has none."""
-        if self.store is None:
+        if self.store is None or "hints" not in self.store.tables.names:
             return ""
-        if feature not in self._labels:
-            self._labels[feature] = self.store.feature(feature).label or ""
-        return self._labels[feature]
+        if self._labels is None:  # all at once: a text may fire thousands of features
+            self._labels = [None] * self.num_features
+            table = self.store.tables.read("hints", ["feature", "label"])
+            for number, label in zip(table["feature"].to_pylist(), table["label"].to_pylist(), strict=True):
+                self._labels[number] = label
+        return self._labels[feature] or ""
 
     def title(self, feature: int) -> str:
         """``#17 · label``."""

@@ -35,8 +35,7 @@ class Run:
         text: the continuation.
         stopped: whether the model ended it itself.
         same: tokens at its start that are those of the clean run.
-        clean_loss: mean loss of the continuation under the unsteered model, in nats a token: how strange it finds the text. NaN
-            if no token could be scored.
+        losses: loss of each of its tokens under the unsteered model, in nats: how strange it finds the text.
     """
 
     name: str
@@ -44,7 +43,12 @@ class Run:
     text: str
     stopped: bool
     same: int
-    clean_loss: float
+    losses: tuple[float, ...]
+
+    @property
+    def clean_loss(self) -> float:
+        """Mean of :attr:`losses`; NaN if no token could be scored."""
+        return float(np.mean(self.losses)) if self.losses else float("nan")
 
 
 @dataclass(frozen=True)

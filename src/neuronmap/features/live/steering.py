@@ -148,8 +148,8 @@ class FeatureSteering:
                 if ours != theirs:
                     break
                 same += 1
-            text, loss = self.vocabulary.decode(continuation.ids), self._clean_loss(context, continuation.ids)
-            runs.append(Run(name, continuation.ids, text, continuation.stopped, same, loss))
+            text, losses = self.vocabulary.decode(continuation.ids), self._clean_losses(context, continuation.ids)
+            runs.append(Run(name, continuation.ids, text, continuation.stopped, same, losses))
         return SteeredText(
             prompt, self._described(chosen), tuple(runs), temperature, seed, self._notes(controls), self._title()
         )
@@ -244,11 +244,11 @@ class FeatureSteering:
             for place, number in enumerate(batch.numbers)
         }
 
-    def _clean_loss(self, prompt: Context, ids: tuple[int, ...]) -> float:
-        """Mean loss of a continuation under the unsteered model, in nats a token."""
+    def _clean_losses(self, prompt: Context, ids: tuple[int, ...]) -> tuple[float, ...]:
+        """Loss of each token of a continuation under the unsteered model, in nats."""
         whole = torch.from_numpy(np.concatenate([prompt.ids_T, np.asarray(ids, dtype=np.int64)]))[None]
         logits_TV = self.model.logits(whole)[0, len(prompt) - 1 : -1].float().cpu()
-        return float(torch.nn.functional.cross_entropy(logits_TV, whole[0, len(prompt) :]))
+        return tuple(torch.nn.functional.cross_entropy(logits_TV, whole[0, len(prompt) :], reduction="none").tolist())
 
     def _described(self, chosen: Sequence[Intervention]) -> tuple[str, ...]:
         said = []

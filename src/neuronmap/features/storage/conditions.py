@@ -137,9 +137,11 @@ def parse_filters(where: str | Filter | Iterable[str | Filter]) -> list[Filter]:
 
 def _number(column: str, value: str) -> float | int:
     try:
-        return int(value)
+        whole = int(value)
     except ValueError:
         pass
+    else:
+        return whole if -(2**63) <= whole < 2**63 else float(whole)  # SQL has no larger whole numbers
     try:
         return float(value)
     except ValueError as error:

@@ -1,0 +1,86 @@
+"""Search, neighbourhoods and comparisons for scripts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+
+from neuronmap.web.api.overview import AnalysisQuery, SAEQuery
+from neuronmap.web.errors import responses
+from neuronmap.web.explorer import ExplorerOf
+from neuronmap.web.views.found import Found
+from neuronmap.web.views.found import search as search_all
+from neuronmap.web.views.side_by_side import SideBySide, side_by_side
+from neuronmap.web.views.similarity import By, Neighbourhood, neighbourhood
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/api/sae", tags=["features"])
+
+
+@router.get(
+    "/search",
+    summary="Features by token, promoted token, label and example text",
+    responses={
+        **responses(404, 409, 422),
+        202: {"model": Found, "description": "Some texts are still being read in: ask again."},
+    },
+)
+def search(
+    explorer: ExplorerOf,
+    response: Response,
+    q: Annotated[
+        str,
+        Query(
+            min_length=1,
+            max_length=200,
+            description="A token, words of a label, a piece of text, or a feature's number.",
+        ),
+    ],
+    sae: Annotated[str, Query(max_length=600, description="Of this SAE only; all when left out.")] = "",
+    limit: Annotated[int, Query(ge=1, le=100, description="Most results of a kind for each SAE.")] = 20,
+) -> Found:
+    """Search the newest analysis of each SAE. Status 202 while the text of one is still being read in."""
+    found = search_all(explorer, q, sae=sae, limit=limit)
+    if found.building:
+        response.status_code = 202
+        response.headers["Retry-After"] = "1"
+    return found
+
+
+@router.get("/similarity", summary="What is near a feature", responses=responses(404, 409, 422))
+def similarity(
+    explorer: ExplorerOf,
+    sae: SAEQuery,
+    feature: Annotated[int, Query(ge=0, lt=2**31)],
+    by: Annotated[By, Query(description="Decoder cosine, or Jaccard index of firing.")] = "cosine",
+    min: Annotated[
+        float | None,
+        Query(
+            ge=0,
+            le=1,
+            allow_inf_nan=False,
+            description="Least value of a step; about a dozen neighbours when left out.",
+        ),
+    ] = None,
+    depth: Annotated[int, Query(ge=1, le=2, description="Steps from the feature.")] = 1,
+    analysis: AnalysisQuery = "",
+) -> Neighbourhood:
+    """The neighbourhood of a feature with the cosines and co-firing of all its pairs."""
+    return neighbourhood(explorer.analysed(sae, analysis), feature, by, min, depth)
+
+
+@router.get("/compare_features", summary="Two to four features side by side", responses=responses(404, 409, 422))
+def compare_features(
+    explorer: ExplorerOf,
+    sae: SAEQuery,
+    f: Annotated[
+        list[Annotated[str, Field(max_length=620)]],
+        Query(min_length=1, max_length=20, description="`12`, or `other/sae:12`; at most four."),
+    ],
+    analysis: AnalysisQuery = "",
+) -> SideBySide:
+    """Labels, figures, tokens and examples of features, and how near they are pairwise."""
+    return side_by_side(explorer, sae, f, analysis)

@@ -1,0 +1,88 @@
+"""The application: routers, middleware, start and end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.staticfiles import StaticFiles
+
+from neuronmap.jobs import Supervisor
+from neuronmap.web import api, pages
+from neuronmap.web.caching import Etags
+from neuronmap.web.errors import ProblemDocument, install_handlers
+from neuronmap.web.explorer import Explorer
+from neuronmap.web.guard import Guard
+from neuronmap.web.measuring import Measured, Measures
+from neuronmap.web.settings import ServerSettings
+
+__all__ = ["create_app"]
+
+_ABOUT = """Everything the explorer shows, for scripts: SAEs of this machine, their features, examples and curves; jobs; texts run
+through models. Errors have one shape, `{"error": {"code", "message", "hint", ...}}`. What may take longer than two seconds is answered
+with 202 and an address to ask again."""
+
+
+def create_app(settings: ServerSettings | None = None) -> FastAPI:
+    """The server as an ASGI application.
+
+    Args:
+        settings: host, limits, folders; the defaults when left out.
+
+    Raises:
+        ConfigError: settings that would let strangers in.
+    """
+    settings = settings or ServerSettings()
+    explorer = Explorer(settings)
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        supervisor = Supervisor(explorer.jobs) if settings.supervise else None
+        if supervisor is not None:
+            supervisor.start()
+        try:
+            yield
+        finally:
+            if supervisor is not None:
+                await run_in_threadpool(supervisor.stop, leave_running=settings.keep_jobs)
+            await explorer.close()
+
+    app = FastAPI(
+        title="NeuronMap",
+        version=version("neuronmap"),
+        description=_ABOUT,
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        responses={422: {"model": ProblemDocument, "description": "The request does not fit"}},
+    )
+    app.state.explorer, app.state.measures = explorer, Measures(explorer)
+    install_handlers(app)
+    app.mount("/static", _Files(directory=Path(str(files("neuronmap.web") / "static"))), name="static")
+    api.include(app)
+    pages.include(app)
+    app.add_middleware(Etags)
+    app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
+    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Measured, measures=app.state.measures)
+    return app
+
+
+class _Files(StaticFiles):
+    """Static files; an address that carries the file's digest never changes."""
+
+    def file_response(self, *arguments: Any, **more: Any) -> Response:
+        response = super().file_response(*arguments, **more)
+        scope: dict[str, Any] = next((part for part in (*arguments, *more.values()) if isinstance(part, dict)), {})
+        kept = b"v=" in scope.get("query_string", b"")
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if kept else "no-cache"
+        return response

@@ -1,0 +1,194 @@
+"""What stands before every request: who asks, from where, how much, and what the browser may do with the answer.
+
+Against DNS rebinding the Host header must be one of ours; against forged requests every method that changes something must come from
+our own pages (Origin, Sec-Fetch-Site) or carry a token; no page runs a script that is not one of our files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from http.cookies import SimpleCookie
+from typing import Any
+from urllib.parse import urlsplit
+
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+
+from neuronmap.web.errors import Problem, problem_response
+from neuronmap.web.settings import ServerSettings
+
+__all__ = ["COOKIE", "POLICY", "Guard", "cookie_of"]
+
+COOKIE = "neuronmap_session"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors {ancestors}; manifest-src 'self'"
+)
+"""No inline script or style, nothing from elsewhere. ``ancestors`` is 'self', and * for pages that are made to be embedded."""
+
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_OPEN = ("/static/", "/sign-in", "/api/health")
+"""What is answered without a token: nothing of the library."""
+_INFERENCE = re.compile(
+    r"/api/(sae/(text|top_features|steer|effects)$|neuronpedia-compatible/)|/text(/result|\.json)?$"
+    r"|/sae/.+/-/(text-strip|feature/\d+/effects|steer(/result|\.json)?)$"
+)
+"""Routes that run a model; how often one address may ask is limited."""
+_ASKS = re.compile(rb"(^|&)(text|prompt)=[^&]")
+"""In the query of a page that runs a model, if it does."""
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+def cookie_of(token: str) -> str:
+    """What a signed-in browser holds: a digest, so that the token itself is not stored there."""
+    return hashlib.sha256(b"neuronmap session " + token.encode()).hexdigest()
+
+
+class Guard:
+    """ASGI middleware.
+
+    Args:
+        app: what is guarded.
+        settings: hosts, limits, how people sign in.
+    """
+
+    def __init__(self, app: Any, settings: ServerSettings) -> None:
+        self.app, self.settings, self.token = app, settings, settings.token
+        self._rate = MovingWindowRateLimiter(MemoryStorage())
+        self._per_minute = RateLimitItemPerMinute(settings.inferences_per_minute)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        fault = self._refusal(scope, headers)
+        sender = self._with_headers(scope, send)
+        if fault is not None:
+            more = {"WWW-Authenticate": "Bearer"} if fault.status == 401 else None
+            if fault.status == 429:
+                more = {"Retry-After": "10"}
+            await problem_response(Request(scope), fault, more)(scope, receive, sender)
+            return
+        await self.app(scope, self._bounded(receive), sender)
+
+    # --- who and from where ------------------------------------------------------------------------------------------
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
+        if _host(headers.get("host", "")) not in self.settings.hosts:
+            return Problem(
+                code="host",
+                message=f"This server does not answer for the host {headers.get('host', '')!r}.",
+                hint="Open it by the address that `neuronmap serve` printed, or add the name with --allowed-host.",
+                status=421,
+            )
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > self.settings.max_body_bytes:
+            most = f"{self.settings.max_body_bytes:,} bytes"
+            return Problem(code="too_large", message=f"The request is larger than {most}.", status=413)
+        path = str(scope["path"])
+        by_token = self._has_token(headers)
+        if not path.startswith(_OPEN) and not by_token and not self._known(headers):
+            hint = "Sign in at /sign-in, or send the header Authorization: Bearer <token>."
+            return Problem(code="unauthorized", message="This server needs a token.", hint=hint, status=401)
+        if scope["method"] not in _SAFE and not by_token and not self._same_origin(headers):
+            return Problem(
+                code="cross_origin",
+                message="The request comes from another site, so it may not change anything here.",
+                hint="Use the explorer's own pages; scripts send no Origin header, or a token.",
+                status=403,
+            )
+        return self._too_often(scope)
+
+    def _has_token(self, headers: Headers) -> bool:
+        given = headers.get("authorization", "")
+        if self.token is None or not given.startswith("Bearer "):
+            return False
+        return hmac.compare_digest(given.removeprefix("Bearer ").encode(), self.token.encode())
+
+    def _known(self, headers: Headers) -> bool:
+        if self.settings.user_header is not None and headers.get(self.settings.user_header):
+            return True
+        if self.token is None:
+            return self.settings.user_header is None
+        held = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        return held is not None and hmac.compare_digest(held.value, cookie_of(self.token))
+
+    def _same_origin(self, headers: Headers) -> bool:
+        site = headers.get("sec-fetch-site")
+        if site is not None and site not in ("same-origin", "none"):
+            return False
+        origin = headers.get("origin")
+        if origin is None:
+            return True  # no browser: a script or the command line
+        return urlsplit(origin).netloc.lower() in {
+            headers.get("host", "").lower(),
+            *(host for host in self.settings.allowed_hosts),
+        }
+
+    def _too_often(self, scope: Scope) -> Problem | None:
+        if not _INFERENCE.match(str(scope["path"])):
+            return None
+        if scope["method"] in _SAFE and not _ASKS.search(scope.get("query_string", b"")):
+            return None
+        client = (scope.get("client") or ("unknown", 0))[0]
+        if self._rate.hit(self._per_minute, client):
+            return None
+        return Problem(
+            code="too_many_requests",
+            message=f"More than {self.settings.inferences_per_minute} requests to the model in a minute.",
+            hint="Wait a moment.",
+            status=429,
+        )
+
+    # --- how much, and what the browser may do -----------------------------------------------------------------------
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """A body without a stated length is cut off where it becomes too large."""
+        seen = 0
+
+        async def bounded() -> MutableMapping[str, Any]:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.settings.max_body_bytes:
+                return {"type": "http.disconnect"}
+            return message
+
+        return bounded
+
+    def _with_headers(self, scope: Scope, send: Send) -> Send:
+        embedded = b"embed=1" in scope.get("query_string", b"")
+
+        async def sender(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                ancestors = "*" if embedded else "'self'"
+                headers.setdefault("Content-Security-Policy", POLICY.format(ancestors=ancestors))
+                headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers.setdefault("Referrer-Policy", "same-origin")
+                headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
+                if not embedded:
+                    headers.setdefault("X-Frame-Options", "SAMEORIGIN")
+                if not str(scope["path"]).startswith("/static/"):
+                    headers.setdefault("Cache-Control", "no-cache")
+            await send(message)
+
+        return sender
+
+
+def _host(value: str) -> str:
+    """The name in a Host header, without port; empty for what is none."""
+    try:
+        return (urlsplit(f"//{value}").hostname or "").lower()
+    except ValueError:
+        return ""

@@ -1,0 +1,51 @@
+"""The pages: one module a family, each route a typed context and a template."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from neuronmap.web import plotly
+from neuronmap.web.pages import (
+    analyze,
+    examples,
+    feature,
+    features,
+    home,
+    jobs,
+    sae,
+    search,
+    signin,
+    similarity,
+    steer,
+    text,
+    train,
+    two_saes,
+)
+
+__all__ = ["include"]
+
+
+_MODULES = (
+    analyze,
+    examples,
+    feature,
+    features,
+    home,
+    jobs,
+    search,
+    signin,
+    similarity,
+    steer,
+    text,
+    train,
+    two_saes,
+    sae,
+)
+"""In this order: ``sae`` comes last, since ``/sae/{id}`` takes every address below it."""
+
+
+def include(app: FastAPI) -> None:
+    """Add all pages."""
+    for module in _MODULES:
+        app.include_router(module.router)
+    app.include_router(plotly.router)

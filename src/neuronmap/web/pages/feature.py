@@ -1,0 +1,176 @@
+"""One feature: its page, the data of its plots, what the model does without it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from fastapi import Form, Path, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from pydantic import BaseModel
+
+from neuronmap.errors import NeuronMapError
+from neuronmap.web.asking import Asked, ask, checked, problem_of
+from neuronmap.web.downloads import csv_response
+from neuronmap.web.errors import WebError, responses
+from neuronmap.web.explorer import Analysed, ExplorerOf
+from neuronmap.web.live.requests import MOST_CHARACTERS, EffectsRequest
+from neuronmap.web.rendering import PageRouter, render, sae_path
+from neuronmap.web.views.basis import Basis
+from neuronmap.web.views.feature import FeaturePage, FeatureQuery, feature_page
+from neuronmap.web.views.names import FeatureName, feature_names
+from neuronmap.web.views.plot_data import PLOTS, plot_rows
+
+__all__ = ["router"]
+
+router = PageRouter()
+
+Shown = Annotated[FeatureQuery, Query()]
+_PATIENCE_S = 60.0
+"""How long the fragment with effects waits before it says that they are being worked out."""
+
+
+class MissingFeature(BaseModel):
+    """A number that no feature has."""
+
+    basis: Basis
+    asked: str
+    last: int
+    near: FeatureName | None
+    first: FeatureName | None
+
+
+def number_of(analysed: Analysed, text: str) -> int | None:
+    """The feature of a number as it was typed; None if there is none."""
+    found = re.fullmatch(r"0*([0-9]{1,10})", text)
+    number = int(found[1]) if found else -1
+    return number if 0 <= number < analysed.store.num_features else None
+
+
+def _missing(request: Request, analysed: Analysed, asked: str) -> Any:
+    """The page that says which features there are; as an error for those who want data."""
+    store = analysed.store
+    digits = re.fullmatch(r"-?[0-9]{1,10}", asked)
+    near = store.nearest_alive(int(asked)) if digits else store.nearest_alive(0)
+    last = store.num_features - 1
+    if request.scope["path"].endswith((".json", ".csv")):
+        hint = "" if near is None else f"The nearest one that is alive is {near}."
+        raise WebError(404, "not_found", f"There is no feature {asked[:40]!r}: features are 0 to {last}.", hint=hint)
+    name = feature_names(store, [near])[0] if near is not None else None
+    first = store.nearest_alive(-1, 1)
+    page = MissingFeature(
+        basis=Basis.of(analysed),
+        asked=asked[:40],
+        last=last,
+        near=name,
+        first=feature_names(store, [first])[0] if first not in (None, near) else None,
+    )
+    return render(request, "feature_missing.html", {"page": page}, status=404)
+
+
+@router.get("/sae/{sae:path}/-/feature", include_in_schema=False)
+def go(
+    explorer: ExplorerOf,
+    request: Request,
+    sae: str,
+    number: Annotated[str, Query(max_length=40)] = "",
+    analysis: Annotated[str, Query(max_length=100)] = "",
+    text: Annotated[str, Query(max_length=4000)] = "",
+) -> Response:
+    """From the box for a number to the feature."""
+    explorer.entry(sae)
+    base = request.scope.get("root_path", "").rstrip("/")
+    return RedirectResponse(
+        base + sae_path(sae, "feature", number.strip().lstrip("#") or "0", analysis=analysis, text=text), 303
+    )
+
+
+@router.get("/sae/{sae:path}/-/feature/random", include_in_schema=False)
+def random_feature(explorer: ExplorerOf, request: Request, sae: str) -> Response:
+    """A feature that is alive, drawn anew each time; what else stands in the address goes along."""
+    analysed = explorer.analysed(sae, request.query_params.get("analysis"))
+    base = request.scope.get("root_path", "").rstrip("/")
+    along = {
+        name: request.query_params[name][:4000] for name in ("analysis", "text", "ctx") if name in request.query_params
+    }
+    target = sae_path(sae, "feature", analysed.store.queries.random_alive(), **along)
+    return RedirectResponse(base + target, 303, headers={"Cache-Control": "no-store"})
+
+
+@router.page("/sae/{sae:path}/-/feature/{number}", "feature.html")
+def feature(request: Request, explorer: ExplorerOf, sae: str, number: str, query: Shown) -> FeaturePage:
+    """One feature: label and evidence, histogram, logits, examples, tokens, relations."""
+    analysed = explorer.analysed(sae, query.analysis)
+    found = number_of(analysed, number)
+    if found is None:
+        missing: FeaturePage = _missing(request, analysed, number)
+        return missing
+    base = request.scope.get("root_path", "").rstrip("/")
+    return feature_page(analysed, found, query, f"{request.url.scheme}://{request.url.netloc}{base}")
+
+
+CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {}}, "description": "The table."}}
+
+
+@router.get(
+    "/sae/{sae:path}/-/feature/{number}/plot/{name}.csv",
+    tags=["pages"],
+    response_class=Response,
+    responses={**CSV, **responses(404, 409, 422)},
+)
+def plot_csv(
+    request: Request,
+    explorer: ExplorerOf,
+    sae: str,
+    number: str,
+    name: Annotated[str, Path(max_length=40, description=f"One of {', '.join(PLOTS)}.")],
+    analysis: Annotated[str, Query(max_length=100)] = "",
+) -> Response:
+    """The data of a plot of the feature page."""
+    analysed = explorer.analysed(sae, analysis)
+    found = number_of(analysed, number)
+    if found is None:
+        response: Response = _missing(request, analysed, number)
+        return response
+    if name not in PLOTS:
+        raise WebError(404, "not_found", f"There is no plot {name!r}.", hint=f"There are: {', '.join(PLOTS)}.")
+    columns, rows = plot_rows(analysed.store.feature(found), name)
+    return csv_response(f"{sae}-{found}-{name}.csv", columns, rows)
+
+
+class EffectsFragment(BaseModel):
+    """What the model does without the feature."""
+
+    sae: str
+    feature: str
+    text: str
+    asked: Asked
+    address: str
+    back: str
+
+
+@router.post("/sae/{sae:path}/-/feature/{number}/effects", include_in_schema=False, response_class=HTMLResponse)
+async def effects(
+    request: Request,
+    explorer: ExplorerOf,
+    sae: str,
+    number: str,
+    text: Annotated[str, Form(max_length=MOST_CHARACTERS)] = "",
+    analysis: Annotated[str, Query(max_length=100)] = "",
+) -> Response:
+    """Take the feature out of the model in the contexts of its examples, or in a text, and see what changes."""
+    try:
+        values = {"sae": sae, "analysis": analysis or None, "feature": number, "text": text or None}
+        asked = await ask(explorer, checked(EffectsRequest, values), patience=_PATIENCE_S)
+    except NeuronMapError as error:
+        asked = Asked(state="failed", problem=problem_of(error))
+    page = EffectsFragment(
+        sae=sae,
+        feature=number,
+        text=text,
+        asked=asked,
+        address=sae_path(sae, "feature", number, "effects", analysis=analysis),
+        back=sae_path(sae, "feature", number, analysis=analysis),
+    )
+    template = "_effects.html" if request.headers.get("hx-request") == "true" else "effects.html"
+    return render(request, template, {"page": page})

@@ -1,0 +1,3 @@
+"""What pages and API show: typed, built from stored data, without HTML."""
+
+from __future__ import annotations

@@ -1,0 +1,42 @@
+"""On what numbers rest: SAE, model, text, tokens, date."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from neuronmap.features.export.records import public_name
+from neuronmap.web.explorer import Analysed
+
+__all__ = ["Basis"]
+
+
+class Basis(BaseModel):
+    """Where the numbers beside it come from."""
+
+    sae: str = Field(description="Id of the SAE.")
+    weights_digest: str = Field(default="", description="SHA-256 of its weights.")
+    model: str = Field(default="", description="Language model.")
+    hook: str = Field(default="", description="Where the SAE reads.")
+    analysis: str = Field(default="", description="Name of the analysis.")
+    key: str = Field(default="", description="Digest of all that decides the analysis.")
+    corpus: str = Field(default="", description="The text.")
+    tokens: int = Field(default=0, description="Tokens that were analysed.")
+    context_length: int = Field(default=0, description="Tokens of a context.")
+    created: str = Field(default="", description="When, ISO 8601, UTC.")
+
+    @classmethod
+    def of(cls, analysed: Analysed) -> Basis:
+        """Of an open analysis."""
+        store, facts = analysed.store, analysed.store.facts
+        return cls(
+            sae=analysed.entry.id,
+            weights_digest=str((facts.get("sae") or {}).get("weights_digest") or ""),
+            model=public_name((facts.get("model") or {}).get("name")),
+            hook=str((facts.get("hook") or {}).get("name") or ""),
+            analysis=analysed.analysis.name,
+            key=store.key,
+            corpus=public_name((facts.get("corpus") or {}).get("name")),
+            tokens=int(store.manifest["rows"]),
+            context_length=store.context_length,
+            created=str(store.manifest["created"]),
+        )

@@ -1,0 +1,58 @@
+"""Features by name: number, label and the few figures that stand beside a link to one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from pydantic import BaseModel, Field
+
+from neuronmap.features.export.records import finite
+
+if TYPE_CHECKING:
+    from neuronmap.features.storage.store import FeatureStore
+
+__all__ = ["FeatureName", "feature_names"]
+
+_COLUMNS = ("label", "class", "status", "density", "max", "top_token_text")
+_tables: WeakKeyDictionary[FeatureStore, Any] = WeakKeyDictionary()
+
+
+class FeatureName(BaseModel):
+    """A feature as it is mentioned."""
+
+    feature: int
+    label: str = Field(default="", description="Label of its rule; empty if it has none.")
+    status: str = Field(default="", description="never, rare, alive or dense.")
+    firing_class: str = Field(default="", description="Firing class.")
+    density: float | None = Field(default=None, description="Share of tokens on which it fires.")
+    max: float | None = Field(default=None, description="Largest activation.")
+    top_token: str | None = Field(default=None, description="Its most frequent token.")
+
+
+def feature_names(store: FeatureStore, features: Iterable[int]) -> list[FeatureName]:
+    """What to call some features, in the order given.
+
+    Args:
+        store: the analysis.
+        features: valid numbers.
+    """
+    table = _tables.get(store)
+    if table is None:
+        # sorted by number, so that row i is feature i
+        table = _tables[store] = store.queries.select(limit=None, columns=_COLUMNS).to_arrow()
+    wanted = list(features)
+    rows = table.take(wanted).to_pylist() if wanted else []
+    return [
+        FeatureName(
+            feature=row["feature"],
+            label=row["label"] or "",
+            status=row["status"],
+            firing_class=row["class"] or "",
+            density=finite(row["density"]),
+            max=finite(row["max"]),
+            top_token=row["top_token_text"],
+        )
+        for row in rows
+    ]

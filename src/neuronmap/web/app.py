@@ -44,7 +44,8 @@ def create_app(settings: ServerSettings | None = None) -> FastAPI:
     explorer = Explorer(settings)
 
     @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
+    async def life(running: FastAPI) -> AsyncIterator[None]:
+        explorer: Explorer = running.state.explorer
         supervisor = Supervisor(explorer.jobs) if settings.supervise else None
         if supervisor is not None:
             supervisor.start()
@@ -63,7 +64,14 @@ def create_app(settings: ServerSettings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/openapi.json",
-        responses={422: {"model": ProblemDocument, "description": "The request does not fit"}},
+        responses={
+            400: {"model": ProblemDocument, "description": "The request cannot be read"},
+            401: {"model": ProblemDocument, "description": "This server needs a token"},
+            403: {"model": ProblemDocument, "description": "Another site asked for a change"},
+            413: {"model": ProblemDocument, "description": "The request is too large"},
+            421: {"model": ProblemDocument, "description": "The server does not answer under that host name"},
+            422: {"model": ProblemDocument, "description": "The request does not fit"},
+        },
     )
     app.state.explorer, app.state.measures = explorer, Measures(explorer)
     install_handlers(app)

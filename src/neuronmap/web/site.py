@@ -5,6 +5,7 @@
             feature/N.html           one feature; N.json has its numbers; N-quantile.html ... the other tabs
             plot/NAME.csv            data of the plots
             static/...               style and scripts
+            map.json                 the map of the exported features
             features.json            what the search box of the pages looks through
 
 What needs a server (texts, steering, jobs, other SAEs) is not in it: forms and links that lead there are taken out of the pages.
@@ -21,7 +22,7 @@ from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from fastapi import FastAPI
 
@@ -84,6 +85,8 @@ class _Map:
         if path.startswith("/static/"):
             return f"static/{PurePosixPath(path).name}"
         start = f"/sae/{self.sae}"
+        if query.pop("analysis", [self.analysis]) != [self.analysis]:
+            return None
         if path == start:
             return "index.html"
         if path == "/":
@@ -91,7 +94,6 @@ class _Map:
         if not path.startswith(f"{start}/-/"):
             return None
         rest = path.removeprefix(f"{start}/-/").split("/")
-        query = {name: value for name, value in query.items() if name != "analysis"}
         if rest == ["features"] and not query:
             return "features.html"
         if rest[0] == "plot" and len(rest) == 2 and rest[1].removesuffix(".csv") in _KEPT_PLOTS:
@@ -174,6 +176,7 @@ class _Writer:
             answer = await fetch(self.app, address)
             if answer.status == 200:
                 self._put(f"plot/{name}.csv", answer.body)
+        await self._map_of_features()
         self._list()
         with self.progress.task("Writing pages", len(self.choice.features), "features") as task:
             for feature in self.choice.features:
@@ -199,6 +202,18 @@ class _Writer:
         if answer.status != 200:
             raise InputError(f"{address} was answered with status {answer.status}.")
         return answer
+
+    async def _map_of_features(self) -> None:
+        """The map's data, of the exported features, and Plotly's script."""
+        answer = await fetch(self.app, f"/api/sae/map?{urlencode({'sae': self.sae, 'analysis': self.analysis})}")
+        if answer.status != 200:
+            return
+        found: dict[str, Any] = json.loads(answer.body)
+        kept = [at for at, feature in enumerate(found["feature"]) if feature in self.map.known]
+        rows = len(found["feature"])
+        own = {name: [values[at] for at in kept] for name, values in found.items() if _is_column(name, values, rows)}
+        self._put("map.json", json.dumps({**found, **own, "total": len(kept)}, ensure_ascii=False).encode())
+        self._put("static/plotly.js", (files("plotly") / "package_data" / "plotly.min.js").read_bytes())
 
     def _static(self) -> None:
         for file in (files("neuronmap.web") / "static").iterdir():
@@ -237,6 +252,11 @@ class _Writer:
         self.written += len(content)
 
 
+def _is_column(name: str, values: Any, rows: int) -> bool:
+    """Whether a part of the map's data has an entry for each feature."""
+    return name not in ("classes", "clusters") and isinstance(values, list) and len(values) == rows
+
+
 def _rewritten(page: str, name: str, found: _Map) -> str:
     up = "../" * name.count("/")
     rewriter = _Rewriter(found, up)
@@ -253,7 +273,9 @@ class _Rewriter(HTMLParser):
         self._map, self._up = found, up
         self.out: list[str] = []
         self._gone = 0  # depth inside an element that is left out
-        self._links: list[bool] = []  # of open <a>: whether it stayed a link
+        self._links: list[str] = []  # what each open <a> became
+        self._drawing = 0  # depth inside svg
+        self._menus = 0  # depth inside the head of the page, tabs and the like
 
     def _address(self, value: str) -> str | None:
         file = self._map.file_of(value)
@@ -266,20 +288,32 @@ class _Rewriter(HTMLParser):
         if self._gone:
             self._gone += tag not in _VOID
             return
-        if tag == "form" or "hx-get" in given or "hx-post" in given or given.get("data-server") is not None:
+        if tag == "form" or "hx-get" in given or "hx-post" in given or "data-server" in given:
             self._gone = int(tag not in _VOID)
             return
         if tag == "script" and "htmx" in (given.get("src") or ""):
             self._gone = 1
             return
+        if "data-source" in given:  # the map of features
+            given |= {
+                "data-source": "map.json",
+                "data-plotly": "static/plotly.js",
+                "data-feature": "feature/",
+                "data-end": ".html",
+            }
+            attrs = list(given.items())
+        if tag == "a" and "data-colour" in given:
+            given["href"] = "#map"
         if tag == "a":
             address = self._address(given.get("href") or "")
-            self._links.append(address is not None)
             if address is None:
-                kept = [(key, value) for key, value in attrs if key in ("class", "title", "aria-label", "data-tip")]
-                self._write("span", kept)
+                self._unlinked(given)
                 return
+            self._links.append("a")
             given["href"] = address
+        self._drawing += tag == "svg"
+        if self._menus or {"tabs", "switch"} & set((given.get("class") or "").split()) or tag == "header":
+            self._menus += tag not in _VOID
         for key in ("href", "src"):
             if tag in ("link", "script", "img") and given.get(key):
                 given[key] = self._address(str(given[key])) or ""
@@ -295,9 +329,24 @@ class _Rewriter(HTMLParser):
         if self._gone:
             self._gone -= tag not in _VOID
             return
-        if tag == "a" and self._links and not self._links.pop():
-            tag = "span"
+        self._drawing -= tag == "svg"
+        if self._menus:
+            self._menus -= 1
+        if tag == "a" and self._links:
+            tag = self._links.pop()
         self.out.append(f"</{tag}>")
+
+    def _unlinked(self, given: dict[str, str | None]) -> None:
+        """A link that leads to the server: its text stays, unless it is a button or an entry of a menu."""
+        kind = set((given.get("class") or "").split())
+        if self._drawing:
+            self._links.append("g")
+            self._write("g", [])
+        elif kind & {"button", "csv", "chip"} or self._menus:
+            self._gone = 1
+        else:
+            self._links.append("span")
+            self._write("span", [(key, given[key]) for key in ("class", "title", "data-tip") if key in given])
 
     def _write(self, tag: str, attrs: Iterable[tuple[str, Any]], end: str = "") -> None:
         text = "".join(f" {key}" if value is None else f' {key}="{escape(str(value))}"' for key, value in attrs)

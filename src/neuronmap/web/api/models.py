@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 
 from neuronmap.web.errors import responses
 from neuronmap.web.explorer import ExplorerOf
@@ -33,7 +33,8 @@ def list_models(
     architecture: Annotated[str | None, Query(description="topk, batchtopk, ...", max_length=100)] = None,
     tag: Annotated[str | None, Query(max_length=60)] = None,
     where: Annotated[
-        list[str], Query(description="Conditions on metrics, such as `explained_variance>=0.7`.", max_length=20)
+        list[Annotated[str, StringConstraints(max_length=200)]],
+        Query(description="Conditions on metrics, such as `explained_variance>=0.7`.", max_length=20),
     ] = [],  # noqa: B006 (FastAPI copies it)
     sort: Annotated[
         str, Query(description="Field or metric; `-created` puts the newest first.", max_length=100)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 
 from neuronmap.errors import InputError
 from neuronmap.jobs import Job
@@ -140,7 +140,10 @@ class RunsPage(BaseModel):
 
 
 @router.page("/runs", "runs.html", nav="jobs")
-def runs(explorer: ExplorerOf, run: Annotated[list[str], Query(max_length=_COMPARED)] = []) -> RunsPage:  # noqa: B006
+def runs(
+    explorer: ExplorerOf,
+    run: Annotated[list[Annotated[str, StringConstraints(max_length=200)]], Query(max_length=_COMPARED)] = [],  # noqa: B006 (FastAPI copies it)
+) -> RunsPage:
     """Training curves of several runs, one over the other."""
     known = [job.run for job in explorer.jobs.list(kind="train", limit=100) if job.run]
     chosen = [name for name in dict.fromkeys(run) if name in known]

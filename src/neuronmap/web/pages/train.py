@@ -122,7 +122,7 @@ async def plan(request: Request, explorer: ExplorerOf) -> HTMLResponse:
         others = ("evaluate", "replace", "init_from")
         config = SAEConfig(**{name: value for name, value in values.items() if name not in others})
         settings = config.model_dump(mode="json", exclude_unset=True)
-        asked = await ask(explorer, checked(PlanRequest, {"settings": settings}), patience=20.0)
+        asked = await ask(explorer, checked(PlanRequest, {"settings": settings}))
     except NeuronMapError as error:
         asked = Asked(state="failed", problem=problem_of(error))
     return render(request, "_plan.html", {"page": PlanFragment(asked=asked)})

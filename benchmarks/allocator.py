@@ -2,7 +2,7 @@
 
     python benchmarks/allocator.py                # about eight minutes; Linux with glibc only
 
-With it is how the ``neuronmap`` command runs (``neuronmap.cli.allocator``), without it is how a library import leaves a process.
+With it is how the ``neuronmap`` command runs (``neuronmap.allocator``), without it is how a library import leaves a process.
 Writes ``benchmarks/results/allocator-<date>.json`` and ``.md``. See benchmarks/README.md.
 """
 
@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from neuronmap.cli.allocator import SWITCH, keep_freed_memory
+from neuronmap.allocator import SWITCH, keep_freed_memory
 from neuronmap.models import capture, load_model, resolve_hook
 from neuronmap.paths import write_bytes
 from neuronmap.progress import SilentProgress

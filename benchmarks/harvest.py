@@ -43,7 +43,7 @@ from harvest_report import (
 )
 from harvest_ways import cut, products_alone
 from neuronmap.activations import harvest
-from neuronmap.cli.allocator import keep_freed_memory, memory_state
+from neuronmap.allocator import keep_freed_memory, memory_state
 from neuronmap.corpora import TokenSet, open_corpus, tokenize
 from neuronmap.models import LanguageModel, capture, load_model, resolve_hook, wrap_model
 from neuronmap.paths import write_bytes

@@ -136,9 +136,41 @@ def make_store(folder: Path, features: int, examples: int) -> None:
         edges=EDGES.tolist(),
         config=AnalysisConfig().model_dump(),
         facts={},
-        overview={},
+        overview=made_overview(features, status, rng),
     )
     write_manifest(folder, manifest, [file.name for file in folder.iterdir()])
+
+
+def made_overview(features: int, status: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+    """Figures over the dictionary, with the fields of a real analysis."""
+    rows = CONTEXTS * CONTEXT_LENGTH
+    by_position = [None, *rng.uniform(20, 40, CONTEXT_LENGTH - 1).round(3).tolist()]
+    counts = rng.multinomial(features, np.full(12, 1 / 12)).tolist()
+    return {
+        "rows": rows,
+        "firings": 32 * rows,
+        "status": {name: int((status == name).sum()) for name in ("never", "rare", "alive", "dense")},
+        "never_density_bound": 3.7 / rows,
+        "never_density_rule_of_three": 3 / rows,
+        "density_histogram": {"edges": np.arange(-6, 0.5, 0.5).tolist(), "counts": counts, "never": 0, "rows": rows},
+        "l0": {
+            "mean": 32.0,
+            "std": 10.0,
+            "percentiles": {str(share): share for share in (1, 5, 25, 50, 75, 95, 99)},
+            "histogram": [[count, int(number)] for count, number in enumerate(rng.integers(0, 5000, 100))],
+            "overflow": 0,
+            "by_position": by_position,
+            "by_token": [{"token": token, "rows": 1000, "mean": 30.0} for token in range(20)],
+        },
+        "explained_variance": {
+            "value": 0.8,
+            "by_position": [None, *rng.uniform(0.7, 0.9, CONTEXT_LENGTH - 1).round(4).tolist()],
+            "rows_by_position": [0, *[CONTEXTS] * (CONTEXT_LENGTH - 1)],
+            "rows": rows // 2,
+            "mean_from": "nothing: it is made up",
+        },
+        "most_frequent": [{"feature": one, "firings": rows // 4, "density": 0.25} for one in range(20)],
+    }
 
 
 def questions(store: FeatureStore) -> dict[str, Callable[[int], Any]]:

@@ -81,5 +81,11 @@ def config_error(error: ValidationError, owner: type[BaseModel]) -> ConfigError:
             lines.append(f"{owner.__name__} needs '{name}'.")
         else:
             message = fault["msg"].removeprefix("Value error, ")
-            lines.append(f"{owner.__name__}.{name} = {fault['input']!r}: {message[:1].lower()}{message[1:]}.")
+            lines.append(f"{owner.__name__}.{name} = {_short(fault['input'])}: {message[:1].lower()}{message[1:]}.")
     return ConfigError(" ".join(lines), hint=" ".join(dict.fromkeys(hints)))
+
+
+def _short(value: Any, most: int = 120) -> str:
+    """A value as it was given; of a long one its beginning."""
+    shown = repr(value)
+    return shown if len(shown) <= most else f"{shown[:most]}... ({len(shown):,} characters)"

@@ -7,6 +7,7 @@ Everything lives under one home: ``NEURONMAP_HOME`` if set, else the platform's 
     <home>/tuned.json measured settings    <home>/cache/activations/  activation stores
     <home>/jobs.sqlite3  background jobs   <home>/cache/features/     feature passes under way
     <home>/jobs/      logs of jobs         <home>/cache/examples/     texts of examples, to search in
+                                           <home>/cache/semantic/     vectors of features, to search by meaning
 """
 
 from __future__ import annotations

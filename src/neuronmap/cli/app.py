@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from neuronmap.allocator import keep_freed_memory
 from neuronmap.cli import analyze, corpora, demo, doctor, features, jobs, live, models, sae, serve, site
-from neuronmap.cli.allocator import keep_freed_memory
 from neuronmap.cli.output import command_output
 from neuronmap.errors import ConfigError
 

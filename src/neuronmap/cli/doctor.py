@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from neuronmap.cli.allocator import memory_state
+from neuronmap.allocator import memory_state
 from neuronmap.cli.exits import EXIT_CODES
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output, table
 from neuronmap.cli.tune import measured_settings, tune

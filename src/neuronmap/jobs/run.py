@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
+from neuronmap.allocator import keep_freed_memory
 from neuronmap.errors import Interrupted, MemoryExhaustedError, NeuronMapError
 from neuronmap.jobs.context import JobContext
 from neuronmap.jobs.database import Database, database_url
@@ -116,4 +117,5 @@ def _record(leases: Leases, job: str, attempt: int, end: _End) -> int:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # the process is ours
     sys.exit(main(sys.argv[1], int(sys.argv[2])))

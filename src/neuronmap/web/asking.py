@@ -46,13 +46,14 @@ def checked(kind: type[AnyRequest], values: dict[str, Any]) -> AnyRequest:
         raise config_error(error, kind) from None
 
 
-async def ask(explorer: Explorer, request: AnyRequest, patience: float = PATIENCE_S) -> Asked:
+async def ask(explorer: Explorer, request: AnyRequest, patience: float = PATIENCE_S, *, remember: bool = True) -> Asked:
     """Ask, or take the answer of the same question asked before.
 
     Args:
         explorer: the server's.
         request: the question.
         patience: seconds to wait for the answer.
+        remember: keep the answer for the next time; without it only a call that is under way is shared.
     """
     try:
         weights = explorer.entry(request.sae).weights_digest if isinstance(request, LiveRequest) else None
@@ -61,8 +62,7 @@ async def ask(explorer: Explorer, request: AnyRequest, patience: float = PATIENC
     except NeuronMapError as error:
         return Asked(state="failed", problem=problem_of(error))
     await call.wait(patience)
-    problem = None
-    if call.fault is not None:
-        problem = problem_of(call.fault.to_error())
+    problem = None if call.fault is None else problem_of(call.fault.to_error())
+    if problem is not None or (call.finished and not remember):
         explorer.forget_asked(key)  # asking again tries again
     return Asked(call=call.id, state=call.state, progress=call.progress, answer=call.answer, problem=problem)

@@ -36,11 +36,11 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 _OPEN = ("/static/", "/sign-in", "/api/health")
 """What is answered without a token: nothing of the library."""
 _INFERENCE = re.compile(
-    r"/api/(sae/(text|top_features|steer|effects)$|neuronpedia-compatible/)|/text(/result|\.json)?$"
+    r"/api/(sae/(text|top_features|steer|effects|search)$|neuronpedia-compatible/)|/text(/result|\.json)?$|/search(\.json)?$"
     r"|/sae/.+/-/(text-strip|feature/\d+/effects|steer(/result|\.json)?)$"
 )
 """Routes that run a model; how often one address may ask is limited."""
-_ASKS = re.compile(rb"(^|&)(text|prompt)=[^&]")
+_ASKS = re.compile(rb"(^|&)((text|prompt)=[^&]|by=meaning)")
 """In the query of a page that runs a model, if it does."""
 
 Scope = MutableMapping[str, Any]

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from neuronmap.cli import allocator
-from neuronmap.cli.allocator import SWITCH, keep_freed_memory, memory_state
+from neuronmap import allocator
+from neuronmap.allocator import SWITCH, keep_freed_memory, memory_state
 
 GLIBC = pytest.mark.skipif(sys.platform != "linux" or not allocator._is_glibc(), reason="the settings are glibc's")
 

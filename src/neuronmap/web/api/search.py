@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
+from starlette.concurrency import run_in_threadpool
 
+from neuronmap.errors import WebError
+from neuronmap.models.samples import SENTENCE_ENCODER
 from neuronmap.web.api.overview import AnalysisQuery, SAEQuery
 from neuronmap.web.errors import responses
 from neuronmap.web.explorer import ExplorerOf
 from neuronmap.web.views.found import Found
 from neuronmap.web.views.found import search as search_all
+from neuronmap.web.views.meaning import search_meaning
 from neuronmap.web.views.side_by_side import SideBySide, side_by_side
 from neuronmap.web.views.similarity import By, Neighbourhood, neighbourhood
 
@@ -22,13 +26,13 @@ router = APIRouter(prefix="/api/sae", tags=["features"])
 
 @router.get(
     "/search",
-    summary="Features by token, promoted token, label and example text",
+    summary="Features by token, promoted token, label and example text, or by meaning",
     responses={
-        **responses(404, 409, 422),
+        **responses(404, 409, 422, 429, 503, 504),
         202: {"model": Found, "description": "Some texts are still being read in: ask again."},
     },
 )
-def search(
+async def search(
     explorer: ExplorerOf,
     response: Response,
     q: Annotated[
@@ -41,9 +45,23 @@ def search(
     ],
     sae: Annotated[str, Query(max_length=600, description="Of this SAE only; all when left out.")] = "",
     limit: Annotated[int, Query(ge=1, le=100, description="Most results of a kind for each SAE.")] = 20,
+    by: Annotated[
+        Literal["words", "meaning"],
+        Query(description="What is written, or what is near in meaning; the latter needs the sentence encoder."),
+    ] = "words",
 ) -> Found:
-    """Search the newest analysis of each SAE. Status 202 while the text of one is still being read in."""
-    found = search_all(explorer, q, sae=sae, limit=limit)
+    """Search the newest analysis of each SAE. Status 202 while the text of one is still being read in.
+
+    By meaning, features are compared with the question by a sentence encoder; the first time, it reads every feature.
+    """
+    if by == "meaning":
+        SENTENCE_ENCODER.require()
+        found = await search_meaning(explorer, q, sae=sae, limit=limit)
+        if found.asked is not None and found.asked.problem is not None:
+            problem = found.asked.problem
+            raise WebError(problem.status, problem.code, problem.message, hint=problem.hint)
+    else:
+        found = await run_in_threadpool(search_all, explorer, q, sae=sae, limit=limit)
     if found.building:
         response.status_code = 202
         response.headers["Retry-After"] = "1"

@@ -14,6 +14,8 @@ __all__ = [
     "Answer",
     "Continuation",
     "EffectsAnswer",
+    "EmbedAnswer",
+    "MeaningAnswer",
     "PlanAnswer",
     "PredictedToken",
     "RankedFeature",
@@ -329,3 +331,19 @@ class PlanAnswer(Answer):
     """Stored activations on disk; null where nothing is stored or the number of tokens is not known."""
     notes: list[str]
     """What a reader should know."""
+
+
+class EmbedAnswer(Answer):
+    """A text as a vector."""
+
+    vector: list[float]
+    """Of length one; zero for a text of spaces."""
+
+
+class MeaningAnswer(Answer):
+    """How far the vectors of an analysis's features are."""
+
+    done: int
+    """Features that are done."""
+    total: int
+    """Features in all."""

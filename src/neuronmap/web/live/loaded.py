@@ -1,4 +1,4 @@
-"""What the child keeps in memory: language models, the SAEs on them, open analyses, and the last texts that were read.
+"""What the child keeps in memory: language models, the SAEs on them, open analyses, the last texts that were read, the sentence encoder.
 
 What was used least recently goes first: SAEs, then models that no kept SAE is on. Weights are counted, not what runs need.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from neuronmap.errors import MemoryExhaustedError
+from neuronmap.errors import MemoryExhaustedError, MismatchError
 from neuronmap.features.live.analysis import TextAnalysis
 from neuronmap.features.live.attached import AttachedSAE, attach
 from neuronmap.features.live.extractor import SAEFeatureExtractor
@@ -23,7 +23,10 @@ from neuronmap.hub import AnalysisEntry, LibraryEntry, SAEModelHub
 from neuronmap.hub.analyses import list_analyses, pick_analysis
 from neuronmap.hub.opening import ModelSettings, language_model_of, model_settings
 from neuronmap.models import LanguageModel, load_model
+from neuronmap.models.samples import SENTENCE_ENCODER
+from neuronmap.models.sentences import SentenceEncoder
 from neuronmap.progress import Progress
+from neuronmap.web.views.semantic_index import encoder_digest
 
 __all__ = ["Loaded", "LoadedSAE"]
 
@@ -90,6 +93,7 @@ class Loaded:
         self._models: OrderedDict[ModelSettings, tuple[LanguageModel, int]] = OrderedDict()
         self._saes: OrderedDict[tuple[str, str | None], _Held] = OrderedDict()
         self._texts: OrderedDict[tuple[str, str | None, str, str, int], TextAnalysis] = OrderedDict()
+        self._encoder: tuple[str, SentenceEncoder] | None = None
 
     @property
     def num_saes(self) -> int:
@@ -103,8 +107,10 @@ class Loaded:
 
     @property
     def weight_bytes(self) -> int:
-        """Of their weights."""
-        return sum(size for _, size in self._models.values()) + sum(held.weight_bytes for held in self._saes.values())
+        """Of all weights in memory."""
+        encoder = self._encoder[1].weight_bytes if self._encoder is not None else 0
+        models = sum(size for _, size in self._models.values())
+        return encoder + models + sum(held.weight_bytes for held in self._saes.values())
 
     def sae(self, name: str, analysis: str | None = None) -> LoadedSAE:
         """An SAE on its language model, with an analysis.
@@ -152,6 +158,34 @@ class Loaded:
             self._models[settings] = (model, size)
         self._models.move_to_end(settings)
         return self._models[settings][0]
+
+    def store(self, name: str, analysis: str) -> FeatureStore:
+        """An analysis, without its SAE and model.
+
+        Raises:
+            NotInLibraryError: no such SAE or analysis.
+            DamagedError: it cannot be used.
+        """
+        return FeatureStore.open(pick_analysis(self._hub.get(name), analysis).path)
+
+    def encoder(self, digest: str) -> SentenceEncoder:
+        """The sentence encoder.
+
+        Args:
+            digest: of the one that is meant.
+
+        Raises:
+            ModelNotFoundError: it is not installed.
+            MismatchError: another one is installed.
+            ModelFormatError, MemoryExhaustedError: it cannot be loaded.
+        """
+        if encoder_digest() not in (digest, None):
+            raise MismatchError("Another sentence encoder was installed meanwhile.", hint="Search again.")
+        SENTENCE_ENCODER.require()
+        if self._encoder is None or self._encoder[0] != digest:
+            self._loading()
+            self._encoder = (digest, SentenceEncoder.load())
+        return self._encoder[1]
 
     def read(self, loaded: LoadedSAE, text: str, max_tokens: int) -> TextAnalysis:
         """A text through the SAE; the last few texts are remembered.
@@ -213,8 +247,10 @@ class Loaded:
         return pick_analysis(entry, name)
 
     def _make_room(self) -> None:
-        """Let go of what was used least recently; what was used last stays."""
+        """Let go of what was used least recently; what was used last stays. The sentence encoder is first: it is soonest back."""
         gone = False
+        if self.weight_bytes > self._most_bytes:
+            self._encoder = None
         while len(self._saes) > 1 and (len(self._saes) > _MOST_SAES or self.weight_bytes > self._most_bytes):
             self._saes.popitem(last=False)
             gone = True
@@ -228,6 +264,7 @@ class Loaded:
 
     def _forget(self) -> None:
         """Let go of everything."""
+        self._encoder = None
         self._saes.clear()
         self._models.clear()
         self._forget_texts()

@@ -25,13 +25,16 @@ from neuronmap.web.live.answers import (
 )
 from neuronmap.web.live.changing import effects_of, steer
 from neuronmap.web.live.loaded import Loaded, LoadedSAE
+from neuronmap.web.live.meaning import embed, make_vectors
 from neuronmap.web.live.plain import number, numbers, rests_on_of, rounded, shown_pieces
 from neuronmap.web.live.planning import plan_of
 from neuronmap.web.live.requests import (
     ActivationRequest,
     AnyRequest,
     EffectsRequest,
+    EmbedRequest,
     LiveRequest,
+    MeaningRequest,
     PlanRequest,
     SteerRequest,
     TextRequest,
@@ -56,6 +59,10 @@ def perform(request: AnyRequest, loaded: Loaded, progress: Progress, running: Ca
     started = time.monotonic()
     if isinstance(request, PlanRequest):
         return plan_of(request, loaded, running)
+    if isinstance(request, EmbedRequest):
+        return embed(request, loaded, running)
+    if isinstance(request, MeaningRequest):
+        return make_vectors(request, loaded, progress, running)
     if not isinstance(request, LiveRequest):
         raise InputError(f"There is no operation {request.operation!r}.")
     here = loaded.sae(request.sae, request.analysis)

@@ -18,6 +18,8 @@ from neuronmap.web.live.answers import (
     ActivationAnswer,
     Answer,
     EffectsAnswer,
+    EmbedAnswer,
+    MeaningAnswer,
     PlanAnswer,
     SteerAnswer,
     TextAnswer,
@@ -27,6 +29,8 @@ from neuronmap.web.live.requests import (
     ActivationRequest,
     AnyRequest,
     EffectsRequest,
+    EmbedRequest,
+    MeaningRequest,
     PlanRequest,
     SteerRequest,
     TextRequest,
@@ -42,8 +46,19 @@ ANSWERS: dict[str, type[Answer]] = {
     "warm": WarmAnswer,
     "activation": ActivationAnswer,
     "plan": PlanAnswer,
+    "embed": EmbedAnswer,
+    "meaning": MeaningAnswer,
 }
 REQUESTS: dict[str, type[AnyRequest]] = {
     request.operation: request
-    for request in (TextRequest, SteerRequest, EffectsRequest, WarmRequest, ActivationRequest, PlanRequest)
+    for request in (
+        TextRequest,
+        SteerRequest,
+        EffectsRequest,
+        WarmRequest,
+        ActivationRequest,
+        PlanRequest,
+        EmbedRequest,
+        MeaningRequest,
+    )
 }

@@ -17,7 +17,9 @@ __all__ = [
     "AnyRequest",
     "Change",
     "EffectsRequest",
+    "EmbedRequest",
     "LiveRequest",
+    "MeaningRequest",
     "PlanRequest",
     "SteerRequest",
     "TextRequest",
@@ -32,6 +34,7 @@ MOST_GENERATED = 200
 """Tokens of a continuation."""
 
 Text = Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS)]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 FeatureNumber = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -48,6 +51,34 @@ class PlanRequest(AnyRequest):
 
     settings: dict[str, Any] = Field(max_length=100)
     """Settings of ``SAEConfig`` by name."""
+
+
+class EmbedRequest(AnyRequest):
+    """What a text means, as a vector of the sentence encoder."""
+
+    operation: ClassVar[str] = "embed"
+
+    text: str = Field(min_length=1, max_length=1_000)
+    """The text; its first 256 tokens are read."""
+    encoder: Digest
+    """Digest of the encoder that is meant."""
+
+
+class MeaningRequest(AnyRequest):
+    """Make the vectors of an analysis's features, or go on with it."""
+
+    operation: ClassVar[str] = "meaning"
+
+    sae: str = Field(min_length=1, max_length=600)
+    """Id of the SAE in the library."""
+    analysis: str = Field(min_length=1, max_length=100)
+    """Name of its analysis."""
+    index: Digest
+    """Name of the index that is meant: of the analysis and the encoder as they are."""
+    encoder: Digest
+    """Digest of the encoder that is meant."""
+    seconds: float = Field(default=10.0, ge=0.0, le=60.0, allow_inf_nan=False)
+    """How long to work before another request gets its turn; one block at least is made."""
 
 
 class LiveRequest(AnyRequest):

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 import psutil
 
+from neuronmap.allocator import keep_freed_memory
 from neuronmap.errors import Interrupted, NeuronMapError
 from neuronmap.progress import Task
 from neuronmap.web.live.protocol import REQUESTS
@@ -150,4 +151,5 @@ def _fault(error: Exception) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # the process is ours
     main()

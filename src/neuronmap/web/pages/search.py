@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request
 from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 
-from neuronmap.web.explorer import ExplorerOf
+from neuronmap.web.explorer import Explorer, ExplorerOf
 from neuronmap.web.rendering import PageRouter
 from neuronmap.web.views.found import Found, search
+from neuronmap.web.views.meaning import search_meaning
 from neuronmap.web.views.routes import RouteGroup, route_groups
 
 __all__ = ["router"]
@@ -39,17 +41,26 @@ class ApiPage(BaseModel):
 
 
 @router.page("/search", "search.html", nav="search")
-def find(
+async def find(
     explorer: ExplorerOf,
     q: Annotated[
         str, Query(max_length=200, description="A token, words of a label, a piece of text, or a feature's number.")
     ] = "",
     sae: Annotated[str, Query(max_length=600, description="Of this SAE only.")] = "",
     limit: Annotated[int, Query(ge=1, le=100, description="Most results of a kind for each SAE.")] = 8,
+    by: Annotated[
+        Literal["words", "meaning"], Query(description="What is written, or what is near in meaning.")
+    ] = "words",
 ) -> SearchPage:
-    """Features by token, promoted token, label and example text."""
-    saes = [entry.id for entry in explorer.entries() if not entry.problem and explorer.analyses(entry)]
-    return SearchPage(sae=sae, saes=saes, found=search(explorer, q, sae=sae, limit=limit))
+    """Features by token, promoted token, label and example text, or by meaning."""
+    saes = await run_in_threadpool(_analysed_saes, explorer)
+    if by == "meaning":
+        return SearchPage(sae=sae, saes=saes, found=await search_meaning(explorer, q, sae=sae, limit=limit))
+    return SearchPage(sae=sae, saes=saes, found=await run_in_threadpool(search, explorer, q, sae=sae, limit=limit))
+
+
+def _analysed_saes(explorer: Explorer) -> list[str]:
+    return [entry.id for entry in explorer.entries() if not entry.problem and explorer.analyses(entry)]
 
 
 @router.page("/about", "about.html", errors=())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -14,13 +14,15 @@ from neuronmap.features.storage.queries import Rows
 from neuronmap.features.storage.schema import EXAMPLE_KINDS
 from neuronmap.features.storage.store import FeatureStore
 from neuronmap.features.storage.text import visible
+from neuronmap.models.samples import SENTENCE_ENCODER
+from neuronmap.web.asking import Asked
 from neuronmap.web.explorer import Analysed, Explorer
 from neuronmap.web.views.basis import Basis
 from neuronmap.web.views.browser import FoundExample, shown_example
 from neuronmap.web.views.example_index import ExampleIndex, example_index
 from neuronmap.web.views.names import FeatureName, feature_names
 
-__all__ = ["GROUPS", "Found", "FoundGroup", "Hit", "search"]
+__all__ = ["GROUPS", "Encoder", "Found", "FoundGroup", "Hit", "found_nothing", "hit_of", "search", "searched"]
 
 GROUPS = {
     "fires_on": (
@@ -50,38 +52,52 @@ class Hit(BaseModel):
     why: str = Field(description="Why it was found.")
     value: float | None = Field(description="What it was sorted by.")
     example: FoundExample | None = Field(
-        default=None, description="For example text: its strongest example that holds the text."
+        default=None, description="Its strongest example that holds the text; by meaning, its strongest of all."
     )
 
 
 class FoundGroup(BaseModel):
     """Results of one kind."""
 
-    name: str = Field(description="fires_on, promotes, label or text.")
+    name: str = Field(description="fires_on, promotes, label or text; meaning.")
     title: str
     about: str = Field(description="What was searched, in which order.")
-    total: int = Field(description="Features found, in all SAEs that were searched.")
+    total: int = Field(
+        description="Features found, in all SAEs that were searched; by meaning, features that have a text to compare."
+    )
     totals: dict[str, int] = Field(description="The same for each SAE.")
     hits: list[Hit]
+
+
+class Encoder(BaseModel):
+    """The sentence encoder that meanings are compared with."""
+
+    name: str = Field(default=SENTENCE_ENCODER.name)
+    installed: bool = Field(default_factory=lambda: SENTENCE_ENCODER.path() is not None)
+    install: str = Field(default=SENTENCE_ENCODER.install, description="The command that installs it.")
+    digest: str = Field(default="", description="SHA-256 over its files; only of a search by meaning.")
 
 
 class Found(BaseModel):
     """What a search found."""
 
     query: str
+    by: Literal["words", "meaning"] = Field(description="Whether words were looked for, or what is near in meaning.")
     groups: list[FoundGroup]
     total: int
     searched: list[str] = Field(description="SAEs that were searched.")
     tokens: int = Field(description="Tokens of text in which examples were searched.")
     features: int = Field(description="Features that were searched.")
     building: list[str] = Field(
-        description="SAEs whose text is still being read in: their examples are not in the results yet."
+        description="SAEs whose text is still being read in: their examples, or their features by meaning, are not in the results yet."
     )
     without: list[str] = Field(description="SAEs that have no analysis, so that nothing is known of their features.")
     left_out: list[str] = Field(description="SAEs beyond the most that one search looks at.")
     number: int | None = Field(description="The query as the number of a feature, if it is one.")
     numbered: list[Hit] = Field(description="Features of that number.")
     basis: list[Basis] = Field(description="On what the figures rest, for each SAE that was searched.")
+    encoder: Encoder = Field(default_factory=Encoder)
+    asked: Asked | None = Field(default=None, description="By meaning: what the encoder is at, or why it failed.")
 
 
 _Finder = Callable[[Analysed, str, int], tuple[int, list[Hit]]]
@@ -106,29 +122,13 @@ def search(explorer: Explorer, query: str, *, sae: str = "", limit: int = 8, wai
         FoundGroup(name=name, title=title, about=about, total=0, totals={}, hits=[])
         for name, (title, about) in GROUPS.items()
     ]
-    found = Found(
-        query=text,
-        groups=groups,
-        total=0,
-        searched=[],
-        tokens=0,
-        features=0,
-        building=[],
-        without=[],
-        left_out=[],
-        number=number,
-        numbered=[],
-        basis=[],
-    )
-    for one in _analysed(explorer, sae, found):
-        found.searched.append(one.entry.id)
-        found.basis.append(Basis.of(one))
-        found.tokens += int(one.store.manifest["rows"])
-        found.features += one.store.num_features
+    found = found_nothing(text, groups)
+    found.number = number
+    for one in searched(explorer, sae, found):
         if not text:
             continue
         if number is not None and number < one.store.num_features:
-            found.numbered.append(_hit(one, number, "its number", None))
+            found.numbered.append(hit_of(one, number, "its number", None))
         index = example_index(one.store, wait)
         if index is None:
             found.building.append(one.entry.id)
@@ -142,21 +142,54 @@ def search(explorer: Explorer, query: str, *, sae: str = "", limit: int = 8, wai
     return found
 
 
-def _analysed(explorer: Explorer, sae: str, found: Found) -> list[Analysed]:
-    if sae:
-        return [explorer.analysed(sae)]
-    opened: list[Analysed] = []
-    for entry in explorer.entries():
+def found_nothing(query: str, groups: list[FoundGroup], by: Literal["words", "meaning"] = "words") -> Found:
+    """What a search begins with."""
+    return Found(
+        query=query,
+        by=by,
+        groups=groups,
+        total=0,
+        searched=[],
+        tokens=0,
+        features=0,
+        building=[],
+        without=[],
+        left_out=[],
+        number=None,
+        numbered=[],
+        basis=[],
+    )
+
+
+def searched(explorer: Explorer, sae: str, found: Found) -> list[Analysed]:
+    """The analyses to search, and what they are written into ``found``.
+
+    Args:
+        explorer: the server's.
+        sae: id; all when empty, the newest first.
+        found: is told what is searched, what has no analysis and what is left out.
+
+    Raises:
+        NotInLibraryError: no such SAE, or it has no analysis.
+    """
+    opened: list[Analysed] = [explorer.analysed(sae)] if sae else []
+    for entry in () if sae else explorer.entries():
         if entry.problem or not explorer.analyses(entry):
             found.without.append(entry.id)
         elif len(opened) == MOST_SAES:
             found.left_out.append(entry.id)
         else:
             opened.append(explorer.analysed(entry.id))
+    for one in opened:
+        found.searched.append(one.entry.id)
+        found.basis.append(Basis.of(one))
+        found.tokens += int(one.store.manifest["rows"])
+        found.features += one.store.num_features
     return opened
 
 
-def _hit(one: Analysed, feature: int, why: str, value: float | None, example: FoundExample | None = None) -> Hit:
+def hit_of(one: Analysed, feature: int, why: str, value: float | None, example: FoundExample | None = None) -> Hit:
+    """A feature that was found. ``value`` is what hits are sorted by."""
     about = feature_names(one.store, [feature])[0]
     return Hit(sae=one.entry.id, analysis=one.analysis.name, about=about, why=why, value=value, example=example)
 
@@ -170,7 +203,7 @@ def _firing(one: Analysed, text: str, limit: int) -> tuple[int, list[Hit]]:
     hits = []
     for row in rows[:limit]:
         why = f"fires on {row['share_of_token']:.0%} of {visible(row['token_text'])}, which is {row['share_of_feature']:.0%} of its firings"
-        hits.append(_hit(one, row["feature"], why, match(row)))
+        hits.append(hit_of(one, row["feature"], why, match(row)))
     return len(rows), hits
 
 
@@ -179,7 +212,7 @@ def _promoting(one: Analysed, text: str, limit: int) -> tuple[int, list[Hit]]:
         return 0, []
     rows = _by_token(one.store, one.store.queries.promoting, text, lambda row: float(row["logit"]))
     hits = [
-        _hit(one, row["feature"], f"promotes {visible(row['token_text'])}, logit {row['logit']:+.2f}", row["logit"])
+        hit_of(one, row["feature"], f"promotes {visible(row['token_text'])}, logit {row['logit']:+.2f}", row["logit"])
         for row in rows[:limit]
     ]
     return len(rows), hits
@@ -213,7 +246,7 @@ def _labelled(one: Analysed, text: str, limit: int) -> tuple[int, list[Hit]]:
             "top promoted token": row["top_promoted_text"],
         }
         where = [name for name, value in places.items() if value and any(word in value.lower() for word in words)]
-        hits.append(_hit(one, row["feature"], f"in its {' and '.join(where)}", row["f1"]))
+        hits.append(hit_of(one, row["feature"], f"in its {' and '.join(where)}", row["f1"]))
     return len(rows), hits
 
 
@@ -239,7 +272,7 @@ def _holding(index: ExampleIndex | None) -> _Finder:
             row = int(own[np.argmax(index.share_N[own])])
             count = int(holding_F[feature])
             why = f"in {count} of its {tops_F[feature]} strongest examples" if count else "in a weaker example"
-            hits.append(_hit(one, feature, why, float(count), _example(one, index, row)))
+            hits.append(hit_of(one, feature, why, float(count), _example(one, index, row)))
         return len(found), hits
 
     return find

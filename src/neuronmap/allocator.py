@@ -1,4 +1,4 @@
-"""Memory that this process has used stays its own: settings of glibc's allocator, for the command only.
+"""Memory that this process has used stays its own: settings of glibc's allocator, for processes that are ours.
 
 By default glibc hands large freed blocks back to the kernel, which then zeroes every page of the next one. A language model's
 forward pass makes fresh tensors of several MB in every block, so it pays that again and again (measured in docs/performance.md).
@@ -8,8 +8,8 @@ With these two settings, freed blocks stay in the heap and are used again:
     M_TRIM_THRESHOLD = 2^31-1 the heap's end is not given back
 
 The price is that memory once used is not returned before the process ends, which holds for the whole process. So an
-application may choose this and a library may not: ``import neuronmap`` changes nothing. Our own loops do without it, as they keep
-their buffers.
+application may choose this and a library may not: ``import neuronmap`` changes nothing. The command, the processes of jobs and the one
+that runs models do it. Our own loops do without it, as they keep their buffers.
 """
 
 from __future__ import annotations

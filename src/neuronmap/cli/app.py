@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib.metadata import version
 from typing import Annotated
 
@@ -74,6 +75,10 @@ def root(
 
 
 def main() -> None:
-    """Entry point of the console script: the process is ours, so its memory settings are too."""
-    keep_freed_memory()
+    """Entry point of the console script: the process is ours, so its memory settings are too.
+
+    A server lives long and runs no model: it gives freed memory back.
+    """
+    if sys.argv[1:2] != ["serve"]:
+        keep_freed_memory()
     app()

@@ -30,7 +30,9 @@ STOPPED: Final = ("cancelled", "failed", "interrupted")
 """States that resuming leaves."""
 ENDED: Final = ("finished", *STOPPED)
 
-_POINTLESS = frozenset({"config", "diverged"})
+_POINTLESS = frozenset(
+    {"config", "corpus_empty", "corpus_format", "diverged", "hook_point", "input", "mismatch", "model_format"}
+)
 """Errors that the same settings would meet again."""
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import SimpleCookie
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
@@ -23,7 +23,7 @@ from starlette.requests import Request
 from neuronmap.web.errors import Problem, problem_response
 from neuronmap.web.settings import ServerSettings
 
-__all__ = ["COOKIE", "POLICY", "Guard", "cookie_of"]
+__all__ = ["COOKIE", "POLICY", "Guard", "cookie_of", "is_embedded"]
 
 COOKIE = "neuronmap_session"
 POLICY = (
@@ -42,6 +42,10 @@ _INFERENCE = re.compile(
 """Routes that run a model; how often one address may ask is limited."""
 _ASKS = re.compile(rb"(^|&)((text|prompt)=[^&]|by=meaning)")
 """In the query of a page that runs a model, if it does."""
+
+_FRAMED = re.compile(r"^/sae/.+/-/feature/\d{1,10}$")
+_SIGN_INS_PER_MINUTE = 20
+"""Tokens that one address may try."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -79,6 +83,8 @@ class Guard:
                 more = {"Retry-After": "10"}
             await problem_response(Request(scope), fault, more)(scope, receive, sender)
             return
+        if scope["method"] == "HEAD":
+            scope, sender = {**scope, "method": "GET"}, _without_body(sender)
         await self.app(scope, self._bounded(receive), sender)
 
     # --- who and from where ------------------------------------------------------------------------------------------
@@ -136,12 +142,17 @@ class Guard:
         }
 
     def _too_often(self, scope: Scope) -> Problem | None:
+        if scope["path"] == "/sign-in" and scope["method"] == "POST":
+            if self._rate.hit(RateLimitItemPerMinute(_SIGN_INS_PER_MINUTE), "sign-in", _client(scope)):
+                return None
+            return Problem(
+                code="too_many_requests", message="Too many tokens were tried.", hint="Wait a minute.", status=429
+            )
         if not _INFERENCE.match(str(scope["path"])):
             return None
         if scope["method"] in _SAFE and not _ASKS.search(scope.get("query_string", b"")):
             return None
-        client = (scope.get("client") or ("unknown", 0))[0]
-        if self._rate.hit(self._per_minute, client):
+        if self._rate.hit(self._per_minute, _client(scope)):
             return None
         return Problem(
             code="too_many_requests",
@@ -167,7 +178,7 @@ class Guard:
         return bounded
 
     def _with_headers(self, scope: Scope, send: Send) -> Send:
-        embedded = b"embed=1" in scope.get("query_string", b"")
+        embedded = is_embedded(scope)
 
         async def sender(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -184,6 +195,28 @@ class Guard:
             await send(message)
 
         return sender
+
+
+def _without_body(send: Send) -> Send:
+    """The same answer as to GET, its head only."""
+
+    async def sender(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return sender
+
+
+def _client(scope: Scope) -> str:
+    """Address of who asks."""
+    return str((scope.get("client") or ("unknown", 0))[0])
+
+
+def is_embedded(scope: Scope) -> bool:
+    """Whether this is a page that may stand in a frame of another site: a feature's, which has nothing to click that changes anything."""
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+    return query.get("embed") == ["1"] and scope["method"] in _SAFE and _FRAMED.search(str(scope["path"])) is not None
 
 
 def _host(value: str) -> str:

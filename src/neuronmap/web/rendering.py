@@ -18,6 +18,7 @@ from markupsafe import Markup
 from neuronmap.paths import human_bytes
 from neuronmap.web import charts, tokens
 from neuronmap.web.errors import responses
+from neuronmap.web.guard import is_embedded
 from neuronmap.web.views.curves import overlaid
 
 __all__ = ["PageRouter", "asset", "environment", "render", "sae_path"]
@@ -81,7 +82,7 @@ def render(
         "path": request.scope["path"].removeprefix(base),
         "query": query,
         "again": functools.partial(_again, request, base),
-        "embedded": query.get("embed") == "1",
+        "embedded": is_embedded(request.scope),
         "nav": "",
         "as_json": _as_json(request, base),
     }

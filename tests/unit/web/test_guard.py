@@ -156,9 +156,37 @@ def test_no_page_runs_what_is_not_ours(open_server: TestClient) -> None:
         assert " onclick" not in answer.text
         assert " style=" not in answer.text
         assert "<script>" not in answer.text
-    embedded = open_server.get("/?embed=1")
-    assert "frame-ancestors *" in embedded.headers["content-security-policy"]
-    assert "x-frame-options" not in embedded.headers
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/?embed=1", "/train?embed=1", "/jobs?embed=1", "/sae/first/-/analyze?embed=1", "/sae/first/-/feature/3?x=embed=1",
+     "/sae/first/-/steer?embed=1", "/sae/first/-/feature/3/effects?embed=1", "/sign-in?embed=1"],
+)  # fmt: skip
+def test_only_a_features_page_may_stand_in_a_frame_of_others(client: TestClient, path: str) -> None:
+    """A frame of another site over a page with a form would make clicks there start and stop jobs."""
+    headers = client.get(path, headers={"accept": "text/html"}).headers
+    assert "frame-ancestors 'self'" in headers["content-security-policy"]
+    assert headers["x-frame-options"] == "SAMEORIGIN"
+
+
+def test_a_features_page_may_and_holds_no_form(client: TestClient) -> None:
+    answer = client.get("/sae/first/-/feature/3?embed=1")
+    assert "frame-ancestors *" in answer.headers["content-security-policy"]
+    assert "x-frame-options" not in answer.headers
+    assert "<form" not in answer.text.replace('<form method="dialog"', "")
+
+
+def test_tokens_cannot_be_tried_without_end(locked: TestClient) -> None:
+    answers = [locked.post("/sign-in", data={"token": f"guess-{number}"}).status_code for number in range(25)]
+    assert answers[:20] == [401] * 20
+    assert answers[20:] == [429] * 5
+
+
+def test_the_head_of_a_page_alone(open_server: TestClient) -> None:
+    whole, head = open_server.get("/"), open_server.head("/")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["etag"] == whole.headers["etag"]
 
 
 def test_the_model_is_not_asked_without_limit(library: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.sse import format_sse_event
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from neuronmap.features.config import AnalysisConfig
@@ -40,10 +40,27 @@ _MOST_EVENTS = 200
 class TrainRequest(BaseModel):
     """A training: settings of ``SAEConfig`` by name, and what to do around it."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "settings": {
+                        "model_name": "smollm2-135m",
+                        "layer": 15,
+                        "corpus": "sotu",
+                        "hidden_dim": 4096,
+                        "k": 32,
+                        "max_tokens": 200_000,
+                        "name": "middle",
+                    }
+                }
+            ]
+        }
+    )
+
     settings: dict[str, Any] = Field(
         description="Settings by name; see the reference of SAEConfig. `model_name` and `corpus` are names, never paths.",
         max_length=100,
-        examples=[{"model_name": "smollm2-135m", "layer": 15, "corpus": "sotu", "hidden_dim": 4096, "k": 32}],
     )
     init_from: str | None = Field(default=None, max_length=300, description="SAE whose weights to start from.")
     evaluate: bool = Field(default=True, description="Evaluate in the model afterwards.")

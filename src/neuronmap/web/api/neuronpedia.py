@@ -20,6 +20,9 @@ from neuronmap.web.api.neuronpedia_bodies import (
     ActivationNew,
     ActivationSource,
     ExplanationSearch,
+    ExplanationSearchAll,
+    ExplanationSearchModel,
+    ExplanationSearchRelease,
     SearchAll,
     SearchTopk,
     Steer,
@@ -165,6 +168,31 @@ def explanation_search(explorer: ExplorerOf, body: ExplanationSearch) -> dict[st
         if body.layers
         else entries_of(explorer, body.modelId)
     )
+    return _explanations(explorer, entries, body)
+
+
+@router.post("/explanation/search-model", summary="Features of a model by words of their labels")
+def explanation_search_model(explorer: ExplorerOf, body: ExplanationSearchModel) -> dict[str, Any]:
+    """The same over all SAEs of a model."""
+    return _explanations(explorer, entries_of(explorer, body.modelId), body)
+
+
+@router.post("/explanation/search-release", summary="Features of a release by words of their labels")
+def explanation_search_release(explorer: ExplorerOf, body: ExplanationSearchRelease) -> dict[str, Any]:
+    """The same over all SAEs with a tag: the library has no releases, and `releaseName` is taken as one of its tags."""
+    tagged = [entry for entry in explorer.entries() if not entry.problem and body.releaseName in entry.tags]
+    if not tagged:
+        raise WebError(404, "not_found", f"No SAE here has the tag {body.releaseName!r}.")
+    return _explanations(explorer, tagged, body)
+
+
+@router.post("/explanation/search-all", summary="Features of all SAEs by words of their labels")
+def explanation_search_all(explorer: ExplorerOf, body: ExplanationSearchAll) -> dict[str, Any]:
+    """The same over the whole library."""
+    return _explanations(explorer, [entry for entry in explorer.entries() if not entry.problem], body)
+
+
+def _explanations(explorer: Explorer, entries: list[LibraryEntry], body: ExplanationSearchAll) -> dict[str, Any]:
     results: list[dict[str, Any]] = []
     last = body.offset + _PER_PAGE
     for entry in entries:

@@ -11,6 +11,9 @@ __all__ = [
     "ActivationNew",
     "ActivationSource",
     "ExplanationSearch",
+    "ExplanationSearchAll",
+    "ExplanationSearchModel",
+    "ExplanationSearchRelease",
     "FeatureName",
     "SearchAll",
     "SearchTopk",
@@ -112,15 +115,35 @@ class SearchTopk(_Body):
     densityThreshold: float = Field(default=0.01, ge=-1, le=1)
 
 
-class ExplanationSearch(_Body):
-    """Features by words of their labels."""
+class ExplanationSearchAll(_Body):
+    """Features of all SAEs by words of their labels."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"query": "winter"}]})
+
+    query: str = Field(min_length=3, max_length=300)
+    offset: int = Field(default=0, ge=0, le=1_000_000)
+
+
+class ExplanationSearchModel(ExplanationSearchAll):
+    """The same of one model."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"modelId": "smollm2-135m", "query": "winter"}]})
 
     modelId: Name
+
+
+class ExplanationSearchRelease(ExplanationSearchAll):
+    """The same of what has a tag."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"releaseName": "demo", "query": "winter"}]})
+
+    releaseName: Name
+
+
+class ExplanationSearch(ExplanationSearchModel):
+    """The same of some sources of a model."""
+
     layers: list[Name] = Field(default=[], max_length=100)
-    query: str = Field(min_length=3, max_length=300)
-    offset: int = Field(default=0, ge=0, le=1_000_000)
 
 
 class SteeredFeature(_Body):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, Field
 
 from neuronmap.features.export.records import public_name
 from neuronmap.web.explorer import Analysed
 
 __all__ = ["Basis"]
+
+
+def _sampled(overview: dict[str, Any]) -> int:
+    """Rows of the sample of whole contexts on which pairs and explained variance are counted."""
+    return int((overview.get("explained_variance") or {}).get("rows") or 0)
 
 
 class Basis(BaseModel):
@@ -21,6 +28,7 @@ class Basis(BaseModel):
     key: str = Field(default="", description="Digest of all that decides the analysis.")
     corpus: str = Field(default="", description="The text.")
     tokens: int = Field(default=0, description="Tokens that were analysed.")
+    sampled_tokens: int = Field(default=0, description="Of these, tokens on which firing together was counted.")
     context_length: int = Field(default=0, description="Tokens of a context.")
     created: str = Field(default="", description="When, ISO 8601, UTC.")
 
@@ -37,6 +45,7 @@ class Basis(BaseModel):
             key=store.key,
             corpus=public_name((facts.get("corpus") or {}).get("name")),
             tokens=int(store.manifest["rows"]),
+            sampled_tokens=_sampled(store.overview),
             context_length=store.context_length,
             created=str(store.manifest["created"]),
         )

@@ -12,7 +12,7 @@ from neuronmap.web.views.basis import Basis
 from neuronmap.web.views.examples_of import ShownExample, shown_examples
 from neuronmap.web.views.feature_table import Paging, TableForm, find, paging, table_form
 from neuronmap.web.views.table_query import TableQuery
-from neuronmap.web.views.token_lists import ShownToken, shown_tokens
+from neuronmap.web.views.token_lists import ShownToken, often_first, shown_tokens
 
 if TYPE_CHECKING:
     from neuronmap.features.storage.store import FeatureStore
@@ -88,7 +88,7 @@ def card(store: FeatureStore, feature: int) -> Card:
         f1=hint.get("f1"),
         rule=str(hint.get("rule") or ""),
         histogram=histogram(record),
-        tokens=shown_tokens(store, details["tokens"], "count", 6),
+        tokens=shown_tokens(store, often_first(details["tokens"]), "count", 6),
         promoted=shown_tokens(store, details["promoted"], "value", 6),
         suppressed=shown_tokens(store, details["suppressed"], "value", 6),
         snippets=shown_examples(store, feature, "top", "snippet", _SNIPPETS),

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 if TYPE_CHECKING:
     from neuronmap.features.storage.store import FeatureStore
 
-__all__ = ["ShownToken", "TokenStatistic", "shown_token", "shown_tokens", "token_statistics"]
+__all__ = ["ShownToken", "TokenStatistic", "often_first", "shown_token", "shown_tokens", "token_statistics"]
 
 
 class ShownToken(BaseModel):
@@ -74,5 +74,10 @@ def token_statistics(store: FeatureStore, entries: Sequence[dict[str, Any]] | No
             share=entry["share"],
             lift=entry["lift"],
         )
-        for entry in entries or []
+        for entry in often_first(entries)
     ]
+
+
+def often_first(entries: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """Entries of the stored order (by z), those that were met once after the others: one firing says little."""
+    return sorted(entries or [], key=lambda entry: entry["count"] < 2)

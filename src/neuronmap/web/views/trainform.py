@@ -35,6 +35,12 @@ _NAMES = {
     "batch_size": "batch size (contexts)",
     "target_l0": "target L0",
 }
+_ABOUT = {
+    "model_name": "A sample, a model that SAEs here were trained on, a hub id such as owner/name, or a folder that this server opens.",
+    "corpus": "A sample, a text that SAEs here were trained on, hf:owner/name, or a text in the folder that this server opens.",
+    "name": "What the SAE is called in the library; made from model, hook and architecture when left out.",
+}
+"""Where the setting's own words speak of what a browser cannot give."""
 _LISTS = {"model_name": "models", "corpus": "texts"}
 
 
@@ -113,7 +119,7 @@ def _field(name: str, values: Mapping[str, str], errors: Mapping[str, str]) -> F
         name=name,
         label=_NAMES.get(name, name.replace("_", " ")),
         kind=kind,
-        about=" ".join((info.description or "").split()),
+        about=_ABOUT.get(name) or " ".join((info.description or "").split()),
         value=values.get(name, ""),
         default="" if default in (None, {}, ()) else str(default),
         choices=choices,

@@ -186,5 +186,9 @@ def test_neuronpedia_search_pages(client: TestClient, library: Path) -> None:
     assert found["hasMore"] == (found["nextOffset"] is not None)
     after = neuronpedia(client, "explanation/search", {"modelId": "tiny", "query": word, "offset": 1})
     assert [row["index"] for row in after["results"]][:3] == [str(number) for number in expected[1:4]]
+    for route, more in (("search-model", {"modelId": "tiny"}), ("search-all", {})):
+        same = neuronpedia(client, f"explanation/{route}", {**more, "query": word})
+        assert same["results"] == found["results"]
+    neuronpedia(client, "explanation/search-release", {"releaseName": "no-such-tag", "query": word}, 404)
     neuronpedia(client, "explanation/search", {"modelId": "tiny", "query": "ab"}, 422)
     assert np.isfinite([row["neuron"]["maxActApprox"] for row in found["results"]]).all()

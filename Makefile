@@ -16,7 +16,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 TORCH_PEERS := $(shell sed -n '/^torch==/p' constraints-peers.txt)
 
-.PHONY: help venv demo example test lint docs reference test-peers bench bench-full bench-analysis bench-end-to-end bench-guard bench-harvest bench-quality wheel clean
+.PHONY: help venv demo example test lint docs reference screenshots test-peers bench bench-full bench-analysis bench-end-to-end bench-explorer bench-guard bench-harvest bench-quality wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -47,6 +47,9 @@ docs: $(VENV)/.docs ## build the documentation site into site/
 reference: $(VENV)/.ready ## rewrite the pages and lists that are generated from code (docs/generate.py)
 	@$(BIN)/python docs/generate.py
 
+screenshots: $(VENV)/.ready ## take the pictures of the explorer for the docs again; needs chromium and the demo's SAE, analysed (about five minutes)
+	@$(BIN)/python docs/screenshots.py
+
 test-peers: $(VENV)/.ready $(PEERS)/.ready ## files written by NeuronMap are read by sae-lens and the other way round
 	@echo "peer-format contract tests (up to 10 minutes; each start of sae-lens takes 12 s)"
 	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python -m pytest -q -m peers | tee $(PEERS)/last.log
@@ -60,6 +63,9 @@ bench-full: $(VENV)/.ready $(PEERS)/.ready ## the same for every size, k and arc
 
 bench-analysis: $(VENV)/.ready $(PEERS)/.ready ## the analysis of all features against SAEDashboard, with growth (under an hour)
 	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python benchmarks/analysis.py
+
+bench-explorer: $(VENV)/.ready ## the explorer under load: start, memory, page weights, 50 readers, beside a training (about five minutes)
+	@$(BIN)/python benchmarks/explorer.py
 
 bench-end-to-end: $(VENV)/.ready $(PEERS)/.ready ## from text to bundle, ours and SAELens, with and without harvesting (up to 90 minutes)
 	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python benchmarks/end_to_end.py

@@ -49,7 +49,7 @@ async function drawMap() {
     const bare = { showgrid: false, zeroline: false, showline: false, showticklabels: false, ticks: "" };
     const layout = plotLook({
       xaxis: { ...bare }, yaxis: { ...bare, scaleanchor: "x" }, margin: { l: 8, r: 8, t: 34, b: 8 }, hovermode: "closest",
-      showlegend: mapBox.dataset.colour !== "cluster", legend: { itemsizing: "constant" }, dragmode: "pan",
+      showlegend: mapBox.dataset.colour !== "cluster", legend: { itemsizing: "constant", ...(mapBox.clientWidth < 600 ? { orientation: "h", x: 0, y: 0, yanchor: "top" } : {}) }, dragmode: "pan",
     });
     await Plotly.react(mapBox, mapTraces(mapData, mapBox.dataset.colour), layout, { ...plotBars, scrollZoom: false });
     if (!mapDrawn) {

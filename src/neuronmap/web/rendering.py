@@ -178,6 +178,8 @@ def _percent(value: float | None, digits: int = 3) -> str:
     if value is None:
         return "–"
     share = 100 * value
+    if abs(share) >= 10**digits:
+        return f"{share:,.0f} %"
     return f"{share:.{digits}g} %" if share == 0 or abs(share) >= 1e-4 else f"{share:.1e} %"
 
 

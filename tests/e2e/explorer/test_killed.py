@@ -30,13 +30,13 @@ def browser(own_server: Server) -> Iterator[Browser]:
 
 
 def start_training(page: Page, name: str) -> str:
-    """Queue a training of about ten seconds on stored activations and wait until it is seen to move.
+    """Queue a training of some seconds on stored activations and wait until it is seen to move.
 
     Returns:
         The job's id.
     """
     page.goto("/train")
-    fill_train_form(page, SETTINGS | {"name": name, "epochs": "80"}, MORE | {"checkpoint every steps": "100"})
+    fill_train_form(page, SETTINGS | {"name": name, "epochs": "50"}, MORE | {"checkpoint every steps": "100"})
     page.get_by_label("Evaluate in the model afterwards").uncheck()
     page.get_by_role("button", name="Start training").click()
     page.wait_for_url("**/jobs/*")

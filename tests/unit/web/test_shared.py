@@ -95,6 +95,7 @@ def test_addresses(sae: str, parts: tuple[object, ...], query: dict[str, object]
         (1e-7, "number", "1.0e-07"),
         (None, "number", "–"),
         (0.5, "percent", "50 %"),
+        (10.0, "percent", "1,000 %"),
         (0.0000001, "percent", "1.0e-05 %"),
         (59.4, "duration", "59 s"),
         (3661, "duration", "1 h 1 min"),

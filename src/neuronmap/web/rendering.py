@@ -178,7 +178,7 @@ def _percent(value: float | None, digits: int = 3) -> str:
     if value is None:
         return "–"
     share = 100 * value
-    if abs(share) >= 10**digits:
+    if abs(share) >= 10**digits - 0.5:  # else rounding would bring an exponent
         return f"{share:,.0f} %"
     return f"{share:.{digits}g} %" if share == 0 or abs(share) >= 1e-4 else f"{share:.1e} %"
 

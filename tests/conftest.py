@@ -119,3 +119,12 @@ def tiny_gpt2(tiny_tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return wrap_model(GPT2LMHeadModel(config), tiny_tokenizer, name="tiny-gpt2")
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: LanguageModel) -> Path:
+    """The same as a folder, as a user has models."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-gpt2"
+    tiny_gpt2.module.save_pretrained(folder)
+    tiny_gpt2.tokenizer.save_pretrained(folder)
+    return folder

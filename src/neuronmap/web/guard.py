@@ -10,13 +10,11 @@ import hashlib
 import hmac
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cached_property
 from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 
@@ -67,8 +65,6 @@ class Guard:
 
     def __init__(self, app: Any, settings: ServerSettings) -> None:
         self.app, self.settings, self.token = app, settings, settings.token
-        self._rate = MovingWindowRateLimiter(MemoryStorage())
-        self._per_minute = RateLimitItemPerMinute(settings.inferences_per_minute)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -143,7 +139,7 @@ class Guard:
 
     def _too_often(self, scope: Scope) -> Problem | None:
         if scope["path"] == "/sign-in" and scope["method"] == "POST":
-            if self._rate.hit(RateLimitItemPerMinute(_SIGN_INS_PER_MINUTE), "sign-in", _client(scope)):
+            if self._within(_SIGN_INS_PER_MINUTE, "sign-in", scope):
                 return None
             return Problem(
                 code="too_many_requests", message="Too many tokens were tried.", hint="Wait a minute.", status=429
@@ -152,7 +148,7 @@ class Guard:
             return None
         if scope["method"] in _SAFE and not _ASKS.search(scope.get("query_string", b"")):
             return None
-        if self._rate.hit(self._per_minute, _client(scope)):
+        if self._within(self.settings.inferences_per_minute, "model", scope):
             return None
         return Problem(
             code="too_many_requests",
@@ -160,6 +156,21 @@ class Guard:
             hint="Wait a moment.",
             status=429,
         )
+
+    def _within(self, per_minute: int, what: str, scope: Scope) -> bool:
+        """Count a request of an address, and whether it is still within its limit."""
+        from limits import RateLimitItemPerMinute
+
+        within: bool = self._rate.hit(RateLimitItemPerMinute(per_minute), what, _client(scope))
+        return within
+
+    @cached_property
+    def _rate(self) -> Any:
+        """Made when first needed: the package takes a tenth of a second to import."""
+        from limits.storage import MemoryStorage
+        from limits.strategies import MovingWindowRateLimiter
+
+        return MovingWindowRateLimiter(MemoryStorage())
 
     # --- how much, and what the browser may do -----------------------------------------------------------------------
 

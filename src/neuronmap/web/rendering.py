@@ -19,7 +19,6 @@ from neuronmap.paths import human_bytes
 from neuronmap.web import charts, tokens
 from neuronmap.web.errors import responses
 from neuronmap.web.guard import is_embedded
-from neuronmap.web.views.curves import overlaid
 
 __all__ = ["PageRouter", "asset", "environment", "render", "sae_path"]
 
@@ -59,7 +58,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(sae_path=sae_path, asset=asset, charts=charts, tokens=tokens, overlay=overlaid)
+    made.globals.update(sae_path=sae_path, asset=asset, charts=charts, tokens=tokens)
     made.filters.update(
         count=_count, number=_number, percent=_percent, bytes=human_bytes, when=_when, ago=_ago, duration=_duration
     )

@@ -225,8 +225,7 @@ class _Writer:
         from neuronmap.web.rendering import environment
 
         columns = ["label", "class", "status", "density", "max", "top_token_text"]
-        table = {row["feature"]: row for row in self.analysed.store.queries.select(limit=None, columns=columns)}
-        rows = [table[feature] for feature in self.choice.features]
+        rows = list(self.analysed.store.queries.take(self.choice.features, columns))
         pages = -(-len(rows) // _ROWS)
         template = environment().get_template("site_features.html")
         for page in range(pages):

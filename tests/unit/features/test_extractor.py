@@ -112,7 +112,7 @@ def test_masks_are_those_of_training(tiny_llama: LanguageModel, sae: SparseAutoe
     assert special.sum() == 1
     assert (analysis.masked_N[special] == "special").all()
     assert analysis.masked_N[0] == "first"
-    assert "1 the first of their context, 1 special tokens" in analysis.notes[-1]
+    assert "1 at the start of a context, 1 special tokens" in analysis.notes[-1]
     # With the norm's limit set below one token's norm, that token is an outlier.
     x_TD, _ = by_hand(tiny_llama, sae, text)
     norm_T = x_TD[1:].norm(dim=1)[~torch.from_numpy(special[1:])]

@@ -277,6 +277,33 @@ def test_features_that_promote_a_token(queries: FeatureQueries, tmp_path: Path) 
             ask()
 
 
+# --- given features ------------------------------------------------------------------------------------------------
+
+
+def test_rows_of_given_features_come_in_the_order_given(queries: FeatureQueries) -> None:
+    found = queries.take([7, 0, 7], ["status", "label"])
+    assert found.to_arrow().column_names == ["feature", "status", "label"]
+    whole = {row["feature"]: row for row in queries.select(limit=None)}
+    assert [row["feature"] for row in found] == [7, 0, 7]
+    assert all(row[name] == whole[row["feature"]][name] for row in found for name in row)
+    assert len(queries.take([])) == 0
+    for wrong in ([-1], [99]):
+        with pytest.raises(InputError, match="no feature"):
+            queries.take(wrong)
+    with pytest.raises(InputError, match="no column"):
+        queries.take([0], ["nonsense"])
+
+
+def test_values_of_a_column_are_counted(queries: FeatureQueries) -> None:
+    statuses = [row["status"] for row in queries.select(limit=None)]
+    assert queries.values_of("status") == {name: statuses.count(name) for name in set(statuses)}
+    assert None not in queries.values_of("class")
+    queries.values_of("status").clear()
+    assert queries.values_of("status")
+    with pytest.raises(InputError, match="no column"):
+        queries.values_of("nonsense")
+
+
 # --- alive -------------------------------------------------------------------------------------------------------
 
 

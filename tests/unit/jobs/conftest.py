@@ -18,14 +18,6 @@ WORDS = ["river", "winter", "union", "fox", "dog", "state", "strong", "citizens"
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory, tiny_gpt2) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny-gpt2"
-    tiny_gpt2.module.save_pretrained(folder)
-    tiny_gpt2.tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def text_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("text")
     for index in range(12):

@@ -18,11 +18,10 @@ from neuronmap.web.settings import ServerSettings
 
 
 @pytest.fixture(scope="session")
-def small_home(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Any) -> Path:
+def small_home(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Path:
     """A home with ``first``, analysed, and ``second``, not, made by typing the commands; its texts hold tags and emoji."""
     home, folder = tmp_path_factory.mktemp("small"), tmp_path_factory.mktemp("model") / "tiny"
-    tiny_gpt2.module.save_pretrained(folder)
-    tiny_gpt2.tokenizer.save_pretrained(folder)
+    shutil.copytree(model_folder, folder)
     words_ = "river winter union fox dog state strong citizens number froze lazy brown quick children school"
     words = words_.split()
     texts = home / "texts"

@@ -269,7 +269,7 @@ def _cut_notes(contexts: Sequence[Context]) -> list[str]:
 
 def _mask_notes(masked_N: npt.NDArray[np.str_]) -> list[str]:
     names = {
-        "first": "the first of their context",
+        "first": "at the start of a context",
         "special": "special tokens",
         "outlier": "outliers by their norm",
     }

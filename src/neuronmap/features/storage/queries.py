@@ -94,6 +94,7 @@ class FeatureQueries:
         self._store = store
         self._lock = threading.Lock()
         self._table = _joined(store)  # by feature: row i is feature i
+        self._values: dict[str, dict[str, int]] = {}
         config = {
             "threads": _THREADS,
             "enable_external_access": False,
@@ -138,6 +139,31 @@ class FeatureQueries:
         order = f'"{name}" {"DESC" if backwards else "ASC"} NULLS LAST, feature{_limit(limit)}'
         found = self._ask(f"SELECT feature FROM rows WHERE {condition} ORDER BY {order}", values, tables)
         return Rows(self._table.select(wanted).take(found["feature"]))
+
+    def take(self, features: Sequence[int], columns: Sequence[str] | None = None) -> Rows:
+        """Rows of given features, in the order given.
+
+        Args:
+            features: their numbers; each must be a feature.
+            columns: these only, and ``feature``; None for all.
+
+        Raises:
+            InputError: an unknown column or feature.
+        """
+        wanted = list(COLUMNS) if columns is None else list(dict.fromkeys(["feature", *map(require_column, columns)]))
+        numbers = np.array([self._store.check_feature(feature) for feature in features], np.int64)
+        return Rows(self._table.select(wanted).take(numbers))
+
+    def values_of(self, column: str) -> dict[str, int]:
+        """Values of a column of text and how many features have each; null is left out.
+
+        Raises:
+            InputError: an unknown column.
+        """
+        if column not in self._values:
+            counted = self._table[require_column(column)].value_counts().to_pylist()
+            self._values[column] = {row["values"]: row["counts"] for row in counted if row["values"] is not None}
+        return dict(self._values[column])
 
     def count(self, where: Where = ()) -> int:
         """How many features meet every condition.

@@ -12,6 +12,7 @@ from neuronmap.features.export.records import finite
 from neuronmap.features.storage.store import FeatureRecord
 from neuronmap.web.errors import WebError, responses
 from neuronmap.web.explorer import Analysed, ExplorerOf
+from neuronmap.web.parameters import Analysis, Number, SAEInQuery
 from neuronmap.web.views.basis import Basis
 from neuronmap.web.views.columns import FeatureRow
 from neuronmap.web.views.examples_of import Around, Kind, ShownExample, shown
@@ -25,9 +26,6 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/api/sae", tags=["features"])
 
-SAE = Annotated[str, Query(min_length=1, max_length=300, description="Id of the SAE.", examples=["demo"])]
-Analysis = Annotated[str, Query(max_length=100, description="Name of the analysis; the newest when left out.")]
-Number = Annotated[int, Query(ge=0, lt=2**31, description="Number of the feature.", examples=[7])]
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
 Cursor = Annotated[int | None, Query(ge=0, lt=2**31, description="Cursor: the `next` of the page before.")]
 Token = Annotated[
@@ -135,7 +133,7 @@ def checked_number(analysed: Analysed, number: int) -> FeatureRecord:
 @router.get("/features", summary="Features that meet conditions", response_model=FeatureList, responses=ERRORS)
 def features(
     explorer: ExplorerOf,
-    sae: SAE,
+    sae: SAEInQuery,
     analysis: Analysis = "",
     where: Where = [],  # noqa: B006 (FastAPI copies it)
     sort: Annotated[
@@ -170,7 +168,7 @@ def _cursor(analysed: Analysed, after: int | None) -> int | None:
 
 
 @router.get("/feature", summary="Everything of one feature", responses=ERRORS)
-def feature(explorer: ExplorerOf, sae: SAE, feature: Number, analysis: Analysis = "") -> FeaturePage:
+def feature(explorer: ExplorerOf, sae: SAEInQuery, feature: Number, analysis: Analysis = "") -> FeaturePage:
     """Numbers, label with its evidence, histograms, logits, tokens, relations, top examples: what its page shows."""
     analysed = explorer.analysed(sae, analysis)
     record = checked_number(analysed, feature)
@@ -180,7 +178,7 @@ def feature(explorer: ExplorerOf, sae: SAE, feature: Number, analysis: Analysis 
 @router.get("/neighbours", summary="Features that have to do with one", responses=ERRORS)
 def neighbours(
     explorer: ExplorerOf,
-    sae: SAE,
+    sae: SAEInQuery,
     feature: Number,
     kind: Annotated[
         Literal["cosine", "coactive", "leads", "follows"],
@@ -201,7 +199,7 @@ def neighbours(
 @router.get("/examples", summary="Examples of a feature", responses=ERRORS)
 def examples(
     explorer: ExplorerOf,
-    sae: SAE,
+    sae: SAEInQuery,
     feature: Number,
     kind: Annotated[
         Kind, Query(description="top, quantile, bin, random (silent) or hard (its token, yet silent).")
@@ -229,7 +227,9 @@ def examples(
 
 
 @router.get("/histogram", summary="Firings of a feature by activation", responses=ERRORS)
-def feature_histogram(explorer: ExplorerOf, sae: SAE, feature: Number, analysis: Analysis = "") -> HistogramAnswer:
+def feature_histogram(
+    explorer: ExplorerOf, sae: SAEInQuery, feature: Number, analysis: Analysis = ""
+) -> HistogramAnswer:
     """Firings in each bin; edges grow by a factor."""
     analysed = explorer.analysed(sae, analysis)
     record = checked_number(analysed, feature)
@@ -241,13 +241,17 @@ def feature_histogram(explorer: ExplorerOf, sae: SAE, feature: Number, analysis:
 
 
 @router.get("/fires_on", summary="Features that fire on a token", responses=ERRORS)
-def fires_on(explorer: ExplorerOf, sae: SAE, token: Token, analysis: Analysis = "", limit: Limit = 50) -> TokenFeatures:
+def fires_on(
+    explorer: ExplorerOf, sae: SAEInQuery, token: Token, analysis: Analysis = "", limit: Limit = 50
+) -> TokenFeatures:
     """Features that fire on the largest share of a token's places first."""
     return _of_token(explorer.analysed(sae, analysis), "firing_on", token, limit)
 
 
 @router.get("/promotes", summary="Features that promote a token", responses=ERRORS)
-def promotes(explorer: ExplorerOf, sae: SAE, token: Token, analysis: Analysis = "", limit: Limit = 50) -> TokenFeatures:
+def promotes(
+    explorer: ExplorerOf, sae: SAEInQuery, token: Token, analysis: Analysis = "", limit: Limit = 50
+) -> TokenFeatures:
     """Features that have a token among those they promote, by direct logit."""
     return _of_token(explorer.analysed(sae, analysis), "promoting", token, limit)
 

@@ -9,16 +9,14 @@ from pydantic import BaseModel
 
 from neuronmap.web.errors import responses
 from neuronmap.web.explorer import ExplorerOf
+from neuronmap.web.parameters import Analysis, SAEInQuery
 from neuronmap.web.plotly import MOST_POINTS
 from neuronmap.web.views.map import FeatureMap, feature_map
 from neuronmap.web.views.overview import Dictionary, SAEPage, dictionary_of, sae_page
 
-__all__ = ["AnalysisQuery", "SAEQuery", "router"]
+__all__ = ["router"]
 
 router = APIRouter(prefix="/api/sae", tags=["SAEs"])
-
-SAEQuery = Annotated[str, Query(min_length=1, max_length=600, description="Id of the SAE.")]
-AnalysisQuery = Annotated[str, Query(max_length=100, description="Name of the analysis; the newest when left out.")]
 
 
 class Overview(BaseModel):
@@ -30,13 +28,13 @@ class Overview(BaseModel):
 
 
 @router.get("/model", summary="One SAE", responses=responses(404, 409, 422))
-def model(explorer: ExplorerOf, sae: SAEQuery, analysis: AnalysisQuery = "") -> SAEPage:
+def model(explorer: ExplorerOf, sae: SAEInQuery, analysis: Analysis = "") -> SAEPage:
     """Facts, evaluation, training curves, analyses, files and model card of one SAE."""
     return sae_page(explorer, sae, analysis)
 
 
 @router.get("/overview", summary="All features of an SAE together", responses=responses(404, 409, 422))
-def overview(explorer: ExplorerOf, sae: SAEQuery, analysis: AnalysisQuery = "") -> Overview:
+def overview(explorer: ExplorerOf, sae: SAEInQuery, analysis: Analysis = "") -> Overview:
     """Densities, L0, explained variance, most frequent features and clusters of one analysis."""
     analysed = explorer.analysed(sae, analysis)
     return Overview(sae=sae, analysis=analysed.analysis.name, dictionary=dictionary_of(analysed))
@@ -45,8 +43,8 @@ def overview(explorer: ExplorerOf, sae: SAEQuery, analysis: AnalysisQuery = "") 
 @router.get("/map", summary="The map of features", responses=responses(404, 409, 422))
 def map_of_features(
     explorer: ExplorerOf,
-    sae: SAEQuery,
-    analysis: AnalysisQuery = "",
+    sae: SAEInQuery,
+    analysis: Analysis = "",
     limit: Annotated[
         int, Query(ge=1, le=1_000_000, description="Most features; above it a sample that is the same each time.")
     ] = MOST_POINTS,

@@ -10,9 +10,9 @@ from starlette.concurrency import run_in_threadpool
 
 from neuronmap.errors import WebError
 from neuronmap.models.samples import SENTENCE_ENCODER
-from neuronmap.web.api.overview import AnalysisQuery, SAEQuery
 from neuronmap.web.errors import responses
 from neuronmap.web.explorer import ExplorerOf
+from neuronmap.web.parameters import Analysis, Depth, Least, SAEInQuery
 from neuronmap.web.views.found import Found
 from neuronmap.web.views.found import search as search_all
 from neuronmap.web.views.meaning import search_meaning
@@ -71,20 +71,12 @@ async def search(
 @router.get("/similarity", summary="What is near a feature", responses=responses(404, 409, 422))
 def similarity(
     explorer: ExplorerOf,
-    sae: SAEQuery,
+    sae: SAEInQuery,
     feature: Annotated[int, Query(ge=0, lt=2**31)],
     by: Annotated[By, Query(description="Decoder cosine, or Jaccard index of firing.")] = "cosine",
-    min: Annotated[
-        float | None,
-        Query(
-            ge=0,
-            le=1,
-            allow_inf_nan=False,
-            description="Least value of a step; about a dozen neighbours when left out.",
-        ),
-    ] = None,
-    depth: Annotated[int, Query(ge=1, le=2, description="Steps from the feature.")] = 1,
-    analysis: AnalysisQuery = "",
+    min: Least = None,
+    depth: Depth = 1,
+    analysis: Analysis = "",
 ) -> Neighbourhood:
     """The neighbourhood of a feature with the cosines and co-firing of all its pairs."""
     return neighbourhood(explorer.analysed(sae, analysis), feature, by, min, depth)
@@ -93,12 +85,12 @@ def similarity(
 @router.get("/compare_features", summary="Two to four features side by side", responses=responses(404, 409, 422))
 def compare_features(
     explorer: ExplorerOf,
-    sae: SAEQuery,
+    sae: SAEInQuery,
     f: Annotated[
         list[Annotated[str, Field(max_length=620)]],
         Query(min_length=1, max_length=20, description="`12`, or `other/sae:12`; at most four."),
     ],
-    analysis: AnalysisQuery = "",
+    analysis: Analysis = "",
 ) -> SideBySide:
     """Labels, figures, tokens and examples of features, and how near they are pairwise."""
     return side_by_side(explorer, sae, f, analysis)

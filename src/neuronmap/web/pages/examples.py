@@ -93,8 +93,5 @@ def examples(
 
 def _classes(explorer: Explorer, saes: list[str]) -> list[str]:
     """Firing classes of some SAEs' features."""
-    found: set[str] = set()
-    for sae in saes:
-        names = explorer.analysed(sae).store.queries.select(limit=None, columns=["class"]).to_arrow()["class"]
-        found.update(name for name in names.unique().to_pylist() if name)
+    found = {name for sae in saes for name in explorer.analysed(sae).store.queries.values_of("class") if name}
     return sorted(found)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from markupsafe import Markup
 from pydantic import BaseModel, Field, StringConstraints
 
 from neuronmap.errors import InputError
@@ -15,7 +16,8 @@ from neuronmap.training.watching import watch_run
 from neuronmap.web.downloads import csv_response
 from neuronmap.web.explorer import Explorer, ExplorerOf
 from neuronmap.web.rendering import PageRouter, render
-from neuronmap.web.views.curves import CURVES, Monitor, monitor
+from neuronmap.web.views.monitor import Monitor, monitor
+from neuronmap.web.views.plots import overlaid
 
 __all__ = ["router"]
 
@@ -136,7 +138,10 @@ class RunsPage(BaseModel):
     runs: list[Monitor]
     chosen: list[str]
     known: list[str] = Field(description="Runs that can be chosen.")
-    curves: dict[str, tuple[str, str]] = Field(description="Title and meaning of each figure.")
+
+    def overlaid(self, name: str) -> Markup:
+        """A curve of all of them in one plot."""
+        return overlaid([(one.run, one.curves) for one in self.runs], name)
 
 
 @router.page("/runs", "runs.html", nav="jobs")
@@ -147,4 +152,4 @@ def runs(
     """Training curves of several runs, one over the other."""
     known = [job.run for job in explorer.jobs.list(kind="train", limit=100) if job.run]
     chosen = [name for name in dict.fromkeys(run) if name in known]
-    return RunsPage(runs=[monitor(name) for name in chosen], chosen=chosen, known=known, curves=CURVES)
+    return RunsPage(runs=[monitor(name) for name in chosen], chosen=chosen, known=known)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from fastapi import Path, Query
+from fastapi import Query
 from fastapi.responses import FileResponse, Response
 
 from neuronmap.saes.metadata import read_bundle_info
 from neuronmap.web.downloads import csv_download, csv_response
 from neuronmap.web.errors import WebError, responses
 from neuronmap.web.explorer import ExplorerOf
+from neuronmap.web.parameters import Analysis, SAEInPath
 from neuronmap.web.rendering import PageRouter
 from neuronmap.web.views.map import MOST_ROWS, feature_map
 from neuronmap.web.views.overview import FILES, SAEPage, sae_page
@@ -21,8 +22,6 @@ __all__ = ["router"]
 
 router = PageRouter()
 
-SAEId = Annotated[str, Path(max_length=600, description="Id of the SAE; may have slashes in it.")]
-AnalysisName = Annotated[str, Query(max_length=100, description="Name of the analysis; the newest when left out.")]
 BundleFile = StrEnum("BundleFile", {name: name for name in FILES})  # type: ignore[misc]
 """The files that may be fetched: a fixed list, so that no path ever comes from a request."""
 
@@ -34,7 +33,7 @@ BundleFile = StrEnum("BundleFile", {name: name for name in FILES})  # type: igno
     summary="A file of the bundle",
     response_class=FileResponse,
 )
-def bundle_file(explorer: ExplorerOf, sae: SAEId, name: BundleFile) -> FileResponse:
+def bundle_file(explorer: ExplorerOf, sae: SAEInPath, name: BundleFile) -> FileResponse:
     """One of the bundle's own files."""
     entry = explorer.entry(sae)
     path = entry.path / name.value
@@ -46,7 +45,7 @@ def bundle_file(explorer: ExplorerOf, sae: SAEId, name: BundleFile) -> FileRespo
 def _plot_route(name: str) -> None:
     """One address a plot, so that other plots' addresses stay free."""
 
-    def plot_csv(explorer: ExplorerOf, sae: SAEId, analysis: AnalysisName = "") -> Response:
+    def plot_csv(explorer: ExplorerOf, sae: SAEInPath, analysis: Analysis = "") -> Response:
         found = _plots(explorer, sae, analysis, of_training=name.startswith("curve-"))
         for one in found:
             if one.name == name:
@@ -86,7 +85,7 @@ def _plots(explorer: ExplorerOf, sae: str, analysis: str, *, of_training: bool) 
     response_class=Response,
     responses=responses(404, 409, 422),
 )
-def map_csv(explorer: ExplorerOf, sae: SAEId, analysis: AnalysisName = "") -> Response:
+def map_csv(explorer: ExplorerOf, sae: SAEInPath, analysis: Analysis = "") -> Response:
     """All features with a place on the map."""
     found = feature_map(explorer.analysed(sae, analysis), MOST_ROWS)
     columns = ("feature", "x", "y", "density", "class", "cluster", "label")
@@ -102,8 +101,8 @@ for _name in PLOTS:
 @router.page("/sae/{sae:path}", "sae.html", nav="home")
 def sae(
     explorer: ExplorerOf,
-    sae: SAEId,
-    analysis: AnalysisName = "",
+    sae: SAEInPath,
+    analysis: Analysis = "",
     fits: Annotated[
         str, Query(max_length=600, description="Another SAE, whose model and hook this one is held against.")
     ] = "",

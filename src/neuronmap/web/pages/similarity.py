@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from neuronmap.web.downloads import csv_response
 from neuronmap.web.errors import responses
 from neuronmap.web.explorer import ExplorerOf
-from neuronmap.web.pages.sae import AnalysisName, SAEId
+from neuronmap.web.parameters import Analysis, Depth, Least, SAEInPath
 from neuronmap.web.rendering import PageRouter
 from neuronmap.web.views.names import FeatureName, feature_names
 from neuronmap.web.views.side_by_side import SideBySide, side_by_side
@@ -43,23 +43,15 @@ class SimilarityPage(BaseModel):
 @router.page("/sae/{sae:path}/-/similarity", "similarity.html")
 def similarity(
     explorer: ExplorerOf,
-    sae: SAEId,
+    sae: SAEInPath,
     feature: Annotated[
         int | None,
         Query(ge=0, lt=2**31, description="The feature in the middle; one with near neighbours when left out."),
     ] = None,
     by: Annotated[By, Query(description="Decoder cosine, or Jaccard index of firing.")] = "cosine",
-    min: Annotated[
-        float | None,
-        Query(
-            ge=0,
-            le=1,
-            allow_inf_nan=False,
-            description="Least value of a step; about a dozen neighbours when left out.",
-        ),
-    ] = None,
-    depth: Annotated[int, Query(ge=1, le=2, description="Steps from the feature.")] = 1,
-    analysis: AnalysisName = "",
+    min: Least = None,
+    depth: Depth = 1,
+    analysis: Analysis = "",
 ) -> SimilarityPage:
     """What is near a feature: graph, heat map and table, by decoder direction or by firing."""
     analysed = explorer.analysed(sae, analysis)
@@ -84,7 +76,7 @@ def similarity(
 
 
 @router.page("/sae/{sae:path}/-/compare", "compare.html")
-def compare(explorer: ExplorerOf, sae: SAEId, f: Features = [], analysis: AnalysisName = "") -> SideBySide:  # noqa: B006 (FastAPI copies it)
+def compare(explorer: ExplorerOf, sae: SAEInPath, f: Features = [], analysis: Analysis = "") -> SideBySide:  # noqa: B006 (FastAPI copies it)
     """Two to four features side by side, also of other SAEs."""
     return side_by_side(explorer, sae, f, analysis)
 
@@ -98,12 +90,12 @@ def compare(explorer: ExplorerOf, sae: SAEId, f: Features = [], analysis: Analys
 )
 def pairs_csv(
     explorer: ExplorerOf,
-    sae: SAEId,
+    sae: SAEInPath,
     feature: Annotated[int, Query(ge=0, lt=2**31)],
     by: By = "cosine",
-    min: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)] = None,
-    depth: Annotated[int, Query(ge=1, le=2)] = 1,
-    analysis: AnalysisName = "",
+    min: Least = None,
+    depth: Depth = 1,
+    analysis: Analysis = "",
 ) -> Response:
     """The data of the graph and of both heat maps: one row a pair."""
     found = neighbourhood(explorer.analysed(sae, analysis), feature, by, min, depth)

@@ -24,7 +24,7 @@ _TOKEN_TITLE = 3
 """Features named in a token's title."""
 
 
-class ShownToken(BaseModel):
+class TextToken(BaseModel):
     """A piece of the text as the page shows it."""
 
     shown: str
@@ -57,7 +57,7 @@ class TextPage(BaseModel):
     order: str | None
     max_density: float | None
     asked: Asked
-    tokens: list[ShownToken] = Field(default_factory=list)
+    tokens: list[TextToken] = Field(default_factory=list)
     on_token: list[FeatureOnToken] = Field(default_factory=list)
     shows: str = Field(default="", description="What the shading means.")
 
@@ -154,7 +154,7 @@ def _shown(answer: TextAnswer, token: int | None) -> dict[str, Any]:
         inside = range(piece.start, piece.stop)
         value = max((values[at] for at in inside), default=0.0)
         shown.append(
-            ShownToken(
+            TextToken(
                 shown=piece.shown,
                 token=piece.start,
                 shade=level(value / largest),

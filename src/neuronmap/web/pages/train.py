@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 
 from neuronmap.errors import NeuronMapError
+from neuronmap.features.export.records import public_name
 from neuronmap.training.config import SAEConfig
 from neuronmap.web.asking import Asked, ask, checked, problem_of
 from neuronmap.web.errors import Problem
@@ -56,7 +57,9 @@ def _page(explorer: Explorer, sent: dict[str, str], problem: Problem | None = No
 
 
 def _first_values(explorer: Explorer) -> dict[str, str]:
-    """What the form begins with: the newest SAE's model and text, so that a first training needs no typing."""
+    """What the form begins with, so that a first training needs no typing: a model, a layer in its middle, a text."""
+    from neuronmap.models.samples import get_sample
+
     found = {"evaluate": "on"}
     for name, info in SAEConfig.model_fields.items():
         if info.default is True:
@@ -64,6 +67,15 @@ def _first_values(explorer: Explorer) -> dict[str, str]:
     models, texts = model_sources(explorer), text_sources(explorer)
     if models:
         found["model_name"] = models[0].name
+        sample = get_sample(models[0].name)
+        used = [
+            one.layer
+            for one in explorer.entries()
+            if one.layer is not None and public_name(one.model) == models[0].name
+        ]
+        layer = sample.num_layers // 2 if sample is not None else next(iter(used), None)
+        if layer is not None:
+            found["layer"] = str(layer)
     if texts:
         found["corpus"] = next((one.name for one in texts if one.name == "sotu"), texts[0].name)
     return found

@@ -180,8 +180,7 @@ def table_form(analysed: Analysed, page: str, query: TableQuery, faults: list[Fa
 
 def _counted(store: FeatureStore, column: str, order: tuple[str, ...]) -> list[Choice]:
     """Values of a column with how often they come; in an order, else the most frequent first."""
-    values = store.queries.select(limit=None, columns=[column]).to_arrow()[column].value_counts().to_pylist()
-    found = {row["values"]: row["counts"] for row in values if row["values"] is not None}
+    found = store.queries.values_of(column)
     names = [name for name in order if name in found] or sorted(found, key=lambda name: (-found[name], name))
     return [Choice(value=name, count=found[name]) for name in names]
 
@@ -215,10 +214,7 @@ def feature_table(analysed: Analysed, query: TableQuery) -> FeatureTable:
 
 def rows_of(store: FeatureStore, features: list[int], columns: list[str]) -> list[dict[str, Any]]:
     """Rows of features, in the order given; NaN is null."""
-    if not features:
-        return []
-    table = store.queries.select(limit=None, columns=columns).to_arrow()  # sorted by number: row i is feature i
-    return [finite(row) for row in table.take(features).to_pylist()]
+    return [finite(row) for row in store.queries.take(features, columns)]
 
 
 def _sorted(head: ColumnHead, sae: str, query: TableQuery) -> ColumnHead:

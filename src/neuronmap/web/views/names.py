@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["FeatureName", "feature_names"]
 
 _COLUMNS = ("label", "class", "status", "density", "max", "top_token_text")
-_tables: WeakKeyDictionary[FeatureStore, Any] = WeakKeyDictionary()
 
 
 class FeatureName(BaseModel):
@@ -38,12 +36,6 @@ def feature_names(store: FeatureStore, features: Iterable[int]) -> list[FeatureN
         store: the analysis.
         features: valid numbers.
     """
-    table = _tables.get(store)
-    if table is None:
-        # sorted by number, so that row i is feature i
-        table = _tables[store] = store.queries.select(limit=None, columns=_COLUMNS).to_arrow()
-    wanted = list(features)
-    rows = table.take(wanted).to_pylist() if wanted else []
     return [
         FeatureName(
             feature=row["feature"],
@@ -54,5 +46,5 @@ def feature_names(store: FeatureStore, features: Iterable[int]) -> list[FeatureN
             max=finite(row["max"]),
             top_token=row["top_token_text"],
         )
-        for row in rows
+        for row in store.queries.take(list(features), _COLUMNS)
     ]

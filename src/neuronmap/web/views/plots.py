@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from markupsafe import Markup
 from pydantic import BaseModel, Field
 
+from neuronmap.features.export.records import finite
 from neuronmap.features.storage.store import FeatureStore
 from neuronmap.saes.metadata import BundleInfo
 from neuronmap.web import charts
 
-__all__ = ["PLOTS", "Plot", "analysis_plots", "curves"]
+__all__ = ["PLOTS", "Plot", "analysis_plots", "curves", "density_plot", "overlaid", "training_curves"]
 
 HISTORY_FILE = "history.parquet"
 _MOST_POINTS = 300
@@ -82,7 +83,7 @@ def _joined(one: charts.Series) -> charts.Series:
 def analysis_plots(store: FeatureStore) -> list[Plot]:
     """The plots over the whole dictionary."""
     overview = store.overview
-    found = [_density(overview["density_histogram"]), _l0(overview["l0"])]
+    found = [density_plot(overview["density_histogram"]), _l0(overview["l0"])]
     for name, title, about, y_name, values in (
         (
             "l0-position",
@@ -101,13 +102,14 @@ def analysis_plots(store: FeatureStore) -> list[Plot]:
             overview["explained_variance"]["by_position"],
         ),
     ):
-        rows = [[at, _finite(value)] for at, value in enumerate(values)]
+        rows = [[at, finite(value)] for at, value in enumerate(values)]
         if any(value is not None for _, value in rows):
             found.append(_lines(name, title, about, "position in the context", y_name, ["position", y_name], rows))
     return found
 
 
-def _density(histogram: dict[str, Any]) -> Plot:
+def density_plot(histogram: dict[str, Any]) -> Plot:
+    """Features by density, as :func:`neuronmap.saes.density.density_bins` counts them: edges (log10), counts, never."""
     edges, counts = histogram["edges"], histogram["counts"]
     return Plot(
         name="density",
@@ -179,13 +181,13 @@ _CURVES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         "features",
         ("dead",),
     ),
-    ("curve-rate", "Learning rate", "Step size, with warm-up and decay.", "", ("learning_rate",)),
+    ("curve-rate", "Learning rate", "Step size, with warm-up and decay.", "learning rate", ("learning_rate",)),
     ("curve-speed", "Speed", "Activations trained on in a second.", "tokens/s", ("tokens_per_second",)),
 )
 
 
 def curves(info: BundleInfo) -> list[Plot]:
-    """The training curves; none where the bundle has no history.
+    """The training curves of a bundle; none where it has no history.
 
     Raises:
         DamagedError: the history cannot be read.
@@ -199,34 +201,54 @@ def curves(info: BundleInfo) -> list[Plot]:
     if not file.is_file():
         return []
     try:
-        table = pq.read_table(file)
+        return training_curves(pq.read_table(file).to_pylist())
     except (pa.ArrowException, OSError) as error:
         raise DamagedError(f"{HISTORY_FILE} cannot be read ({str(error).splitlines()[0]}).") from error
-    if "tokens" not in table.column_names or not len(table):
-        return []
-    table = table.take(
-        _spread(len(table), [_known(table, name) for name in table.column_names if name.startswith("heldout")])
-    )
-    tokens = table["tokens"].to_pylist()
+
+
+def training_curves(history: Sequence[Mapping[str, float | None]]) -> list[Plot]:
+    """The curves of a training from the rows of its history, of a finished one as of one that runs.
+
+    Args:
+        history: rows in order; a figure that was not measured at a row is absent or None.
+    """
+    rows = [history[at] for at in _spread(history)]
     found = []
     for name, title, about, y_name, columns in _CURVES:
-        there = [column for column in columns if column in table.column_names and _known(table, column).any()]
+        there = [column for column in columns if any(row.get(column) is not None for row in rows)]
         if there:
-            values = [[_finite(value) for value in table[column].to_pylist()] for column in there]
-            rows: list[list[float | int | None]] = [list(row) for row in zip(tokens, *values, strict=True)]
-            found.append(_lines(name, title, about, "tokens seen", y_name, ["tokens", *there], rows))
+            points = [[row.get("tokens"), *(finite(row.get(column)) for column in there)] for row in rows]
+            found.append(_lines(name, title, about, "tokens seen", y_name, ["tokens", *there], points))
     return found
 
 
-def _known(table: Any, column: str) -> Any:
-    return np.asarray(table[column].is_valid())
+def _spread(history: Sequence[Mapping[str, float | None]]) -> list[int]:
+    """Rows that are drawn: evenly spread, with the last, and those with a held-out figure, which is measured now and then."""
+    even = np.linspace(0, len(history) - 1, min(len(history), _MOST_POINTS)).astype(np.int64)
+    rare = [
+        at
+        for at, row in enumerate(history)
+        if any(name.startswith("heldout") and row[name] is not None for name in row)
+    ]
+    return sorted({*even.tolist(), *(rare if len(rare) <= _MOST_POINTS else rare[:: -(-len(rare) // _MOST_POINTS)])})
 
 
-def _spread(count: int, kept: Sequence[Any]) -> Any:
-    """Rows that are drawn: evenly spread, with the last, and all that hold a figure which is measured now and then."""
-    even = np.unique(np.linspace(0, count - 1, min(count, _MOST_POINTS)).astype(np.int64))
-    rare = [np.flatnonzero(mask)[:_MOST_POINTS] for mask in kept if mask.sum() <= _MOST_POINTS]
-    return np.unique(np.concatenate([even, *rare]))
+def overlaid(runs: Sequence[tuple[str, Sequence[Plot]]], name: str) -> Markup:
+    """The same curve of several runs, one over the other.
+
+    Args:
+        runs: what each is called, and its curves.
+        name: of the curve.
+    """
+    found = [(run, plot) for run, plots in runs for plot in plots if plot.name == name]
+    if not found:
+        return Markup('<p class="soft">No points yet.</p>')
+    series = [
+        _joined(charts.Series(run, [row[0] or 0 for row in plot.rows], [row[1] for row in plot.rows]))
+        for run, plot in found
+    ]
+    first = found[0][1]
+    return charts.lines(series, f"{first.title}, of each run", x_name=first.x_name, y_name=first.y_name)
 
 
 def _lines(
@@ -241,7 +263,3 @@ def _lines(
     return Plot(
         name=name, title=title, about=about, kind="lines", x_name=x_name, y_name=y_name, columns=columns, rows=rows
     )
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value

@@ -75,8 +75,11 @@ def test_a_training_from_the_form_to_the_library(working: TestClient) -> None:
     assert "Features as they form" in shown
     seen = working.get(f"{page}.json").json()["monitor"]
     assert seen["step"] == seen["steps"]
-    assert sum(seen["density_counts"]) + seen["never"] == 32
-    assert {curve["name"] for curve in seen["curves"] if curve["steps"]} >= {"loss", "explained_variance", "l0", "dead"}
+    assert sum(row[2] for row in seen["density"]["rows"]) + seen["density"]["apart"] == 32
+    curves = {curve["name"]: curve for curve in seen["curves"]}
+    assert set(curves) >= {"curve-loss", "curve-explained", "curve-l0", "curve-dead", "curve-rate", "curve-speed"}
+    assert "heldout_explained_variance" in curves["curve-explained"]["columns"]
+    assert curves["curve-loss"] in working.get("/sae/from-form.json").json()["curves"]  # one way to draw them
     rows = working.get(f"/runs/{seen['run']}/history.csv").text.splitlines()
     assert len(rows) > 3
     density = working.get(f"/runs/{seen['run']}/density.csv").text.splitlines()

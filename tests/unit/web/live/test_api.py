@@ -44,7 +44,8 @@ def test_what_is_not_ready_is_answered_with_the_address_of_a_call(client: TestCl
         time.sleep(0.05)
     TextAnswer.model_validate(state["answer"])
     assert "".join(piece["text"] for piece in state["answer"]["pieces"]) == TEXT
-    again = client.post("/api/sae/text", json={"sae": "first", "text": TEXT})  # loaded now: within two seconds
+    patient = {"Prefer": "wait=60"}
+    again = client.post("/api/sae/text", json={"sae": "first", "text": TEXT}, headers=patient)
     assert again.status_code == 200
     assert again.json() == state["answer"]
     assert client.delete(where).json()["state"] == "done"

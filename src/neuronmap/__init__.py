@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from neuronmap.abstraction import AbstractionTracker as AbstractionTracker
     from neuronmap.evaluation import evaluate_sae as evaluate_sae
     from neuronmap.features import SAEFeatureExtractor as SAEFeatureExtractor
     from neuronmap.hub import SAEModelHub as SAEModelHub
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from neuronmap.training import SAETrainer as SAETrainer
 
 _HOMES = {
+    "AbstractionTracker": "neuronmap.abstraction",
     "SAEConfig": "neuronmap.training",
     "SAEFeatureExtractor": "neuronmap.features",
     "SAEModelHub": "neuronmap.hub",
@@ -30,6 +32,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AbstractionTracker",
     "SAEConfig",
     "SAEFeatureExtractor",
     "SAEModelHub",

@@ -36,6 +36,11 @@ class Specs:
         """Named corpora: ``neuronmap.corpora.NamedCorpus`` objects, listed by ``neuronmap corpora list``."""
         raise NotImplementedError
 
+    @hookspec
+    def neuronmap_concepts(self) -> list[Any]:
+        """``neuronmap.concepts.Concept`` objects; their names must be new."""
+        raise NotImplementedError
+
 
 @cache
 def manager() -> pluggy.PluginManager:

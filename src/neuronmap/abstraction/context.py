@@ -1,0 +1,121 @@
+"""How much left context a concept needs: the model is read again with the texts cut short.
+
+The first token of a text stays, since models put an attention sink there (2309.17453); then come the last k tokens before the one that is
+read. What follows it stays in models that read both ways.
+
+Legend: N items, W width.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuronmap.abstraction.measuring.concept import Measured
+from neuronmap.abstraction.probes.ridge import fit_ridge
+from neuronmap.abstraction.reading import BATCH_TOKENS, layer_hooks, tokenize_text
+from neuronmap.abstraction.statistics.auc import macro_auc
+from neuronmap.models import HookPoint, LanguageModel, capture
+from neuronmap.progress import Progress
+
+__all__ = ["context_needed"]
+
+_ITEMS = 240
+_SHARE = 0.9
+_WINDOWS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
+
+
+def context_needed(
+    model: LanguageModel, measured: Measured, place: int, *, both_ways: bool, seed: int, progress: Progress
+) -> int | None:
+    """Fewest tokens of left context at which a probe reaches 90 % of its score above chance.
+
+    Args:
+        model: the model.
+        measured: the concept's measurement.
+        place: index of the layer that is read.
+        both_ways: whether the model reads later tokens.
+        seed: of the clusters that are taken (up to 240 items).
+        progress: where the bar goes.
+
+    Returns:
+        None where the whole context gives nothing to reach, or no shorter one reaches it.
+    """
+    frame, reading = measured.frame, measured.frame.reading
+    chosen = _chosen(measured, seed)
+    full_NW = reading.x_LNW[place][chosen]
+    score = _score(measured, chosen, full_NW)
+    if score < 0.55:
+        return None
+    goal = 0.5 + _SHARE * (score - 0.5)
+    texts = [tokenize_text(model, reading.data.items[at].text).ids for at in chosen.tolist()]
+    positions = frame.reading.position_N[chosen].tolist()
+    longest = int(max(positions))
+    windows = [window for window in _WINDOWS if window < longest]
+    hook = layer_hooks(model, [reading.layers[place]])[0]
+    title = f"Shortening context ({measured.concept.name})"
+    with progress.task(title, len(windows), "lengths") as task:
+        for window in windows:
+            cut = [_cut(ids, position, window, both_ways) for ids, position in zip(texts, positions, strict=True)]
+            x_NW = _read(model, cut, hook)
+            task.advance(1)
+            if _score(measured, chosen, x_NW) >= goal:
+                return window
+    return longest
+
+
+def _chosen(measured: Measured, seed: int) -> Tensor:
+    """Items of training and test, by whole pairs, evenly from all clusters, up to a limit."""
+    frame = measured.frame
+    items = frame.reading.data.items
+    generator = np.random.default_rng(seed)
+    pairs: dict[str, list[int]] = defaultdict(list)
+    for at, item in enumerate(items):
+        if item.split != "calibration":
+            pairs[f"{item.split}/{item.cluster}/{item.pair}"].append(at)
+    by_cluster: dict[str, list[list[int]]] = defaultdict(list)
+    for name in generator.permutation(sorted(pairs)).tolist():
+        by_cluster[items[pairs[name][0]].cluster].append(pairs[name])
+    kept: list[int] = []
+    turn = 0
+    while len(kept) < _ITEMS and any(turn < len(found) for found in by_cluster.values()):
+        kept += [at for found in by_cluster.values() if turn < len(found) for at in found[turn]]
+        turn += 1
+    return torch.tensor(sorted(kept))
+
+
+def _score(measured: Measured, chosen_N: Tensor, x_NW: Tensor) -> float:
+    frame = measured.frame
+    items = frame.reading.data.items
+    is_train = torch.tensor([items[at].split == "train" for at in chosen_N.tolist()])
+    rows_T, test_N = torch.nonzero(is_train).squeeze(1), torch.nonzero(~is_train).squeeze(1)
+    targets_NC, label_N = frame.labels.targets()[chosen_N], frame.labels.label_N[chosen_N]
+    fit = fit_ridge(x_NW[None], rows_T, targets_NC[rows_T], frame.cluster_ids[chosen_N][rows_T])
+    return float(macro_auc(fit.scores(targets_NC[rows_T], test_N), label_N[test_N])[0])
+
+
+def _cut(ids: Sequence[int], position: int, window: int, both_ways: bool) -> tuple[tuple[int, ...], int]:
+    """The shortened ids, and where the token that is read has come to."""
+    left = max(1, position - window)
+    rest = ids[left:] if both_ways else ids[left : position + 1]
+    return (ids[0], *rest), 1 + position - left
+
+
+def _read(model: LanguageModel, cut: Sequence[tuple[tuple[int, ...], int]], hook: HookPoint) -> Tensor:
+    x_NW = torch.empty(len(cut), hook.width)
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for at, (ids, _) in enumerate(cut):
+        by_length[len(ids)].append(at)
+    for length, members in by_length.items():
+        size = max(1, BATCH_TOKENS // length)
+        for start in range(0, len(members), size):
+            part = members[start : start + size]
+            ids_BT = torch.tensor([cut[at][0] for at in part])
+            found_BTW = next(iter(capture(model, ids_BT, [hook]).values()))
+            positions = torch.tensor([cut[at][1] for at in part])
+            x_NW[part] = found_BTW[torch.arange(len(part)), positions].float().cpu()
+    return x_NW

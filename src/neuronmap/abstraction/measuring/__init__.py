@@ -1,0 +1,1 @@
+"""One concept measured: scores within and across conditions, nulls, controls, baselines, summary."""

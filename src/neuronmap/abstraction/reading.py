@@ -1,0 +1,213 @@
+"""A model read at the items of concepts: one forward pass for all layers and all concepts.
+
+A text that several concepts use is run once. Texts of equal length form a batch, so there is no padding, and what is read does not depend
+on batch size or padding side. Position 0 is never read: in many models its activation is a hundred times larger than any other,
+whatever the token (2402.17762), and a probe would see only that.
+
+Legend: L layers, N items, W width, B texts, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neuronmap.concepts.items import ConceptData, Item
+from neuronmap.errors import HookPointError, InputError, ModelError
+from neuronmap.models import HookPoint, LanguageModel, capture, resolve_hook
+from neuronmap.progress import Progress, default
+
+__all__ = ["Reading", "TokenizedText", "check_layers", "layer_hooks", "read_concepts", "tokenize_text"]
+
+BATCH_TOKENS = 1024
+"""Tokens in one forward pass; a batch holds the activations of all layers at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Activations of one concept's items at the tokens that are read.
+
+    Attributes:
+        data: the items that were read, in order.
+        layers: the layers that were read, ascending; 0 is the embedding.
+        x_LNW: float32 [L, N, W], on the CPU.
+        before_NW: float32 [N, W], mean embedding of the tokens from position 1 to the one that is read.
+        position_N: int64 [N], its position.
+        dropped: items left out because they would be read at position 0.
+    """
+
+    data: ConceptData
+    layers: tuple[int, ...]
+    x_LNW: Tensor
+    before_NW: Tensor
+    position_N: Tensor
+    dropped: int
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """Token ids of a text with the characters that each stands for."""
+
+    ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+
+    def position(self, span: tuple[int, int]) -> int | None:
+        """Position of the last token that overlaps a span of characters; None if none does."""
+        start, stop = span
+        found = [at for at, (left, right) in enumerate(self.offsets) if left < stop and right > start and right > left]
+        return found[-1] if found else None
+
+
+def check_layers(model: LanguageModel, layers: Sequence[int] | None, stride: int = 1) -> tuple[int, ...]:
+    """The layers to read: those given, or every ``stride``-th with the embedding and the last one.
+
+    Raises:
+        HookPointError: a layer does not exist, or the embedding is not among them.
+    """
+    last = model.num_layers
+    if layers is None:
+        return tuple(sorted({*range(0, last + 1, stride), last}))
+    wanted = tuple(sorted(set(layers)))
+    outside = [layer for layer in wanted if not 0 <= layer <= last]
+    if outside or not wanted:
+        raise HookPointError(
+            f"Layer {outside[0] if outside else list(layers)} cannot be read: {model.identity.name} has layers 0 (the embedding) to "
+            f"{last} (the output of its last block)."
+        )
+    if wanted[0] != 0:
+        raise HookPointError("Layer 0, the embedding, must be among the layers: it is the baseline of every curve.")
+    return wanted
+
+
+def layer_hooks(model: LanguageModel, layers: Sequence[int]) -> list[HookPoint]:
+    """Where each layer is read: what block 0 is given, or the output of block ``layer - 1``."""
+    return [
+        resolve_hook(model, 0, "residual_pre") if layer == 0 else resolve_hook(model, layer - 1, "residual")
+        for layer in layers
+    ]
+
+
+def tokenize_text(model: LanguageModel, text: str) -> TokenizedText:
+    """A text as the model reads it, with the tokens that the tokenizer adds by itself.
+
+    Raises:
+        ModelError: the model has no tokenizer, or one that cannot say which characters a token stands for.
+        InputError: the text is longer than the model takes.
+    """
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise ModelError(f"{model.identity.name} has no tokenizer, so it cannot read texts.")
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"The tokenizer of {model.identity.name} ({type(tokenizer).__name__}) cannot say which characters a token stands for.",
+            hint="A fast tokenizer (tokenizer.json) is needed.",
+        )
+    encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
+    ids = tuple(encoded["input_ids"])
+    if model.max_length is not None and len(ids) > model.max_length:
+        raise InputError(
+            f"A text of {len(ids):,} tokens is longer than the {model.max_length:,} that {model.identity.name} takes: "
+            f"{text[:60]!r}..."
+        )
+    return TokenizedText(ids, tuple((int(left), int(right)) for left, right in encoded["offset_mapping"]))
+
+
+def read_concepts(
+    model: LanguageModel,
+    data: Sequence[ConceptData],
+    layers: Sequence[int],
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    title: str = "Reading",
+    progress: Progress | None = None,
+) -> list[Reading]:
+    """Run every text once, and read all layers at the items' tokens.
+
+    Args:
+        model: the language model, or an encoder.
+        data: items of some concepts.
+        layers: see :func:`check_layers`.
+        batch_tokens: tokens in one forward pass.
+        title: what the progress bar says.
+        progress: where the bar goes.
+
+    Raises:
+        ModelError: the tokenizer cannot place tokens in the text.
+        InputError: a text is too long, no item of a concept can be read, or activations are not finite.
+    """
+    texts = {item.text: None for part in data for item in part.items}
+    tokenized = {text: tokenize_text(model, text) for text in texts}
+    places = [_places(model, part, tokenized) for part in data]
+    wanted: dict[str, dict[int, Tensor]] = defaultdict(dict)
+    for found in places:
+        for item, position in found:
+            wanted[item.text].setdefault(position, torch.empty(0))
+    hooks = layer_hooks(model, layers)
+    before: dict[tuple[str, int], Tensor] = {}
+    with (progress or default()).task(title, sum(len(tokenized[text].ids) for text in wanted), "tokens") as task:
+        for batch in _batches({text: tokenized[text] for text in wanted}, batch_tokens):
+            ids_BT = torch.tensor([tokenized[text].ids for text in batch])
+            found_BTW = capture(model, ids_BT, hooks)
+            for row, text in enumerate(batch):
+                for position in wanted[text]:
+                    rows_LW = torch.stack([found_BTW[hook.name][row, position].float().cpu() for hook in hooks])
+                    wanted[text][position] = rows_LW
+                    first_TW = found_BTW[hooks[0].name][row, 1 : position + 1]
+                    before[text, position] = first_TW.float().mean(0).cpu()
+            task.advance(ids_BT.numel())
+    readings = []
+    for part, found in zip(data, places, strict=True):
+        items = tuple(item for item, _ in found)
+        x_LNW = torch.stack([wanted[item.text][position] for item, position in found], dim=1)
+        if not bool(x_LNW.isfinite().all()):
+            bad = [layer for layer, x_NW in zip(layers, x_LNW, strict=True) if not bool(x_NW.isfinite().all())]
+            raise InputError(
+                f"{model.identity.name} gives NaN or infinite activations at layers {bad} for {part.name}."
+            )
+        readings.append(
+            Reading(
+                data=ConceptData(part.name, part.classes, items, part.warnings),
+                layers=tuple(layers),
+                x_LNW=x_LNW,
+                before_NW=torch.stack([before[item.text, position] for item, position in found]),
+                position_N=torch.tensor([position for _, position in found]),
+                dropped=len(part.items) - len(items),
+            )
+        )
+    return readings
+
+
+def _places(model: LanguageModel, data: ConceptData, tokenized: dict[str, TokenizedText]) -> list[tuple[Item, int]]:
+    """The items that can be read, each with the position of its token."""
+    found = []
+    for item in data.items:
+        position = tokenized[item.text].position(item.span)
+        if position is None:
+            raise InputError(
+                f"Concept {data.name}: no token of {model.identity.name} stands for {item.word!r} in {item.text!r}, so there is "
+                "nothing to read."
+            )
+        if position > 0:
+            found.append((item, position))
+    if not found:
+        raise InputError(
+            f"Concept {data.name}: every item would be read at position 0 of {model.identity.name}, whose activation says nothing.",
+            hint="Put words before the word that is read.",
+        )
+    return found
+
+
+def _batches(tokenized: dict[str, TokenizedText], batch_tokens: int) -> list[list[str]]:
+    """Texts of equal length in batches, the longest first (so that memory runs out at once if it does)."""
+    by_length: dict[int, list[str]] = defaultdict(list)
+    for text, found in tokenized.items():
+        by_length[len(found.ids)].append(text)
+    batches = []
+    for length in sorted(by_length, reverse=True):
+        texts, size = by_length[length], max(1, batch_tokens // max(length, 1))
+        batches += [texts[start : start + size] for start in range(0, len(texts), size)]
+    return batches

@@ -1,0 +1,1 @@
+"""Scores of probes, and how sure they are: AUC, resampling whole clusters, nulls by relabelling."""

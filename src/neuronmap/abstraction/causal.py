@@ -130,6 +130,8 @@ def erasure(x_TW: Tensor, targets_TC: Tensor) -> tuple[Tensor, Tensor]:
     share = min(1.0, max(above / below if below > 0 else 1.0, 1e-4))
     covariance_WW = (1 - share) * covariance_WW + share * trace / width * torch.eye(width, dtype=torch.float64)
     cross_WC = centred_TW.T @ targets_TC / count
+    if trace < 1e-9 * width:  # nothing varies, so there is nothing to erase
+        return cross_WC, torch.zeros_like(cross_WC.T)
     inverse_WC = torch.linalg.solve(covariance_WW, cross_WC)
     right_CW = torch.linalg.pinv(cross_WC.T @ inverse_WC) @ inverse_WC.T
     return cross_WC, right_CW

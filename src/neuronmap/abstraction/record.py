@@ -7,11 +7,14 @@ output of block l - 1, and depth is l / L. This module does not import torch: th
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from neuronmap.config import FrozenConfig
+
+if TYPE_CHECKING:
+    import plotly.graph_objects
 
 __all__ = [
     "RULES_VERSION",
@@ -363,6 +366,19 @@ class Trajectory(FrozenConfig):
     lens_probability: list[Series] | None = None
     """Probability of the first of them."""
 
+    def plot(self, concept: str | None = None) -> plotly.graph_objects.Figure:
+        """Draw a concept over the prompt, tokens by layers.
+
+        Args:
+            concept: its name; ``lens`` for the logit lens; the first concept when left out.
+
+        Raises:
+            InputError: the prompt was not followed for it; lists what there is.
+        """
+        from neuronmap.abstraction.plots import plot_named, trajectory_plots
+
+        return plot_named(trajectory_plots(self), concept).to_figure()
+
 
 class FlowNode(FrozenConfig):
     """A feature in the flow."""
@@ -464,3 +480,17 @@ class TrackingReport(FrozenConfig):
     """Time of each part: load is not in it."""
     warnings: list[str] = Field(default_factory=list)
     """What concerns the whole run."""
+
+    def plot(self, name: str | None = None) -> plotly.graph_objects.Figure:
+        """Draw one of the report's plots.
+
+        Args:
+            name: its name (``curve-...``, ``transfer-...``, ``complexity``, ``layers-cka``, ``flow``, ...), or a concept's for its curve; the
+                first one when left out. :func:`~neuronmap.abstraction.plots.report_plots` lists them.
+
+        Raises:
+            InputError: there is none of that name; lists those that are there.
+        """
+        from neuronmap.abstraction.plots import plot_named, report_plots
+
+        return plot_named(report_plots(self), name).to_figure()

@@ -52,7 +52,7 @@ class TrackerConfig(FrozenConfig):
     """Seed of everything drawn."""
 
     @classmethod
-    def preset(cls, name: Preset, **changes: Any) -> Self:
+    def preset(cls, name: Preset, /, **changes: Any) -> Self:
         """The settings of a preset, with some of them changed."""
         return cls(**{**PRESETS[name], **changes})
 

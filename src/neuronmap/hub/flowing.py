@@ -17,7 +17,7 @@ from neuronmap.saes.metadata import read_bundle_info
 if TYPE_CHECKING:
     from neuronmap.abstraction.record import FeatureFlow
 
-__all__ = ["flow_entries"]
+__all__ = ["check_followed", "flow_entries"]
 
 
 def flow_entries(
@@ -55,7 +55,7 @@ def flow_entries(
 
     progress = progress or progress_module.default()
     entries = [hub.get(name) for name in names]
-    _check(entries)
+    check_followed(entries)
     model = language_model_of(entries[0], progress=progress)
     hooks = [hook_of(entry, model) for entry in entries]
     saes = [hub.load(entry.id, model, device=str(model.device), progress=progress) for entry in entries]
@@ -78,8 +78,12 @@ def flow_entries(
     return _labelled(flow, entries)
 
 
-def _check(entries: Sequence[LibraryEntry]) -> None:
-    """Before the language model is loaded: what can be told from the entries alone."""
+def check_followed(entries: Sequence[LibraryEntry]) -> None:
+    """Before the language model is loaded: what can be told from the entries alone.
+
+    Raises:
+        InputError, DamagedError, MismatchError: as :func:`flow_entries`.
+    """
     if len(entries) < 2:
         raise InputError(
             f"{len(entries)} SAE was named; features are followed between at least two, at different layers.",

@@ -4,7 +4,7 @@ Shapes: B contexts of a batch, T tokens in a context, D width of the activation,
 
 At the tokens where feature i of the earlier SAE fires, its part is taken out of the activation and everything else stays, the SAE's error
 included: x' = x - f_i w_i. The model runs on from there, and the effect on feature j of the later SAE is the mean of f_j' - f_j over those
-tokens. Several features share a forward pass, each in contexts of its own.
+tokens. Several features share a forward pass, each in contexts of its own; f_i and f_j are known from the shared codes.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class _Run:
 
     source: int
     context: int
+    rows_E: Ints
     place_E: Ints
     value_E: npt.NDArray[np.float32]
 
@@ -80,7 +81,7 @@ def ablation_effects(
 ) -> dict[tuple[int, int], float]:
     """Set features of the earlier SAE to zero and measure features of the later one.
 
-    Two forward passes as far as the later SAE for ``batch_contexts`` pairs of a feature and a context.
+    One forward pass as far as the later SAE for ``batch_contexts`` pairs of a feature and a context.
 
     Args:
         model: the language model.
@@ -126,9 +127,9 @@ def contexts_of(feature: int, code_NF: scipy.sparse.csr_matrix, codes: SharedCod
 
 
 def _runs_of(source: int, code_NF: scipy.sparse.csr_matrix, codes: SharedCodes, most: int) -> Iterator[_Run]:
-    for context, rows in contexts_of(source, code_NF, codes, most).items():
-        value_E = code_NF[rows, [source] * len(rows)]
-        yield _Run(source, context, codes.place_N[rows].astype(np.int64), np.asarray(value_E, np.float32).reshape(-1))
+    for context, rows_E in contexts_of(source, code_NF, codes, most).items():
+        value_E = code_NF[rows_E][:, [source]].toarray().ravel()
+        yield _Run(source, context, rows_E, codes.place_N[rows_E].astype(np.int64), value_E)
 
 
 @torch.no_grad()
@@ -154,14 +155,11 @@ def _changes(
     def without(x_BTD: Tensor) -> Tensor:
         return x_BTD.float() - taken_BTD
 
-    # both are run in the same batch: what is left of a difference is the feature's
-    clean_BTD = capture(model, ids_BT, [later.hook], attention_mask_BT=mask_BT)[later.hook.name]
     with replaced(model, earlier.hook, without):
         ablated_BTD = capture(model, ids_BT, [later.hook], attention_mask_BT=mask_BT)[later.hook.name]
     for index, run in enumerate(batch):
-        places_E, wanted = torch.from_numpy(run.place_E).to(model.device), list(targets[run.source])
-        before_ET, after_ET = (
-            later.sae.encode(x_BTD[index, places_E].to(later.sae.device, later.sae.dtype))[:, wanted].float().cpu()
-            for x_BTD in (clean_BTD, ablated_BTD)
-        )
+        x_ED = ablated_BTD[index, torch.from_numpy(run.place_E).to(model.device)]
+        wanted = list(targets[run.source])
+        after_ET = later.sae.encode(x_ED.to(later.sae.device, later.sae.dtype))[:, wanted].float().cpu()
+        before_ET = torch.from_numpy(later.code_NF[run.rows_E][:, wanted].toarray())
         yield run, after_ET - before_ET

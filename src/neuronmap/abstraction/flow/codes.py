@@ -119,7 +119,7 @@ def encode_shared(
 
     Args:
         model: the language model; it runs only as far as the deepest hook.
-        saes: each with the hook point it reads, of its width; no two at the same hook.
+        saes: each with the hook point it reads, of its width.
         tokens: the text.
         batch_tokens: tokens in a forward pass; 2,048 when left out. It decides the last bits of activations only.
         progress: where the bar goes.
@@ -133,7 +133,7 @@ def encode_shared(
         MismatchError: if the text was tokenised for another model.
         MemoryExhaustedError: if an SAE has more than 2**28 firings.
     """
-    hooks = [hook for _, hook in saes]
+    hooks = list({hook.name: hook for _, hook in saes}.values())
     check_fit(model, tokens, hooks)
     rows, dropped = count_candidates(tokens, FLOW_MASK)
     if not rows:
@@ -143,8 +143,8 @@ def encode_shared(
     limits = calibrate(model, tokens, hooks, FLOW_MASK, progress, keep=known)
     size = contexts_per_batch(tokens, CALIBRATION_BATCH_TOKENS if batch_tokens is None else batch_tokens)
     extractor = RowExtractor(model, tokens, hooks, FLOW_MASK, size, known)
-    builders = {hook.name: _CodeBuilder(sae) for sae, hook in saes}
-    keep_all: dict[str, float | None] = dict.fromkeys(builders)
+    builders = [(hook.name, _CodeBuilder(sae)) for sae, hook in saes]
+    keep_all: dict[str, float | None] = dict.fromkeys(hook.name for hook in hooks)
     context_parts, place_parts = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
     usual_parts = [np.empty(0, np.bool_)]
     title = f"Reading the features of {len(saes)} SAEs"
@@ -152,7 +152,9 @@ def encode_shared(
         for start in range(0, tokens.num_contexts, size):
             stop = min(start + size, tokens.num_contexts)
             for hook, found in extractor.extract(start, stop, hooks, keep_all):
-                builders[hook.name].add(found.rows_NW, hook.name)
+                for name, builder in builders:
+                    if name == hook.name:
+                        builder.add(found.rows_NW, name)
                 limit = limits[hook.name].outlier_threshold
                 usual_N = (found.norms_N <= (np.inf if limit is None else limit)).cpu().numpy()
                 if hook is hooks[0]:
@@ -162,7 +164,7 @@ def encode_shared(
                 else:  # all layers have the same rows
                     usual_parts[-1] &= usual_N
             task.advance((stop - start) * tokens.context_length)
-    codes = [builders[hook.name].finish() for hook in hooks]
+    codes = [builder.finish() for _, builder in builders]
     places = np.concatenate(context_parts), np.concatenate(place_parts)
     shared = SharedCodes(codes, *places, tokens.num_contexts, tokens.context_length)
     usual = np.flatnonzero(np.concatenate(usual_parts))

@@ -9,11 +9,16 @@ match by correlation it is, above t_r:
                   and at least 0.1 more than the best of them alone
     merge         the same the other way round: a feature of B from parts in A
     pass-through  mutual best match by correlation, above t_r, and by cosine, above t_cos; neither is split or merged
-    drift         mutual best match by correlation, above t_r, but cosine at or below t_cos: the same tokens, another direction
+    drift         mutual best match by correlation, above t_r and at least 0.5, but not the mutual best by cosine, or not above t_cos: the
+                  same tokens, and a direction that has moved or is nearer another feature's
     new           a feature of B whose best correlation is at or below t_r
     vanishing     a feature of A whose best correlation is at or below t_r
     untested      fires at fewer than 20 rows, or at more than 10 % of them
     unclear       everything else: above chance with something, and none of these
+
+Two features of a pass-through or drift are active together at 10 rows or more. Above chance is not yet alike: where only the correlation
+speaks for a pair, it has to be high. On SmolLM2 (1,024 features at blocks 10 and 14, 65,000 tokens) 80 to 87 % of the mutual best matches
+of both measures with a correlation below 0.5 were found again in the other half of the text, but 20 to 30 % of those by correlation alone.
 """
 
 from __future__ import annotations
@@ -44,6 +49,11 @@ __all__ = ["COUNTED", "Edge", "EdgeKind", "PairFlow", "flow_between", "reproduce
 EdgeKind = Literal["pass-through", "drift", "split", "merge"]
 COUNTED = ("pass-through", "drift", "split", "merge", "new", "vanishing", "unclear", "untested")
 """Keys of the counts, in the order they are shown."""
+
+LEAST_DRIFT = 0.5
+"""Correlation of a drift."""
+LEAST_BOTH = 10
+"""Rows where both features of a pass-through or drift are active: a few strong firings can make any correlation."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -223,16 +233,18 @@ class _Kinds:
 
     def _singles(self, by_cosine: Best) -> dict[int, EdgeKind]:
         """Mutual best matches of features that are neither split nor merged."""
-        found: dict[int, EdgeKind] = {}
-        for a in np.flatnonzero(self._found.mutual_A & (self._found.value_A > self.correlation_null)).tolist():
-            b = int(self._found.index_A[a])
+        best, singles = self._found, dict[int, EdgeKind]()
+        likely_A = best.mutual_A & (best.value_A > self.correlation_null) & (best.both_A >= LEAST_BOTH)
+        for a in np.flatnonzero(likely_A).tolist():
+            b = int(best.index_A[a])
             if a in self._splits or b in self._merges:
                 continue
-            if self._cosine(a, b) <= self.cosine_null:
-                found[a] = "drift"
-            elif by_cosine.mutual_A[a] and by_cosine.index_A[a] == b:
-                found[a] = "pass-through"
-        return found
+            same_direction = bool(by_cosine.mutual_A[a]) and int(by_cosine.index_A[a]) == b
+            if same_direction and self._cosine(a, b) > self.cosine_null:
+                singles[a] = "pass-through"
+            elif best.value_A[a] >= LEAST_DRIFT:
+                singles[a] = "drift"
+        return singles
 
     def _edge(self, a: int, b: int, kind: EdgeKind, group: int, source: int, target: int) -> Edge:
         found = self._found

@@ -1,11 +1,11 @@
 """Blocks of similar layers: optimal segmentation of a similarity matrix, over and above steady drift.
 
 In a network similarity falls with distance between layers, and methods that look for levels (kernel change points, arXiv 1202.3878) find
-boundaries in that fall wherever it may be: on SmolLM2 a first one in the middle. So the drift is taken off first. With D the matrix whose every
-diagonal is the mean of S's (the same fall with distance, spread evenly over the depth), E = S - D is the excess similarity of two layers,
-and a block of layers s..e-1 is worth (1/len) sum_ij E_ij: as the scatter of kernel change points, with E for the inner products. Dynamic
-programming finds the segmentation of most worth less a penalty for each boundary. A boundary is then where similarity falls more steeply
-than elsewhere; if it falls evenly, or not at all, there is none.
+boundaries in that fall wherever it may be: on SmolLM2 a first one in the middle. So the drift is taken off first. With D the matrix whose
+every diagonal is the mean of S's (the same fall with distance, spread evenly over the depth), E = S - D is the excess similarity of two
+layers, and a block of layers s..e-1 is worth (1/len) sum_ij E_ij: as the scatter of kernel change points, with E for the inner products.
+Dynamic programming finds the segmentation of most worth less a penalty for each boundary. A boundary is then where similarity falls more
+steeply than elsewhere; if it falls evenly, or not at all, there is none.
 
 The penalty is what the best boundaries save each in D plus the noise of a resample (S of the resample minus S), the 95 % quantile over the
 resamples, and 0.05 at least.

@@ -29,7 +29,7 @@ def two_nn(
 
     With mu the ratio of a row's distances to its second and first neighbour, -log(1 - F(mu)) = d log(mu); d is fitted through the origin,
     without the largest tenth of the ratios. Equal rows (the embedding of one token) count once. The estimate is of the dimension at the
-    scale of the distance between neighbours: with more rows it can rise. It is too small for high dimensions (about 15 for 20 and 1,000
+    scale of the distance between neighbours: with more rows it can rise. It is too small for high dimensions (about 16 for 20 and 1,000
     rows), so compare layers rather than reading it as a number.
 
     Args:

@@ -3,8 +3,8 @@
 A model with a causal mask is run only up to the token that is read: later tokens cannot change it. Windows of equal length form a batch,
 so that nothing is padded, and neither batch size nor the tokenizer's padding side has a say. An encoder reads the whole window.
 
-By default 768 windows of at most 32 tokens, each read at one position drawn from 8 to 31, 16 thousand tokens in all: about a minute for
-SmolLM2-135M on two cores, 55 MB for its 31 layers.
+By default 768 windows of at most 32 tokens, each read at one position drawn from 8 to 31, are 16 thousand tokens: about half a minute for
+SmolLM2-135M on two cores, and 55 MB for its 31 layers.
 
 Layer 0 is what block 0 is given, layer l the output of block l - 1.
 

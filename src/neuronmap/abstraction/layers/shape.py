@@ -63,7 +63,8 @@ def predictivity(
     Both sides are standardised by the training rows, so every dimension of the target counts alike; R^2 is over all of them. The penalty is
     chosen for each pair by leave-one-out errors on the training rows, in closed form in the dual. Every error is an inner product
     <A'A, G> of the source's operator with the target's Gram matrix, so that the targets cost nothing by their width: one Cholesky
-    factorisation a source and penalty, n^3, and n^2 a pair.
+    factorisation a source and penalty, n^3, and n^2 a pair. With fewer training rows than dimensions even a layer does not predict itself
+    perfectly (0.95 on SmolLM2 with 512 rows of 576 dimensions): compare pairs that have the same rows.
 
     Args:
         x_LNW: activations of each layer, [N, W].
@@ -197,8 +198,8 @@ def _inverse(gram_nn: Tensor, penalty: float) -> Tensor:
     regular_nn = gram_nn.double() + level
     regular_nn.diagonal().add_(penalty)
     inverse_nn: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(regular_nn))
-    inverse_nn -= 1 / (rows * (penalty + rows * level))
-    return inverse_nn.float()
+    constant = 1 / (rows * (penalty + rows * level))
+    return (inverse_nn - constant).float()
 
 
 def _basis(d_CW: Tensor) -> Tensor:
@@ -209,4 +210,5 @@ def _basis(d_CW: Tensor) -> Tensor:
     length_C1 = torch.linalg.vector_norm(d_CW, dim=1, keepdim=True)
     unit_CW = d_CW / length_C1.clamp_min(1e-300)
     _, size_r, axes_rW = torch.linalg.svd(unit_CW, full_matrices=False)
-    return axes_rW[size_r > 1e-6].T
+    basis_Wr: Tensor = axes_rW[size_r > 1e-6].T
+    return basis_Wr

@@ -64,7 +64,7 @@ def random_concepts(frame: Frame, within: Part, count: int, seed: int) -> Tensor
     return torch.quantile(torch.maximum(found_PL, 1 - found_PL).nan_to_num(0.5), 0.95, dim=0)
 
 
-def control_task(frame: Frame, labelings: int, seed: int) -> ControlTask:
+def control_task(frame: Frame, within: Part, labelings: int, seed: int) -> ControlTask:
     """Random labels of clusters (Hewitt and Liang 2019, D19-1275), where training and test share the clusters and where they do not."""
     generator = torch.Generator().manual_seed(seed)
     half_N = torch.zeros(len(frame.cluster_ids), dtype=torch.bool)
@@ -74,45 +74,25 @@ def control_task(frame: Frame, labelings: int, seed: int) -> ControlTask:
         half_N[order[: (len(order) + 1) // 2]] = True
     targets_NC = frame.labels.targets()
     rows_T, rest_N = torch.nonzero(half_N).squeeze(1), torch.nonzero(~half_N).squeeze(1)
-    # Each item is left out by itself: here the clusters are known.
-    shared = Part(
-        "", fit_ridge(frame.reading.x_LNW, rows_T, targets_NC[rows_T], torch.arange(len(rows_T)) // 2), rest_N
-    )
-    real_L = macro_auc(shared.fit.scores(targets_NC[rows_T], rest_N), frame.labels.label_N[rest_N])
+    fit = fit_ridge(frame.reading.x_LNW, rows_T, targets_NC[rows_T], frame.cluster_ids[rows_T], within.fit.ridge_L)
+    real_L = macro_auc(fit.scores(targets_NC[rows_T], rest_N), frame.labels.label_N[rest_N])
     drawn_PN = random_labels(frame.reading.data.items, 2, labelings, seed + 1)
-    binary = _Binary(frame)
-    shared_L = binary.scored(shared, drawn_PN).nanmean(0)
-    apart = Part(
-        "",
-        fit_ridge(
-            frame.reading.x_LNW,
-            frame.rows("train"),
-            targets_NC[frame.rows("train")],
-            frame.cluster_ids[frame.rows("train")],
-        ),
-        frame.rows("test"),
-    )
-    heldout_L = binary.scored(apart, drawn_PN).nanmean(0)
+    shared_L = _binary_auc(Part("", fit, rest_N), drawn_PN).nanmean(0)
     return ControlTask(
         shared=series(shared_L),
         real=series(real_L),
         selectivity=series(real_L - shared_L),
-        heldout=series(heldout_L),
+        heldout=series(_binary_auc(within, drawn_PN).nanmean(0)),
         labelings=labelings,
     )
 
 
-class _Binary:
-    """Scores of labelings with two classes, whatever the concept has."""
-
-    def __init__(self, frame: Frame) -> None:
-        self.frame = frame
-
-    def scored(self, part: Part, drawn_PN: Tensor) -> Tensor:
-        targets_TP = targets_of(drawn_PN[:, part.fit.rows_T], 2)[..., 0].T
-        scores_LNP = part.fit.scores(targets_TP, part.test_N)
-        tested_PN = drawn_PN[:, part.test_N] == 1
-        return torch.stack([auc(scores_NP.T, tested_PN) for scores_NP in scores_LNP], dim=1)
+def _binary_auc(part: Part, drawn_PN: Tensor) -> Tensor:
+    """AUC of labelings with two classes, whatever the concept has; [P, L]."""
+    targets_TP = targets_of(drawn_PN[:, part.fit.rows_T], 2)[..., 0].T
+    scores_LNP = part.fit.scores(targets_TP, part.test_N)
+    tested_PN = drawn_PN[:, part.test_N] == 1
+    return torch.stack([auc(scores_NP.T, tested_PN) for scores_NP in scores_LNP], dim=1)
 
 
 def baseline_aucs(frame: Frame) -> tuple[float | None, float | None]:
@@ -172,37 +152,44 @@ def parallelism(frame: Frame, within: Part, seed: int) -> Tensor | None:
     pairs = []
     for first in range(len(found)):
         for second in range(first + 1, len(found)):
-            cosine_L = _cosine(gram_LTT, found[first][0], found[second][0])
+            cosine_L = _cosines(gram_LTT, found[first][0][None], found[second][0][None])[0]
             least_L = torch.minimum(found[first][1], found[second][1])
             root_L = (found[first][1] * found[second][1]).clamp_min(1e-12).sqrt()
             pairs.append(torch.where(least_L > 0.1, (cosine_L / root_L).clamp(-1, 1), torch.nan))
     return torch.stack(pairs).mean(0)
 
 
-def _cosine(gram_LTT: Tensor, a_TC: Tensor, b_TC: Tensor) -> Tensor:
-    """Cosine of two directions given as weights of items, the mean over the columns; [L]."""
-
-    def product(left_TC: Tensor, right_TC: Tensor) -> Tensor:
-        return torch.einsum("tc,lts,sc->lc", left_TC, gram_LTT, right_TC)
-
-    length_LC = (product(a_TC, a_TC) * product(b_TC, b_TC)).clamp_min(0).sqrt()
-    return torch.where(length_LC > 1e-12, product(a_TC, b_TC) / length_LC.clamp_min(1e-12), 0.0).mean(1)
+def _cosines(gram_LTT: Tensor, a_MTC: Tensor, b_MTC: Tensor) -> Tensor:
+    """Cosines of pairs of directions given as weights of items, the mean over the columns; [M, L]."""
+    pairs, _, columns = a_MTC.shape
+    both_TM = torch.cat([a_MTC, b_MTC]).permute(1, 0, 2).reshape(a_MTC.shape[1], -1)
+    image_LTM = gram_LTT @ both_TM
+    squares_LM = (image_LTM * both_TM).sum(1)
+    half = pairs * columns
+    products_LM = (image_LTM[:, :, :half] * both_TM[:, half:]).sum(1)
+    length_LM = (squares_LM[:, :half] * squares_LM[:, half:]).clamp_min(0).sqrt()
+    cosine_LM = torch.where(length_LM > 1e-12, products_LM / length_LM.clamp_min(1e-12), 0.0)
+    return cosine_LM.reshape(-1, pairs, columns).mean(2).T
 
 
 def _split_cosine(
     gram_LTT: Tensor, targets_TC: Tensor, cluster_T: Tensor, halves: int, generator: np.random.Generator
 ) -> Tensor:
+    """Mean cosine of the differences of means of two halves of the clusters; [L], NaN where no split has every class on both sides."""
     names = torch.unique(cluster_T).numpy()
-    total_L, count = torch.zeros(gram_LTT.shape[0], dtype=torch.float64), 0
+    first, second = [], []
     for _ in range(halves):
         order = generator.permutation(names)
         first_T = torch.from_numpy(np.isin(cluster_T.numpy(), order[: len(order) // 2]))
         sides = []
         for side_T in (first_T, ~first_T):
+            part_TC = targets_TC[side_T]
             weights_TC = torch.zeros_like(targets_TC)
-            weights_TC[side_T] = contrast(targets_TC[side_T])
-            sides.append((weights_TC, bool(((targets_TC[side_T] > 0).any(0) & (targets_TC[side_T] < 0).any(0)).all())))
+            weights_TC[side_T] = contrast(part_TC)
+            sides.append((weights_TC, bool(((part_TC > 0).any(0) & (part_TC < 0).any(0)).all())))
         if sides[0][1] and sides[1][1]:
-            total_L += _cosine(gram_LTT, sides[0][0], sides[1][0])
-            count += 1
-    return total_L / count if count else torch.full_like(total_L, torch.nan)
+            first.append(sides[0][0])
+            second.append(sides[1][0])
+    if not first:
+        return torch.full((gram_LTT.shape[0],), torch.nan, dtype=torch.float64)
+    return _cosines(gram_LTT, torch.stack(first), torch.stack(second)).mean(0)

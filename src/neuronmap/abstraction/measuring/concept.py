@@ -29,7 +29,7 @@ from neuronmap.concepts.concept import Concept
 
 __all__ = ["Measured", "measure_concept"]
 
-_MLP_COMPONENTS = 64
+_MLP_COMPONENTS = 48
 _EXAMPLES = 6
 
 
@@ -129,7 +129,7 @@ def measure_concept(
         p_value=series(p_L),
         permutations=config.permutations,
         random_concept95=series(checks.random_concepts(frame, within, config.random_concepts, config.seed + 4)),
-        control=checks.control_task(frame, config.control_labelings, config.seed + 5)
+        control=checks.control_task(frame, within, config.control_labelings, config.seed + 5)
         if config.control_labelings
         else None,
         baselines=_baselines(concept, mean_embedding, position_length, untrained, weights_RG),
@@ -216,19 +216,20 @@ def _cross(
                 level=part.name,
                 score=series(scored.score_L),
                 within=series(seen.score_L),
-                alone=series(_alone(frame, part.name, weights_RG)),
+                alone=series(_alone(frame, within, part.name, weights_RG)),
             )
         )
     worst_L = torch.stack([scored.score_L for scored in levels]).amin(0)
     return CrossScore(mean=curve_of(mean, clusters), worst=series(worst_L), levels=left_out)
 
 
-def _alone(frame: Frame, condition: str, weights_RG: Tensor) -> Tensor:
+def _alone(frame: Frame, within: Part, condition: str, weights_RG: Tensor) -> Tensor:
     """AUC in one condition, by probes trained in it and nowhere else."""
     index = frame.reading.data.conditions.index(condition)
     rows_T = frame.rows("train", index)
     targets_NC = frame.labels.targets()
-    fit = fit_ridge(frame.reading.x_LNW, rows_T, targets_NC[rows_T], frame.cluster_ids[rows_T])
+    clusters_T = frame.cluster_ids[rows_T]
+    fit = fit_ridge(frame.reading.x_LNW, rows_T, targets_NC[rows_T], clusters_T, within.fit.ridge_L)
     return score_part(frame, Part(condition, fit, frame.rows("test", index)), weights_RG[:1]).score_L
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["components_of", "mlp_scores"]
 
 _HIDDEN = 64
-_STEPS = 200
+_STEPS = 150
 _CHECK = 10
 
 

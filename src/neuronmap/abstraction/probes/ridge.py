@@ -23,7 +23,7 @@ from torch import Tensor
 
 __all__ = ["RIDGES", "Directions", "RidgeFit", "Standardized", "contrast", "fit_ridge", "standardize"]
 
-RIDGES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+RIDGES = (0.003, 0.03, 0.1, 0.3, 1.0)
 """Ridges that are tried, in units of the Gram matrix's mean diagonal."""
 _FLOOR = 1e-2
 
@@ -58,7 +58,9 @@ def standardize(x_LNW: Tensor, rows_T: Tensor) -> Standardized:
     train_LTW = x_LNW[:, rows_T]
     mean_LW = train_LTW.mean(1)
     std_LW = train_LTW.std(1, correction=0)
-    floor_L1 = (std_LW.median(1, keepdim=True).values * _FLOOR).clamp_min(1e-12)
+    # Below a millionth of the layer's size there is rounding and nothing else.
+    rounding_L1 = (train_LTW.abs().amax((1, 2)) * 1e-6).clamp_min(1e-12)[:, None]
+    floor_L1 = torch.maximum(std_LW.median(1, keepdim=True).values * _FLOOR, rounding_L1)
     std_LW = torch.maximum(std_LW, floor_L1)
     return Standardized((x_LNW - mean_LW[:, None]) / std_LW[:, None], mean_LW, std_LW)
 
@@ -153,7 +155,8 @@ def _inverse(gram_LTT: Tensor, ridge_L: Tensor) -> Tensor:
 
 
 def _choose_ridge(gram_LTT: Tensor, targets_TC: Tensor, clusters_T: Tensor) -> Tensor:
-    """The ridge with the least squared error on left-out clusters, at each layer."""
+    """The ridge with the least squared error on left-out clusters, at each layer. In float32: it only chooses."""
+    gram_LTT, targets_TC = gram_LTT.float(), targets_TC.float()
     groups = [torch.nonzero(clusters_T == cluster).squeeze(1) for cluster in torch.unique(clusters_T).tolist()]
     centred_TC = targets_TC - targets_TC.mean(0, keepdim=True)
     layers = gram_LTT.shape[0]
@@ -161,11 +164,11 @@ def _choose_ridge(gram_LTT: Tensor, targets_TC: Tensor, clusters_T: Tensor) -> T
         return torch.full((layers,), 0.1, dtype=torch.float64)
     errors = []
     for ridge in RIDGES:
-        inverse_LTT = _inverse(gram_LTT, torch.full((layers,), ridge, dtype=torch.float64))
+        inverse_LTT = _inverse(gram_LTT, torch.full((layers,), ridge))
         weights_LTC = inverse_LTT @ centred_TC
-        error_L = torch.zeros(layers, dtype=torch.float64)
+        error_L = torch.zeros(layers)
         for rows in groups:
-            block_Lcc = inverse_LTT[:, rows][:, :, rows]
+            block_Lcc = inverse_LTT[:, rows[:, None], rows[None]]
             error_L += torch.linalg.solve(block_Lcc, weights_LTC[:, rows]).square().sum((1, 2))
         errors.append(error_L)
     return torch.tensor(RIDGES, dtype=torch.float64)[torch.stack(errors).argmin(0)]

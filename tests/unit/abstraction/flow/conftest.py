@@ -1,4 +1,4 @@
-"""``planted`` is importable in these tests; token sets and random SAEs are those of other rooms' tests."""
+"""``planted_flow`` is importable in these tests; token sets and random SAEs are those of other rooms' tests."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from planted import random_code
+from planted_flow import random_code
 from sklearn.metrics import roc_auc_score
 
 from neuronmap.abstraction.flow.carried import carried_by

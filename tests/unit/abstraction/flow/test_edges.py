@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from planted import ROWS, directions, noisy, random_code, shared
+from planted_flow import ROWS, directions, noisy, random_code, shared
 
 from neuronmap.abstraction.flow.codes import SharedCodes
 from neuronmap.abstraction.flow.edges import COUNTED, PairFlow, flow_between, reproduced

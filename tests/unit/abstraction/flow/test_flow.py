@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from planted import random_code, shared
+from planted_flow import random_code, shared
 from random_saes import random_sae
-from token_sets import PlainTokens
+from token_sets import Notes, PlainTokens
 
-from neuronmap.abstraction.flow import Place, ablation_effects, encode_shared, feature_flow
+from neuronmap.abstraction.flow import Place, ablation_effects, encode_shared, feature_flow, flow_warnings
 from neuronmap.abstraction.flow.ablation import contexts_of
 from neuronmap.abstraction.flow.edges import Edge, PairFlow
 from neuronmap.abstraction.flow.shown import choose_shown, masses_of
@@ -201,3 +202,16 @@ def test_carriers_of_a_concept_are_shown_first(still: LanguageModel) -> None:
     assert [node.concepts for node in chosen.nodes] == [{"number": 0.9}, {}]
     assert chosen.nodes[0].feature == least.feature
     assert [one.ablation for one in chosen.edges] == [None]
+
+
+def test_saes_that_started_alike_are_named(tiny_llama: LanguageModel) -> None:
+    saes = at(tiny_llama, 0, 1, 2)
+    assert flow_warnings(saes) == []
+    for (_, sae, _), seed in zip(saes, (4, 3, 4), strict=True):
+        assert sae.provenance is not None
+        sae.provenance = replace(sae.provenance, metadata=sae.provenance.metadata.updated(seed=seed))
+    (warning,) = flow_warnings(saes)
+    assert "sae-0, sae-2 were trained from the same initial directions (seed 4)" in warning
+    notes = Notes()
+    feature_flow(tiny_llama, saes, PlainTokens(20, 16, 290), ablation_contexts=0, progress=notes)
+    assert warning in notes.lines

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from planted import directions, random_code, shared
+from planted_flow import directions, random_code, shared
 
 from neuronmap.abstraction.flow import matching
 from neuronmap.abstraction.flow.matching import (

@@ -21,7 +21,7 @@ from neuronmap.errors import HookPointError, InputError, ModelError
 from neuronmap.models import HookPoint, LanguageModel, capture, resolve_hook
 from neuronmap.progress import Progress, default
 
-__all__ = ["Reading", "TokenizedText", "check_layers", "layer_hooks", "read_concepts", "tokenize_text"]
+__all__ = ["Reading", "TokenizedText", "check_layers", "layer_hooks", "read_concepts", "read_hooks", "tokenize_text"]
 
 BATCH_TOKENS = 1024
 """Tokens in one forward pass; a batch holds the activations of all layers at once."""
@@ -139,30 +139,12 @@ def read_concepts(
         ModelError: the tokenizer cannot place tokens in the text.
         InputError: a text is too long, no item of a concept can be read, or activations are not finite.
     """
-    texts = {item.text: None for part in data for item in part.items}
-    tokenized = {text: tokenize_text(model, text) for text in texts}
-    places = [_places(model, part, tokenized) for part in data]
-    wanted: dict[str, dict[int, Tensor]] = defaultdict(dict)
-    for found in places:
-        for item, position in found:
-            wanted[item.text].setdefault(position, torch.empty(0))
     hooks = layer_hooks(model, layers)
-    before: dict[tuple[str, int], Tensor] = {}
-    with (progress or default()).task(title, sum(len(tokenized[text].ids) for text in wanted), "tokens") as task:
-        for batch in _batches({text: tokenized[text] for text in wanted}, batch_tokens):
-            ids_BT = torch.tensor([tokenized[text].ids for text in batch])
-            found_BTW = capture(model, ids_BT, hooks)
-            for row, text in enumerate(batch):
-                for position in wanted[text]:
-                    rows_LW = torch.stack([found_BTW[hook.name][row, position].float().cpu() for hook in hooks])
-                    wanted[text][position] = rows_LW
-                    first_TW = found_BTW[hooks[0].name][row, 1 : position + 1]
-                    before[text, position] = first_TW.float().mean(0).cpu()
-            task.advance(ids_BT.numel())
+    places, taken = _run(model, data, hooks, batch_tokens, title, progress)
     readings = []
     for part, found in zip(data, places, strict=True):
         items = tuple(item for item, _ in found)
-        x_LNW = torch.stack([wanted[item.text][position] for item, position in found], dim=1)
+        x_LNW = torch.stack([torch.stack(taken[item.text, position][1:]) for item, position in found], dim=1)
         if not bool(x_LNW.isfinite().all()):
             bad = [layer for layer, x_NW in zip(layers, x_LNW, strict=True) if not bool(x_NW.isfinite().all())]
             raise InputError(
@@ -173,12 +155,64 @@ def read_concepts(
                 data=ConceptData(part.name, part.classes, items, part.warnings),
                 layers=tuple(layers),
                 x_LNW=x_LNW,
-                before_NW=torch.stack([before[item.text, position] for item, position in found]),
+                before_NW=torch.stack([taken[item.text, position][0] for item, position in found]),
                 position_N=torch.tensor([position for _, position in found]),
                 dropped=len(part.items) - len(items),
             )
         )
     return readings
+
+
+def read_hooks(
+    model: LanguageModel, data: Sequence[ConceptData], hooks: Sequence[HookPoint], *, progress: Progress | None = None
+) -> list[tuple[ConceptData, list[Tensor]]]:
+    """Read the items of some concepts at any hook points, in one pass.
+
+    Returns:
+        For each concept its items that could be read, and float32 [N, W] for each hook.
+    """
+    places, taken = _run(model, data, hooks, BATCH_TOKENS, "Reading concepts", progress)
+    return [
+        (
+            ConceptData(part.name, part.classes, tuple(item for item, _ in found), part.warnings),
+            [torch.stack([taken[item.text, position][1 + at] for item, position in found]) for at in range(len(hooks))],
+        )
+        for part, found in zip(data, places, strict=True)
+    ]
+
+
+def _run(
+    model: LanguageModel,
+    data: Sequence[ConceptData],
+    hooks: Sequence[HookPoint],
+    batch_tokens: int,
+    title: str,
+    progress: Progress | None,
+) -> tuple[list[list[tuple[Item, int]]], dict[tuple[str, int], list[Tensor]]]:
+    """Run every text once.
+
+    Returns:
+        Items with their positions, by concept; and for each text and position the mean of the first hook over positions 1 to it, followed
+        by the activation at every hook.
+    """
+    tokenized = {text: tokenize_text(model, text) for text in {item.text: None for part in data for item in part.items}}
+    places = [_places(model, part, tokenized) for part in data]
+    wanted: dict[str, set[int]] = defaultdict(set)
+    for found in places:
+        for item, position in found:
+            wanted[item.text].add(position)
+    taken: dict[tuple[str, int], list[Tensor]] = {}
+    with (progress or default()).task(title, sum(len(tokenized[text].ids) for text in wanted), "tokens") as task:
+        for batch in _batches({text: tokenized[text] for text in wanted}, batch_tokens):
+            ids_BT = torch.tensor([tokenized[text].ids for text in batch])
+            found_BTW = capture(model, ids_BT, hooks)
+            for row, text in enumerate(batch):
+                for position in wanted[text]:
+                    before_TW = found_BTW[hooks[0].name][row, 1 : position + 1]
+                    rows = [found_BTW[hook.name][row, position] for hook in hooks]
+                    taken[text, position] = [part.float().cpu() for part in (before_TW.float().mean(0), *rows)]
+            task.advance(ids_BT.numel())
+    return places, taken
 
 
 def _places(model: LanguageModel, data: ConceptData, tokenized: dict[str, TokenizedText]) -> list[tuple[Item, int]]:

@@ -407,7 +407,8 @@ class FlowEdge(FrozenConfig):
     target: int
     """Index in the later one."""
     kind: Literal["pass-through", "drift", "split", "merge"]
-    """pass-through: same direction, same tokens; drift: same tokens, other direction; split, merge: one to several, several to one."""
+    """pass-through: same direction, same tokens, each the other's best in both; drift: same tokens (r of 0.5 or more), another
+    direction; split, merge: one to several, several to one."""
     cosine: float
     """Of the decoder directions."""
     correlation: float
@@ -434,11 +435,14 @@ class FeatureFlow(FrozenConfig):
     correlation_null: list[float]
     """99th percentile of its best correlation after the tokens of one side are shifted by whole contexts."""
     counts: list[dict[str, int]]
-    """How many features of each kind there are, for each pair: pass-through, drift, split, merge, new, vanishing, untested."""
+    """How many features of each kind there are, for each pair: pass-through, drift, split, merge, new, vanishing; unclear (above chance
+    with something, but none of these) and untested (too rare or too dense), over both SAEs."""
     nodes: list[FlowNode]
     """Features shown."""
     edges: list[FlowEdge]
     """Edges between them."""
+    warnings: list[str] = Field(default_factory=list)
+    """What the counts cannot carry."""
     reproduced: list[float | None] | None = None
     """Share of the edges of one half of the text that the other half has too, for each pair; null for a pair without edges."""
 

@@ -16,6 +16,8 @@ from neuronmap.saes.metadata import read_bundle_info
 
 if TYPE_CHECKING:
     from neuronmap.abstraction.record import FeatureFlow
+    from neuronmap.concepts import ConceptData
+    from neuronmap.models import LanguageModel
 
 __all__ = ["check_followed", "flow_entries"]
 
@@ -28,6 +30,8 @@ def flow_entries(
     tokens: int = 131_072,
     shown: int = 40,
     seed: int = 0,
+    model: LanguageModel | None = None,
+    concepts: Sequence[ConceptData] = (),
     progress: Progress | None = None,
     **options: Any,
 ) -> FeatureFlow:
@@ -40,8 +44,10 @@ def flow_entries(
         tokens: most tokens of it.
         shown: features a layer that are listed.
         seed: decides the nulls.
+        model: their language model, where it is loaded already.
+        concepts: items of concepts; features that carry one are named, and shown before others.
         progress: where notes and bars go.
-        options: further arguments of :func:`~neuronmap.abstraction.flow.feature_flow` (``concepts``, ``ablation_contexts``, ...).
+        options: further arguments of :func:`~neuronmap.abstraction.flow.feature_flow` (``ablation_contexts``, ...).
 
     Returns:
         The record; features have the label of their SAE's newest analysis, where there is one.
@@ -52,11 +58,13 @@ def flow_entries(
         InputError: fewer than two, one twice, two at one layer, or one that does not say which model or hook it belongs to.
     """
     from neuronmap.abstraction.flow import feature_flow
+    from neuronmap.abstraction.flow.concepts import carried_concepts
 
     progress = progress or progress_module.default()
     entries = [hub.get(name) for name in names]
     check_followed(entries)
-    model = language_model_of(entries[0], progress=progress)
+    if model is None:
+        model = language_model_of(entries[0], progress=progress)
     hooks = [hook_of(entry, model) for entry in entries]
     saes = [hub.load(entry.id, model, device=str(model.device), progress=progress) for entry in entries]
     found = tokenized(
@@ -66,10 +74,12 @@ def flow_entries(
         most=tokens,
         progress=progress,
     )
+    places = [(entry.id, sae, hook) for entry, sae, hook in zip(entries, saes, hooks, strict=True)]
     flow = feature_flow(
         model,
-        [(entry.id, sae, hook) for entry, sae, hook in zip(entries, saes, hooks, strict=True)],
+        places,
         found,
+        concepts=carried_concepts(model, places, concepts, seed=seed, progress=progress) if concepts else None,
         shown=shown,
         seed=seed,
         progress=progress,

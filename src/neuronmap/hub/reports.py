@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ __all__ = [
 ]
 
 _FILE = "report.json"
+_COMPARE = "compare"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class ReportEntry:
         concepts: names of the concepts.
         prompts: how many prompts it follows.
         flow: whether it follows features.
+        verdicts: how many concepts have each verdict.
         problem: why it cannot be read; empty for sound ones.
     """
 
@@ -56,6 +61,7 @@ class ReportEntry:
     concepts: tuple[str, ...] = ()
     prompts: int = 0
     flow: bool = False
+    verdicts: Mapping[str, int] = field(default_factory=dict)
     problem: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,6 +120,8 @@ def checked_report_name(name: str) -> str:
     """
     if "/" in name:
         raise ConfigError(f"{name!r} cannot be the name of a report: it holds a '/'.")
+    if name.lower() == _COMPARE:
+        raise ConfigError(f"{name!r} cannot be the name of a report: it is the page that compares reports.")
     return check_id(name)
 
 
@@ -176,6 +184,18 @@ def _existing(name: str) -> Path:
 
 
 def _entry(path: Path) -> ReportEntry:
+    file = path / _FILE
+    try:
+        about = file.stat()
+    except OSError as error:
+        return ReportEntry(name=path.name, path=path, problem=f"it cannot be read: {error.strerror or error}")
+    return _read(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=512)
+def _read(path: Path, changed: int, size: int) -> ReportEntry:
+    """An entry of a file as it was at that time and of that size: a list of reports does not read them all again."""
+    del changed, size
     try:
         document = read_json(path / _FILE)
         return ReportEntry(
@@ -187,6 +207,7 @@ def _entry(path: Path) -> ReportEntry:
             concepts=tuple(str(one["concept"]["name"]) for one in document["concepts"]),
             prompts=len(document["trajectories"]),
             flow=document["flow"] is not None,
+            verdicts=dict(Counter(str(one["summary"]["verdict"]) for one in document["concepts"])),
         )
     except (DamagedError, KeyError, OSError, TypeError) as error:
         return ReportEntry(name=path.name, path=path, problem=f"it cannot be read: {error}")

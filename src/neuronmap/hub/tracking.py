@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from neuronmap import progress as progress_module
-from neuronmap.abstraction.record import TrackingReport
+from neuronmap.abstraction.record import FeatureFlow, TrackingReport
 from neuronmap.abstraction.settings import TrackerConfig
 from neuronmap.concepts import get_concepts, list_concepts
 from neuronmap.config import FrozenConfig
@@ -141,7 +141,8 @@ def track_into_library(
         fence=fence,
     )
     if entries:
-        report = report.updated(flow=_flow(hub, wanted, text, progress))
+        flow = _flow(hub, wanted, model, text, progress)
+        report = report.updated(flow=flow, warnings=[*report.warnings, *flow.warnings])
     if not keep:
         return report
     if fence is not None:
@@ -164,9 +165,16 @@ def _tokens(model: LanguageModel, text: str | Path, config: TrackerConfig, progr
     return tokenized(model, text, config=None, most=most, progress=progress)
 
 
-def _flow(hub: SAEModelHub, wanted: TrackingSettings, text: str | None, progress: Progress) -> Any:
+def _flow(
+    hub: SAEModelHub, wanted: TrackingSettings, model: LanguageModel, text: str | None, progress: Progress
+) -> FeatureFlow:
+    from neuronmap.abstraction.tracker import chosen_concepts
     from neuronmap.hub.flowing import flow_entries
 
     if text is None:
         raise ConfigError("Following features needs a text.", hint="Name a corpus, a file or a folder.")
-    return flow_entries(hub, list(wanted.saes), text=text, progress=progress)
+    config = wanted.tracker_config()
+    data = [concept.generate(config.items, config.seed) for concept in chosen_concepts(wanted.concepts or None)]
+    return flow_entries(
+        hub, list(wanted.saes), text=text, model=model, concepts=data, seed=config.seed, progress=progress
+    )

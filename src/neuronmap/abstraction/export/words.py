@@ -71,7 +71,8 @@ _NONE = "–"
 def depth_words(found: Interval, *, why: bool = True) -> str:
     """``5.2 (4.1 to 6.8)``, or that it is not established and why."""
     if found.value is None:
-        return f"{_NONE} ({found.reason.partition(chr(58))[0]})" if why and found.reason else _NONE
+        reason = (found.reason or "").partition(":")[0]
+        return f"{_NONE} ({reason})" if why and reason else _NONE
     interval = f" ({found.low:.1f} to {found.high:.1f})" if found.low is not None and found.high is not None else ""
     return f"{found.value:.1f}{interval}"
 
@@ -94,7 +95,7 @@ def summary_cells(result: ConceptResult) -> list[str]:
     return [
         str(result.concept["name"]),
         summary.verdict,
-        depth_words(summary.half_depth),
+        depth_words(summary.half_depth, why=not summary.present_at_embedding),
         _emergence(result),
         layer_words(summary.peak, result.layers),
         _figure(summary.best, 3),
@@ -107,7 +108,7 @@ def _emergence(result: ConceptResult) -> str:
     if summary.emergence is None:
         return "at the embedding" if summary.present_at_embedding else _NONE
     interval = summary.emergence_interval
-    return f"layer {summary.emergence}{f' ({interval[0]} to {interval[1]})' if interval else ''}"
+    return f"{summary.emergence}{f' ({interval[0]} to {interval[1]})' if interval else ''}"
 
 
 def _figure(value: float | None, digits: int) -> str:

@@ -85,7 +85,8 @@ def feature_flow(
     """
     progress = progress or default()
     places = _checked(model, saes, tokens, shown, ablation_contexts)
-    for warning in flow_warnings(places):
+    warnings = flow_warnings(places)
+    for warning in warnings:
         progress.note(warning)
     codes = encode_shared(
         model, [(place.sae, place.hook) for place in places], tokens, batch_tokens=batch_tokens, progress=progress
@@ -105,7 +106,8 @@ def feature_flow(
     chosen = choose_shown(whole, masses, shown, carriers)
     size = max(1, (batch_tokens or 1024) // tokens.context_length)
     effects = _effects(model, tokens, codes, places, chosen, (ablation_contexts, size), progress)
-    return _record(places, codes, whole, chosen, effects, reproduced(*halves), labels or {}, carriers)
+    found = _record(places, codes, whole, chosen, effects, reproduced(*halves), labels or {}, carriers)
+    return found.updated(warnings=warnings)
 
 
 def flow_warnings(saes: Sequence[tuple[str, SparseAutoencoder, HookPoint]]) -> list[str]:

@@ -31,7 +31,7 @@ class TrackerConfig(FrozenConfig):
     mlp: bool = True
     """Train a small MLP on each layer, to see what is not along a direction."""
     untrained: bool = True
-    """Also read the same architecture with random weights."""
+    """Also read the same architecture with random weights, on half as many items."""
     complexity: bool = True
     """Work out the components of the complexity ranking."""
     context_need: bool = True

@@ -219,8 +219,9 @@ class AbstractionTracker:
         if self.config.untrained:
             with self._timed("random weights"):
                 title = f"Reading {name}, random weights"
+                fewer = [concept.generate(max(self.config.items // 2, 16), self.config.seed) for concept, _, _ in parts]
                 baselines = [
-                    *read_concepts(self._random_model(), data, self.layers, title=title, progress=self.progress)
+                    *read_concepts(self._random_model(), fewer, self.layers, title=title, progress=self.progress)
                 ]
         for (concept, _, key), reading, untrained in zip(parts, readings, baselines, strict=True):
             found = self._measured(concept, reading, untrained)

@@ -220,13 +220,13 @@ def _item(
 ORDERS = ("nsf", "sfn", "fnsf")
 
 
-def bit_concept(outcome: Outcome | None = None) -> Concept:
+def bit_concept(outcome: Outcome | None = None, every: int = 1) -> Concept:
     """The noun's bit, in three orders of the words; the other word's bit is balanced."""
 
     def generate(items: int, seed: int) -> ConceptData:
         made = [
             _item(order, lemma, bit, side, 0, (lemma * 7 + place + side + seed) % FILLERS, bit, ("a", "b"))
-            for lemma in range(LEMMAS)
+            for lemma in range(0, LEMMAS, every)
             for place, order in enumerate(ORDERS)
             for side in (0, 1)
             for bit in (0, 1)
@@ -246,7 +246,7 @@ def bit_concept(outcome: Outcome | None = None) -> Concept:
     )
 
 
-def cue_concept() -> Concept:
+def cue_concept(every: int = 1) -> Concept:
     """A label that the cue shows in one order of the words, and its opposite in the other."""
 
     def generate(items: int, seed: int) -> ConceptData:
@@ -261,7 +261,7 @@ def cue_concept() -> Concept:
                 label,
                 ("x", "y"),
             )
-            for lemma in range(LEMMAS)
+            for lemma in range(0, LEMMAS, every)
             for order in ("ncsf", "csnf")
             for side in (0, 1)
             for label in (0, 1)

@@ -122,7 +122,7 @@ def measure_concept(
         difference_norm=series(within.fit.differences(frame.labels.targets()[within.fit.rows_T]).norm(dim=2).mean(1)),
         difference_reliability=series(checks.reliability(frame, within, 20, config.seed + 2)),
         mlp=series(_mlp(frame, within, config.seed)) if config.mlp else None,
-        cross=None if mean is None else _cross(frame, within, across, levels, mean, clusters, weights_RG),
+        cross=None if mean is None else _cross(frame, within, across, levels, mean, clusters),
         parallelism=None if parallel_L is None else series(parallel_L),
         null95=null,
         null95_within=null_within,
@@ -132,7 +132,7 @@ def measure_concept(
         control=checks.control_task(frame, within, config.control_labelings, config.seed + 5)
         if config.control_labelings
         else None,
-        baselines=_baselines(concept, mean_embedding, position_length, untrained, weights_RG),
+        baselines=_baselines(concept, mean_embedding, position_length, untrained),
         rotation=series(rotation_L),
         transfer=matrix(_transfer(frame, within, directions.w_LCW)),
         summary=summary,
@@ -206,31 +206,30 @@ def _cross(
     levels: Sequence[ScoredCurve],
     mean: ScoredCurve,
     clusters: int,
-    weights_RG: Tensor,
 ) -> CrossScore:
     left_out = []
     for part, scored in zip(across, levels, strict=True):
-        seen = score_part(frame, Part(part.name, within.fit, part.test_N), weights_RG)
+        seen_L = _score(frame, Part(part.name, within.fit, part.test_N))
         left_out.append(
             LeftOut(
                 level=part.name,
                 score=series(scored.score_L),
-                within=series(seen.score_L),
-                alone=series(_alone(frame, within, part.name, weights_RG)),
+                within=series(seen_L),
+                alone=series(_alone(frame, within, part.name)),
             )
         )
     worst_L = torch.stack([scored.score_L for scored in levels]).amin(0)
     return CrossScore(mean=curve_of(mean, clusters), worst=series(worst_L), levels=left_out)
 
 
-def _alone(frame: Frame, within: Part, condition: str, weights_RG: Tensor) -> Tensor:
+def _alone(frame: Frame, within: Part, condition: str) -> Tensor:
     """AUC in one condition, by probes trained in it and nowhere else."""
     index = frame.reading.data.conditions.index(condition)
     rows_T = frame.rows("train", index)
     targets_NC = frame.labels.targets()
     clusters_T = frame.cluster_ids[rows_T]
     fit = fit_ridge(frame.reading.x_LNW, rows_T, targets_NC[rows_T], clusters_T, within.fit.ridge_L)
-    return score_part(frame, Part(condition, fit, frame.rows("test", index)), weights_RG[:1]).score_L
+    return _score(frame, Part(condition, fit, frame.rows("test", index)))
 
 
 def _rotation(w_LCW: Tensor) -> Tensor:
@@ -250,23 +249,25 @@ def _transfer(frame: Frame, within: Part, w_LCW: Tensor) -> Tensor:
 
 
 def _baselines(
-    concept: Concept,
-    mean_embedding: float | None,
-    position_length: float | None,
-    untrained: Reading | None,
-    weights_RG: Tensor,
+    concept: Concept, mean_embedding: float | None, position_length: float | None, untrained: Reading | None
 ) -> Baselines:
     if untrained is None:
         return Baselines(mean_of_embeddings=mean_embedding, position_length=position_length)
     frame = Frame(untrained, crossed=concept.crossed is not None)
+    frame.check()
     within, across = fit_parts(frame)
-    cross = [score_part(frame, part, weights_RG[:1]).score_L for part in across]
+    cross = [_score(frame, part) for part in across]
     return Baselines(
         mean_of_embeddings=mean_embedding,
         position_length=position_length,
-        random_within=series(score_part(frame, within, weights_RG[:1]).score_L),
+        random_within=series(_score(frame, within)),
         random_cross=series(torch.stack(cross).mean(0)) if cross else None,
     )
+
+
+def _score(frame: Frame, part: Part) -> Tensor:
+    scores_LNC = part.fit.scores(frame.labels.targets()[part.fit.rows_T], part.test_N)
+    return macro_auc(scores_LNC, frame.labels.label_N[part.test_N])
 
 
 def _examples(reading: Reading) -> list[dict[str, object]]:

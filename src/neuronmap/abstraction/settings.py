@@ -59,7 +59,7 @@ class TrackerConfig(FrozenConfig):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
-        "items": 120,
+        "items": 240,
         "layer_stride": 2,
         "permutations": 200,
         "resamples": 300,

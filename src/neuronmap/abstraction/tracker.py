@@ -19,7 +19,7 @@ from neuronmap.abstraction.context import context_needed
 from neuronmap.abstraction.keeping import KeptConcept, concept_key, keep, read_kept
 from neuronmap.abstraction.layers.sample import reads_later_tokens
 from neuronmap.abstraction.layers.similarity import layer_similarity
-from neuronmap.abstraction.measuring.concept import Measured, measure_concept
+from neuronmap.abstraction.measuring.concept import STEPS, Measured, measure_concept
 from neuronmap.abstraction.probes.probe_set import probes_of
 from neuronmap.abstraction.reading import Reading, check_layers, read_concepts
 from neuronmap.abstraction.record import ConceptResult, LayerSimilarity, TrackingReport, Trajectory
@@ -138,7 +138,7 @@ class AbstractionTracker:
         """
         chosen = chosen_concepts(concepts)
         missing: list[tuple[Concept, ConceptData, str]] = []
-        keys = []
+        keys, reused = [], 0
         for concept in chosen:
             data = concept.generate(self.config.items, self.config.seed)
             key = concept_key(self.model, self.layers, concept.to_dict(), data.digest, self.config)
@@ -149,10 +149,9 @@ class AbstractionTracker:
                     missing.append((concept, data, key))
                 else:
                     self._kept[key] = found
-        if len(missing) < len(chosen):
-            self.progress.note(
-                f"{len(chosen) - len(missing)} of {len(chosen)} concepts were measured before and are reused."
-            )
+                    reused += 1
+        if reused:
+            self.progress.note(f"{reused} of {len(chosen)} concepts were measured before and are reused.")
         for family in dict.fromkeys(concept.family for concept, _, _ in missing):
             self._measure_family([one for one in missing if one[0].family == family], fence)
         kept = [self._kept[key] for key in keys]
@@ -231,8 +230,15 @@ class AbstractionTracker:
             self._kept[key] = found
 
     def _measured(self, concept: Concept, reading: Reading, untrained: Reading | None) -> KeptConcept:
-        with self._timed("probes"), self.progress.task(f"Measuring {concept.name}", 1, "concepts") as task:
-            measured = measure_concept(concept, reading, self.model.num_layers, self.config, untrained=untrained)
+        with self._timed("probes"), self.progress.task(f"Measuring {concept.name}", STEPS + 1, "steps") as task:
+            measured = measure_concept(
+                concept,
+                reading,
+                self.model.num_layers,
+                self.config,
+                untrained=untrained,
+                step=lambda: task.advance(1),
+            )
             probes = probes_of(measured, self.config.seed)
             task.advance(1)
         result = measured.result

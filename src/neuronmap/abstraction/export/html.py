@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from neuronmap.abstraction.export.words import (
+    COMPLEXITY_ABOUT,
     COMPLEXITY_HEADS,
     FLOW_HEADS,
     PROMPT_HEADS,
@@ -152,8 +153,8 @@ def _complexity(report: TrackingReport) -> str:
     if not rows:
         return ""
     caption = (
-        "For this model and this data. Order is by half depth, then code length; nothing is summed up. – is not established "
-        "or not measured."
+        "For this model and this data. Order is by half depth, then code length; nothing is summed up. Of the columns, "
+        f"{COMPLEXITY_ABOUT}. – is not established or not measured."
     )
     return f'<h2 id="complexity">Complexity</h2>{_table(caption, COMPLEXITY_HEADS, rows, "short")}{_plot(complexity_plot(report))}'
 

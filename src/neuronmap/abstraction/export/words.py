@@ -17,6 +17,7 @@ from neuronmap.abstraction.record import (
 )
 
 __all__ = [
+    "COMPLEXITY_ABOUT",
     "COMPLEXITY_HEADS",
     "FLOW_HEADS",
     "PROMPT_HEADS",
@@ -45,12 +46,15 @@ COMPLEXITY_HEADS = [
     "half depth",
     "code length",
     "compression",
-    "items to 90 %",
-    "components",
-    "MLP gap",
+    "items",
+    "dims",
     "context",
-    "within - across",
+    "MLP gap",
+    "W - C",
 ]
+COMPLEXITY_ABOUT = (
+    "items, dims and context are what reaches 90 % of the score; MLP gap: MLP minus linear; W - C: within minus across"
+)
 PROMPT_HEADS = ["concept", "strongest at", "layer", "log-odds", "says"]
 FLOW_HEADS = [
     "from",
@@ -137,8 +141,8 @@ def complexity_cells(report: TrackingReport) -> list[list[str]]:
                 _NONE if found.compression.value is None else f"{found.compression.value:.1f}x",
                 _figure(found.n90.value, 0),
                 _NONE if found.rank90 is None else f"{found.rank90:,}",
-                _figure(found.mlp_gap, 3),
                 need,
+                _figure(found.mlp_gap, 3),
                 _figure(found.within_cross_gap, 3),
             ]
         )

@@ -64,8 +64,11 @@ def random_concepts(frame: Frame, within: Part, count: int, seed: int) -> Tensor
     return torch.quantile(torch.maximum(found_PL, 1 - found_PL).nan_to_num(0.5), 0.95, dim=0)
 
 
-def control_task(frame: Frame, within: Part, labelings: int, seed: int) -> ControlTask:
-    """Random labels of clusters (Hewitt and Liang 2019, D19-1275), where training and test share the clusters and where they do not."""
+def control_task(frame: Frame, within: Part, labelings: int, seed: int) -> ControlTask | None:
+    """Random labels of clusters (Hewitt and Liang 2019, D19-1275), where training and test share the clusters and where they do not.
+
+    None where too few clusters have two items, so that training and test cannot share them.
+    """
     generator = torch.Generator().manual_seed(seed)
     half_N = torch.zeros(len(frame.cluster_ids), dtype=torch.bool)
     for cluster in range(len(frame.clusters)):
@@ -74,6 +77,8 @@ def control_task(frame: Frame, within: Part, labelings: int, seed: int) -> Contr
         half_N[order[: (len(order) + 1) // 2]] = True
     targets_NC = frame.labels.targets()
     rows_T, rest_N = torch.nonzero(half_N).squeeze(1), torch.nonzero(~half_N).squeeze(1)
+    if any(len(frame.labels.label_N[rows].unique()) < frame.labels.classes for rows in (rows_T, rest_N)):
+        return None
     fit = fit_ridge(frame.reading.x_LNW, rows_T, targets_NC[rows_T], frame.cluster_ids[rows_T], within.fit.ridge_L)
     real_L = macro_auc(fit.scores(targets_NC[rows_T], rest_N), frame.labels.label_N[rest_N])
     drawn_PN = random_labels(frame.reading.data.items, 2, labelings, seed + 1)

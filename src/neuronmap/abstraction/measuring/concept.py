@@ -5,7 +5,7 @@ Legend: L layers, N items, T training items, W width, C columns, R resamples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,10 @@ from neuronmap.abstraction.statistics.resampling import bands, draw_clusters
 from neuronmap.abstraction.summary import CurveEvidence, LevelEvidence, summarize
 from neuronmap.concepts.concept import Concept
 
-__all__ = ["Measured", "measure_concept"]
+__all__ = ["STEPS", "Measured", "measure_concept"]
+
+STEPS = 5
+"""Of one measurement, for a progress bar."""
 
 _MLP_COMPONENTS = 48
 _EXAMPLES = 6
@@ -64,6 +67,7 @@ def measure_concept(
     config: TrackerConfig,
     *,
     untrained: Reading | None = None,
+    step: Callable[[], None] = lambda: None,
 ) -> Measured:
     """Measure one concept at all layers.
 
@@ -72,7 +76,8 @@ def measure_concept(
         reading: the model read at its items.
         blocks: blocks of the model.
         config: how many permutations, resamples and so on.
-        untrained: the same items read in the same architecture with random weights.
+        untrained: items read in the same architecture with random weights.
+        step: called :data:`STEPS` times on the way.
 
     Raises:
         InputError: a split lacks a class.
@@ -80,12 +85,15 @@ def measure_concept(
     frame = Frame(reading, crossed=concept.crossed is not None)
     frame.check()
     within, across = fit_parts(frame)
+    step()
     weights_RG = draw_clusters(frame.strata(), config.resamples, config.seed)
     clusters = len(reading.data.clusters("test"))
     inside = score_part(frame, within, weights_RG)
     levels = [score_part(frame, part, weights_RG) for part in across]
     mean = _mean(levels) if levels else None
+    step()
     permuted_PL, permuted_levels = checks.permuted_scores(frame, within, across, config.permutations, config.seed + 1)
+    step()
     null_within, p_within_L = checks.families(inside.score_L, permuted_PL)
     null, p_L, low_null = null_within, p_within_L, 0.0
     if mean is not None:
@@ -105,6 +113,7 @@ def measure_concept(
         crossed=concept.crossed,
         nuisances=concept.nuisances,
     )
+    step()
     mean_embedding, position_length = checks.baseline_aucs(frame)
     parallel_L = checks.parallelism(frame, within, config.seed + 3)
     result = ConceptResult(
@@ -136,8 +145,9 @@ def measure_concept(
         rotation=series(rotation_L),
         transfer=matrix(_transfer(frame, within, directions.w_LCW)),
         summary=summary,
-        warnings=_warnings(concept, reading, len(across), clusters),
+        warnings=_warnings(concept, reading, len(across)),
     )
+    step()
     return Measured(concept, result, frame, within, across, calibrated.calibration, headline, weights_RG)
 
 
@@ -288,7 +298,7 @@ def _examples(reading: Reading) -> list[dict[str, object]]:
     return chosen
 
 
-def _warnings(concept: Concept, reading: Reading, crossings: int, clusters: int) -> list[str]:
+def _warnings(concept: Concept, reading: Reading, crossings: int) -> list[str]:
     warnings = list(reading.data.warnings)
     if reading.dropped:
         warnings.append(f"{reading.dropped} items would be read at position 0 and were left out.")
@@ -297,6 +307,4 @@ def _warnings(concept: Concept, reading: Reading, crossings: int, clusters: int)
             f"The levels of {concept.crossed} cannot be left out one at a time (each must have every class), so there is only a "
             "within score."
         )
-    if clusters < 20:
-        warnings.append(f"Only {clusters} clusters in the test split: intervals are wide.")
     return list(dict.fromkeys(warnings))

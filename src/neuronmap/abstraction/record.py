@@ -476,6 +476,8 @@ class TrackingReport(FrozenConfig):
     """Each concept."""
     similarity: LayerSimilarity | None = None
     """The layers compared."""
+    between: LayerSimilarity | None = None
+    """The layers compared with those of a second model."""
     trajectories: list[Trajectory] = Field(default_factory=list)
     """Prompts followed."""
     flow: FeatureFlow | None = None

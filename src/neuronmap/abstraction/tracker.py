@@ -25,7 +25,7 @@ from neuronmap.abstraction.reading import Reading, check_layers, read_concepts
 from neuronmap.abstraction.record import ConceptResult, LayerSimilarity, TrackingReport, Trajectory
 from neuronmap.abstraction.settings import Preset, TrackerConfig
 from neuronmap.abstraction.summary import depth_draws
-from neuronmap.abstraction.trajectory import follow_prompt
+from neuronmap.abstraction.trajectory import checked_prompt, follow_prompt
 from neuronmap.abstraction.untrained import untrained_like
 from neuronmap.concepts import Concept, ConceptData, get_concepts, list_concepts
 from neuronmap.errors import ConfigError
@@ -104,6 +104,8 @@ class AbstractionTracker:
         """
         self._seconds = {}
         chosen = chosen_concepts(concepts)
+        for prompt in prompts:
+            checked_prompt(self.model, prompt)  # said now, not after minutes
         results = self.measure(chosen, fence=fence)
         warnings = []
         similarity = None
@@ -172,6 +174,7 @@ class AbstractionTracker:
             InputError: the prompt is one token, or longer than the model takes.
         """
         chosen = chosen_concepts(concepts)
+        checked_prompt(self.model, prompt)
         self.measure(chosen)
         with self._timed("prompts"):
             pairs = [(self._kept_of(concept).result, self._kept_of(concept).probes) for concept in chosen]

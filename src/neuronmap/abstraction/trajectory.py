@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from neuronmap.abstraction.probes.probe_set import ProbeSet
-from neuronmap.abstraction.reading import layer_hooks, tokenize_text
+from neuronmap.abstraction.reading import TokenizedText, layer_hooks, tokenize_text
 from neuronmap.abstraction.record import ConceptResult, PromptConcept, Series, Trajectory
 from neuronmap.errors import InputError, ModelFormatError
 from neuronmap.models import LanguageModel, capture
 from neuronmap.models.unembedding import find_unembedding
 
-__all__ = ["follow_prompt", "logit_lens"]
+__all__ = ["checked_prompt", "follow_prompt", "logit_lens"]
 
 _LENS_TOKENS = 3
 
@@ -43,12 +43,7 @@ def follow_prompt(
     Raises:
         InputError: the prompt has fewer than two tokens (position 0 says nothing), or is too long.
     """
-    found = tokenize_text(model, prompt)
-    if len(found.ids) < 2:
-        raise InputError(
-            f"The prompt {prompt!r} is {len(found.ids)} token: position 0 says nothing, so there must be at least two.",
-            hint="Write a whole phrase.",
-        )
+    found = checked_prompt(model, prompt)
     hooks = layer_hooks(model, layers)
     taken = capture(model, torch.tensor([found.ids]), hooks)
     x_LTW = torch.stack([taken[hook.name][0].float().cpu() for hook in hooks])
@@ -65,6 +60,21 @@ def follow_prompt(
         lens=words,
         lens_probability=chances,
     )
+
+
+def checked_prompt(model: LanguageModel, prompt: str) -> TokenizedText:
+    """A prompt's tokens.
+
+    Raises:
+        InputError: it has fewer than two tokens, or more than the model takes.
+    """
+    found = tokenize_text(model, prompt)
+    if len(found.ids) < 2:
+        raise InputError(
+            f"The prompt {prompt!r} is {len(found.ids)} token: position 0 says nothing, so there must be at least two.",
+            hint="Write a whole phrase.",
+        )
+    return found
 
 
 def _token_text(model: LanguageModel, token: int) -> str:

@@ -108,6 +108,13 @@ def check_followed(entries: Sequence[LibraryEntry]) -> None:
     nameless = [entry.id for entry in entries if entry.model is None]
     if nameless:
         raise InputError(f"{', '.join(nameless)}: no language model is named, so no text can be run for it.")
+    at: dict[int, LibraryEntry] = {}
+    for entry in entries:
+        if entry.layer is not None and at.setdefault(entry.layer, entry) is not entry:
+            raise InputError(
+                f"{at[entry.layer].id} and {entry.id} both read layer {entry.layer}; features are followed from layer to layer.",
+                hint="Leave one of them out; two SAEs of one layer are compared by `neuronmap sae compare`.",
+            )
     digests = [_model_digest(entry) for entry in entries]
     known = all(digest is not None for digest in digests)
     if len(set(digests if known else [entry.model for entry in entries])) > 1:

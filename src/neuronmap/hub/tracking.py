@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from neuronmap import progress as progress_module
-from neuronmap.abstraction.record import FeatureFlow, TrackingReport
+from neuronmap.abstraction.record import FeatureFlow, LayerSimilarity, TrackingReport
 from neuronmap.abstraction.settings import TrackerConfig
 from neuronmap.concepts import get_concepts, list_concepts
 from neuronmap.config import FrozenConfig
@@ -23,6 +23,7 @@ from neuronmap.hub.reports import checked_report_name, list_reports, store_repor
 from neuronmap.progress import Progress
 
 if TYPE_CHECKING:
+    from neuronmap.abstraction.tracker import AbstractionTracker
     from neuronmap.corpora import TokenSet
     from neuronmap.models import LanguageModel
 
@@ -53,6 +54,8 @@ class TrackingSettings(FrozenConfig):
     """Settings that differ from the preset's, by name."""
     text: str | None = None
     """Text on which layers are compared and features followed: corpus, file or folder; the sample text sotu when left out."""
+    other: str | None = None
+    """A second model, whose layers are compared with those of the first on the same text."""
     saes: tuple[str, ...] = ()
     """SAEs of the library, at different layers of the model, whose features are followed."""
     name: str | None = None
@@ -133,13 +136,16 @@ def track_into_library(
     tracker = AbstractionTracker(model, config=config, progress=progress)
     tracker.preset = wanted.preset if not wanted.settings else "custom"
     text = wanted.text or default_text()
-    tokens = _tokens(model, text, config, progress) if config.similarity and text is not None else None
+    needed = config.similarity or wanted.other is not None
+    tokens = _tokens(model, text, config, progress) if needed and text is not None else None
     report = tracker.track(
         wanted.concepts or [concept.name for concept in list_concepts()],
         prompts=wanted.prompts,
         tokens=tokens,
         fence=fence,
     )
+    if wanted.other is not None:
+        report = report.updated(between=_between(tracker, wanted, tokens, progress))
     if entries:
         flow = _flow(hub, wanted, model, text, progress)
         report = report.updated(flow=flow, warnings=[*report.warnings, *flow.warnings])
@@ -163,6 +169,18 @@ def _tokens(model: LanguageModel, text: str | Path, config: TrackerConfig, progr
     """Contexts enough for one token from each."""
     most = 4 * config.similarity_rows * _WINDOW_TOKENS
     return tokenized(model, text, config=None, most=most, progress=progress)
+
+
+def _between(
+    tracker: AbstractionTracker, wanted: TrackingSettings, tokens: TokenSet | None, progress: Progress
+) -> LayerSimilarity:
+    """Layers of both models; the second is loaded for this alone."""
+    from neuronmap.models import load_model
+
+    if tokens is None:
+        raise ConfigError("Comparing two models needs a text.", hint="Name a corpus, a file or a folder.")
+    other = load_model(str(wanted.other), dtype=wanted.dtype, device=wanted.device, progress=progress)
+    return tracker.compare_layers(tokens, other=other)
 
 
 def _flow(

@@ -14,9 +14,7 @@ from neuronmap.progress import SilentProgress
 
 pytestmark = [
     pytest.mark.sample,
-    pytest.mark.skipif(
-        not any(sample.path() for sample in list_samples()), reason="the sample model is not installed"
-    ),
+    pytest.mark.skipif(not any(sample.path() for sample in list_samples()), reason="the sample model is not installed"),
 ]
 LAYERS = [0, 2, 6, 14, 20, 28]
 

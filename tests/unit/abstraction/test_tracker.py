@@ -166,6 +166,11 @@ def test_bad_input_is_said_before_the_model_runs(monkeypatch: pytest.MonkeyPatch
         AbstractionTracker(planted_model(), layers=[0, 99], progress=SilentProgress())
 
 
-def test_a_prompt_of_one_token_is_refused_with_the_reason() -> None:
+def test_a_prompt_of_one_token_is_refused_with_the_reason_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tracker_module, "read_concepts", lambda *_, **__: pytest.fail("the model was run"))
     with pytest.raises(InputError, match="position 0 says nothing"):
         tracked().track_concept_evolution("start", [BIT])
+    with pytest.raises(InputError, match="1 token"):
+        tracked().track([BIT], prompts=[PROMPT, "start"])

@@ -77,7 +77,7 @@ def control_task(frame: Frame, within: Part, labelings: int, seed: int) -> Contr
         half_N[order[: (len(order) + 1) // 2]] = True
     targets_NC = frame.labels.targets()
     rows_T, rest_N = torch.nonzero(half_N).squeeze(1), torch.nonzero(~half_N).squeeze(1)
-    if any(len(frame.labels.label_N[rows].unique()) < frame.labels.classes for rows in (rows_T, rest_N)):
+    if any(len(set(frame.labels.label_N[rows].tolist())) < frame.labels.classes for rows in (rows_T, rest_N)):
         return None
     fit = fit_ridge(frame.reading.x_LNW, rows_T, targets_NC[rows_T], frame.cluster_ids[rows_T], within.fit.ridge_L)
     real_L = macro_auc(fit.scores(targets_NC[rows_T], rest_N), frame.labels.label_N[rest_N])

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from neuronmap.abstraction.measuring.concept import Measured
-from neuronmap.abstraction.probes.ridge import fit_ridge
 
 __all__ = ["ProbeSet", "probes_of"]
 
@@ -144,29 +144,38 @@ def probes_of(measured: Measured, seed: int) -> ProbeSet:
 
 
 def _resampled(measured: Measured, seed: int) -> tuple[Tensor, Tensor]:
-    """Probes of resampled training clusters, brought into the units of the fit on all of them."""
+    """Probes of resampled training clusters, with the scale and the ridge of the fit on all of them: rows of its Gram matrix again."""
     frame, fit = measured.frame, measured.within.fit
     generator = np.random.default_rng(seed)
-    targets_NC, cluster_T = frame.labels.targets(), frame.cluster_ids[fit.rows_T]
+    label_T, cluster_T = frame.labels.label_N[fit.rows_T], frame.cluster_ids[fit.rows_T]
+    targets_TC = frame.labels.targets()[fit.rows_T].float()
+    gram_LTT, z_LTW = fit.gram_LNT[:, fit.rows_T].float(), fit.space.z_LNW[:, fit.rows_T]
+    ridge_L = fit.ridge_L.clamp_min(0.01).float()
     names = torch.unique(cluster_T).numpy()
     w, b = [], []
     for _ in range(_RESAMPLES):
-        for _attempt in range(20):
-            drawn = generator.choice(names, size=len(names))
-            rows_T = torch.cat([fit.rows_T[cluster_T == int(name)] for name in drawn])
-            if len(set(frame.labels.label_N[rows_T].tolist())) == frame.labels.classes:
-                break
-        else:
-            rows_T = fit.rows_T
-        again = fit_ridge(
-            frame.reading.x_LNW, rows_T, targets_NC[rows_T], frame.cluster_ids[rows_T], fit.ridge_L.clamp_min(0.01)
-        )
-        found = again.directions(targets_NC[rows_T])
-        w_LCW = found.w_LCW * (fit.space.std_LW / again.space.std_LW)[:, None]
-        shift_LC = ((fit.space.mean_LW - again.space.mean_LW) / again.space.std_LW)[:, None] * found.w_LCW
-        w.append(w_LCW)
-        b.append(found.b_LC + shift_LC.sum(2))
+        rows_S = _drawn(names, cluster_T, label_T, frame.labels.classes, generator)
+        system_LSS = gram_LTT[:, rows_S[:, None], rows_S[None]]
+        system_LSS.diagonal(dim1=1, dim2=2).add_(ridge_L[:, None])
+        mean_C = targets_TC[rows_S].mean(0)
+        wanted_LSC = (targets_TC[rows_S] - mean_C).expand(len(ridge_L), -1, -1)
+        weights_LSC = torch.cholesky_solve(wanted_LSC, torch.linalg.cholesky(system_LSS))
+        summed_LTC = torch.zeros(len(ridge_L), *targets_TC.shape).index_add_(1, rows_S, weights_LSC)
+        w.append((summed_LTC / fit.size_L[:, None, None].float()).transpose(1, 2) @ z_LTW)
+        b.append(mean_C.expand(len(ridge_L), -1))
     return torch.stack(w), torch.stack(b)
+
+
+def _drawn(
+    names: npt.NDArray[np.int64], cluster_T: Tensor, label_T: Tensor, classes: int, generator: np.random.Generator
+) -> Tensor:
+    """Rows of clusters drawn with replacement, with every class among them (all rows, if twenty draws lack one)."""
+    for _ in range(20):
+        drawn = generator.choice(names, size=len(names))
+        rows_S = torch.cat([torch.nonzero(cluster_T == int(name)).squeeze(1) for name in drawn])
+        if len(set(label_T[rows_S].tolist())) == classes:
+            return rows_S
+    return torch.arange(len(cluster_T))
 
 
 def _principal(z_LTW: Tensor) -> tuple[Tensor, Tensor]:

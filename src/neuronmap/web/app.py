@@ -24,6 +24,7 @@ from neuronmap.web.explorer import Explorer
 from neuronmap.web.guard import Guard
 from neuronmap.web.measuring import Measured, Measures
 from neuronmap.web.settings import ServerSettings
+from neuronmap.web.warming import warm
 
 __all__ = ["create_app"]
 
@@ -53,9 +54,12 @@ def create_app(settings: ServerSettings | None = None) -> FastAPI:
         supervisor = Supervisor(explorer.jobs) if settings.supervise else None
         if supervisor is not None:
             supervisor.start()
+        warming = warm() if settings.supervise else None
         try:
             yield
         finally:
+            if warming is not None:
+                warming.cancel()
             if supervisor is not None:
                 await run_in_threadpool(supervisor.stop, leave_running=settings.keep_jobs)
             await explorer.close()

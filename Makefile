@@ -26,8 +26,9 @@ venv: $(VENV)/.ready ## make .venv with everything pinned in constraints.txt
 demo: $(VENV)/.ready ## train, evaluate and store a sparse autoencoder on SmolLM2-135M (about ten minutes the first time)
 	@$(BIN)/neuronmap demo
 
-example: $(VENV)/.ready ## train, analyse, look at, steer and compare features on SmolLM2-135M, small (about three minutes); plots in build/
+example: $(VENV)/.ready ## features trained, looked at and steered, and concepts tracked, on SmolLM2-135M (about four minutes); plots in build/
 	@$(BIN)/python examples/demo_sae_features.py --quick --plots build/feature-plots
+	@$(BIN)/python examples/demo_abstraction.py --quick --out build/abstraction.html
 
 lint: $(VENV)/.ready ## ruff, mypy --strict, import layers
 	@echo "lint: ruff, mypy, import layers (up to a minute)"

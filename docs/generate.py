@@ -204,6 +204,7 @@ def block(docstring: str | None) -> str:
 
 def config_page() -> str:
     """All settings a user can give, one table a class."""
+    from neuronmap.abstraction.settings import PRESETS, TrackerConfig
     from neuronmap.features.comparing.compare import CompareConfig
     from neuronmap.features.config import AnalysisConfig
     from neuronmap.saes.registry import get_architecture, list_architectures
@@ -231,8 +232,17 @@ def config_page() -> str:
         settings_table(AnalysisConfig),
         "\n## CompareConfig\n\n`compare_saes(a, b, config=...)`.\n\n",
         settings_table(CompareConfig),
+        "\n## TrackerConfig\n\n"
+        "How thoroughly concepts are tracked: `neuronmap sae track-abstractions --set name=value`, or `AbstractionTracker(config=...)`.\n"
+        f"The defaults are the preset `full`; `quick` changes {_changed(PRESETS['quick'])}.\n\n",
+        settings_table(TrackerConfig),
     ]
     return "".join(parts)
+
+
+def _changed(preset: dict[str, Any]) -> str:
+    """Settings of a preset, in a sentence."""
+    return ", ".join(f"`{name}` to `{plain(value)}`" for name, value in preset.items())
 
 
 def settings_table(cls: Any) -> str:

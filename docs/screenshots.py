@@ -1,9 +1,10 @@
 """Take the pictures of the explorer again: ``python docs/screenshots.py`` (``make screenshots``).
 
 Needs chromium, and the demo's SAE analysed in the library: ``neuronmap demo``, then ``neuronmap sae analyze demo``.
-A copy of that SAE is served from a home of its own, in which a small training runs meanwhile; nothing of the user's is changed.
+A copy of that SAE is served from a home of its own. There concepts are tracked first, and a small training runs meanwhile; nothing of the
+user's is changed.
 
-build/screenshots/       the ten main pages, wide and phone, light and dark, and a sheet of each kind to look at
+build/screenshots/       the main pages, wide and phone, light and dark, and a sheet of each kind to look at
 docs/images/explorer/    those that the documentation shows
 """
 
@@ -41,17 +42,22 @@ WIDE: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}, "device_scal
 PHONE: dict[str, Any] = {
     "viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True,
 }  # fmt: skip
-TALL = {"feature": 1260}
+TALL = {"feature": 1260, "concept": 1000}
 """Heights of wide windows other than the usual."""
 IN_DOCS = (
     "sae-wide-light", "features-wide-light", "feature-wide-light", "text-wide-light", "similarity-wide-dark", "training-wide-light",
-    "cards-phone-light", "feature-phone-dark",
+    "cards-phone-light", "feature-phone-dark", "report-wide-light", "concept-wide-light", "prompt-wide-light", "layers-wide-dark",
 )  # fmt: skip
 LARGEST_BYTES = 400_000
 TRAINING = {
     "model_name": "smollm2-135m", "layer": "15", "hidden_dim": "1024", "k": "16", "corpus": "sotu", "max_tokens": "20000",
     "context_length": "128", "num_epochs": "1000", "eval_every_steps": "100", "heldout_tokens": "2048", "name": "first-look",
     "skip_special": "on",
+}  # fmt: skip
+
+TRACKING = {
+    "model": "smollm2-135m", "concepts": ["grammatical_number", "syntactic_role", "tense"], "preset": "quick", "name": "first-look",
+    "prompts": ["People say the keys near the cabinet probably"],
 }  # fmt: skip
 
 
@@ -72,6 +78,7 @@ def main() -> None:
         serving(Path(folder), entry.path) as address,
         sync_playwright() as player,
     ):
+        track_concepts(address)
         job = start_training(address)
         browser = player.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for name, path in pages(address, job).items():
@@ -111,6 +118,24 @@ def serving(home: Path, bundle: Path) -> Iterator[str]:
         process.wait(60)
 
 
+def track_concepts(address: str) -> None:
+    """Track some concepts and wait for the report; what is measured stays in the cache for the next time."""
+    request = urllib.request.Request(
+        f"{address}/api/sae/track_abstractions", json.dumps(TRACKING).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        job = json.load(answer)["id"]
+    until = time.monotonic() + 1200
+    while time.monotonic() < until:
+        found = get(f"{address}/api/jobs/{job}")
+        if found["state"] == "finished":
+            return
+        if found["state"] not in ("queued", "running"):
+            sys.exit(f"The tracking ended: {found['error']}")
+        time.sleep(1)
+    sys.exit("The tracking did not end within twenty minutes.")
+
+
 def start_training(address: str) -> str:
     """Start a training, and wait until its curves can be seen.
 
@@ -132,7 +157,7 @@ def start_training(address: str) -> str:
 
 
 def pages(address: str, job: str) -> dict[str, str]:
-    """The ten main pages."""
+    """The main pages."""
     asked = {"sae": SAE, "where": ["class=tokens", "density>=0.0005"], "sort": "-f1", "limit": 1}
     found = get(f"{address}/api/sae/features?{urllib.parse.urlencode(asked, doseq=True)}")["features"]
     feature = found[0]["feature"]
@@ -155,6 +180,10 @@ def pages(address: str, job: str) -> dict[str, str]:
         "text": f"/text?{text}",
         "steer": f"{sae}/steer?{steer}",
         "training": job,
+        "report": "/concepts/first-look",
+        "concept": "/concepts/first-look/concept/grammatical_number:subject",
+        "prompt": "/concepts/first-look/prompt/0?concept=grammatical_number:subject",
+        "layers": "/concepts/first-look/layers",
     }
 
 
@@ -179,6 +208,11 @@ def take(browser: Browser, address: str, path: str, name: str) -> None:
 def settle(page: Page) -> None:
     """Until what is asked of a model, or read in, is there."""
     expect(page.locator("[aria-busy=true], .note[hx-get]")).to_have_count(0, timeout=180_000)
+    for picture in page.locator("[data-when=seen]").all():
+        if picture.is_visible():
+            picture.scroll_into_view_if_needed()
+            expect(picture.locator(".main-svg").first).to_be_visible()
+    page.evaluate("() => scrollTo(0, 0)")
     if page.locator("#link").count():
         expect(page.locator("#link")).to_have_text("Live.", timeout=60_000)
         page.wait_for_timeout(1500)

@@ -29,7 +29,7 @@ class FrozenConfig(BaseModel):
         protected_namespaces=(),
     )
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:

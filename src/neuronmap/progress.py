@@ -73,7 +73,7 @@ class _LineTask:
         of = f"/{self._total:,}" if self._total else ""
         left = f", {_clock((self._total - self.done) / rate)} left" if self._total and rate > 0 else ""
         figures = "".join(f", {name} {value}" for name, value in self.figures.items())
-        return f"{self._title}: {self.done:,}{of} {self._unit}, {rate:,.0f} {self._unit}/s{left}{figures}"
+        return f"{self._title}: {self.done:,}{of} {self._unit}, {_speed(rate)} {self._unit}/s{left}{figures}"
 
 
 class LineProgress:
@@ -93,7 +93,7 @@ class LineProgress:
         seconds = time.monotonic() - task.started
         if seconds >= 2.0:
             rate = task.done / max(seconds, 1e-9)
-            self.note(f"{title}: done, {task.done:,} {unit} in {_clock(seconds)} ({rate:,.0f} {unit}/s)")
+            self.note(f"{title}: done, {task.done:,} {unit} in {_clock(seconds)} ({_speed(rate)} {unit}/s)")
 
 
 class _RichTask:
@@ -109,7 +109,7 @@ class _RichTask:
         task = self._bar.tasks[self._bar.task_ids.index(self._id)]
         speed = task.finished_speed or task.speed
         if speed is not None:
-            self._bar.update(self._id, rate=f"{speed:,.0f} {self._unit}/s")
+            self._bar.update(self._id, rate=f"{_speed(speed)} {self._unit}/s")
 
 
 class RichProgress:
@@ -138,6 +138,11 @@ class RichProgress:
         with Progress(*columns, console=self.console, speed_estimate_period=30.0) as bar:
             task_id = bar.add_task(title, total=total, rate="", figures="")
             yield _RichTask(bar, task_id, unit)
+
+
+def _speed(rate: float) -> str:
+    """Units a second; slow work has digits that say something."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def _clock(seconds: float) -> str:

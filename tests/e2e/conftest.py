@@ -90,3 +90,49 @@ def analysed(analysed_home, home) -> Path:
     """This test's home, with a copy of all of that."""
     shutil.copytree(analysed_home, home, dirs_exist_ok=True)
     return home
+
+
+@pytest.fixture(scope="session")
+def concept_file(tmp_path_factory) -> Path:
+    """A concept of the user: two lists of twelve short texts."""
+    lines = ["name: warmth", "classes: [cold, warm]", "read: now"]
+    for key, word in (("negative", "cold"), ("positive", "warm")):
+        nouns = ["sea", "air", "sand", "lake", "wind", "rock", "roof", "wall", "tea", "milk", "soup", "bath"]
+        lines += [f"{key}:", *(f"  - the {noun} is {word} now" for noun in nouns)]
+    path = tmp_path_factory.mktemp("concepts") / "warmth.yaml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture(scope="session")
+def track_arguments(model_folder, concept_file) -> list[str]:
+    """Tracking in a few seconds."""
+    settings = [
+        "items=16",
+        "permutations=20",
+        "resamples=20",
+        "random_concepts=20",
+        "control_labelings=2",
+        "layer_stride=2",
+    ]
+    settings += ["untrained=false", "mlp=false", "context_need=false", "similarity=false"]
+    arguments = ["sae", "track-abstractions", "--model", str(model_folder), "--concepts", str(concept_file)]
+    return [*arguments, *(part for setting in settings for part in ("--set", setting))]
+
+
+@pytest.fixture(scope="session")
+def tracked_home(tmp_path_factory, track_arguments) -> Path:
+    """A home with one report, ``warm``, that follows one prompt, made by typing the command."""
+    home = tmp_path_factory.mktemp("tracked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEURONMAP_HOME", str(home))
+        done = typed(*track_arguments, "--prompt", "the tea is warm now", "--name", "warm")
+        assert done.code == 0, done.err
+    return home
+
+
+@pytest.fixture
+def tracked(tracked_home, home) -> Path:
+    """This test's home, with a copy of all of that."""
+    shutil.copytree(tracked_home, home, dirs_exist_ok=True)
+    return home

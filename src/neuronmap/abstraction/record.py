@@ -491,8 +491,8 @@ class TrackingReport(FrozenConfig):
         """Draw one of the report's plots.
 
         Args:
-            name: its name (``curve-...``, ``transfer-...``, ``complexity``, ``layers-cka``, ``flow``, ...), or a concept's for its curve; the
-                first one when left out. :func:`~neuronmap.abstraction.plots.report_plots` lists them.
+            name: its name (``curve-...``, ``transfer-...``, ``complexity``, ``layers-cka``, ``flow``, ...), or a concept's for its
+                curve; the first one when left out. :func:`~neuronmap.abstraction.plots.report_plots` lists them.
 
         Raises:
             InputError: there is none of that name; lists those that are there.

@@ -10,7 +10,21 @@ from typing import Annotated
 import typer
 
 from neuronmap.allocator import keep_freed_memory
-from neuronmap.cli import analyze, corpora, demo, doctor, features, jobs, live, models, sae, serve, site
+from neuronmap.cli import (
+    analyze,
+    concepts,
+    corpora,
+    demo,
+    doctor,
+    features,
+    jobs,
+    live,
+    models,
+    sae,
+    serve,
+    site,
+    tracking,
+)
 from neuronmap.cli.output import command_output
 from neuronmap.errors import ConfigError
 
@@ -27,7 +41,11 @@ app = typer.Typer(
 Start with `neuronmap demo` (about five minutes), then `neuronmap sae train --help`.
 Everything is kept under one folder: NEURONMAP_HOME, or the platform's user data folder.""",
 )
-app.add_typer(sae.app, name="sae", help="Train, evaluate, analyse, steer, compare and keep SAEs.")
+app.add_typer(
+    sae.app,
+    name="sae",
+    help="Train, evaluate, analyse, steer, compare and keep SAEs; track concepts through the layers.",
+)
 sae.app.command("analyze", epilog=analyze.settings_help())(analyze.analyze)
 sae.app.command("list-analyses")(features.list_analyses)
 sae.app.command("find-examples")(features.find_examples)
@@ -35,6 +53,11 @@ sae.app.command("export-features")(features.export)
 sae.app.command("site")(site.site)
 sae.app.command("steer")(live.steer)
 sae.app.command("compare")(live.compare)
+sae.app.command("track-abstractions", epilog=tracking.settings_help())(tracking.track_abstractions)
+sae.app.command("list-concepts")(concepts.list_concepts)
+sae.app.command("list-reports")(tracking.list_reports)
+sae.app.command("show-report")(tracking.show_report)
+sae.app.command("delete-report")(tracking.delete_report)
 app.add_typer(models.app, name="models", help="Look into language models.")
 app.add_typer(corpora.app, name="corpora", help="Text to train on.")
 app.add_typer(jobs.app, name="jobs", help="Work in the background: list, follow, cancel, resume and run jobs.")

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from neuronmap.cli.document import Document as _Document
+from neuronmap.cli.tracking_documents import (
+    ConceptsDocument,
+    DeleteReportDocument,
+    ReportDocument,
+    ReportsDocument,
+)
 from neuronmap.jobs.job import Job
 
 __all__ = ["DOCUMENTS"]
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
 
 class SAERecord(_Document):
@@ -404,6 +407,11 @@ DOCUMENTS: dict[str, type[_Document]] = {
     "sae site": SiteDocument,
     "sae steer": SteerDocument,
     "sae compare": CompareDocument,
+    "sae track-abstractions": ReportDocument,
+    "sae show-report": ReportDocument,
+    "sae list-reports": ReportsDocument,
+    "sae delete-report": DeleteReportDocument,
+    "sae list-concepts": ConceptsDocument,
     "models hooks": HooksDocument,
     "corpora list": CorporaDocument,
     "doctor": DoctorDocument,

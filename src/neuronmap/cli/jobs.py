@@ -30,7 +30,7 @@ def list_jobs(
     state: Annotated[
         str | None, typer.Option(help="Only queued, running, cancelling, cancelled, finished, failed or interrupted.")
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="Only train, analyze, evaluate or compare.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only train, analyze, evaluate, compare or track.")] = None,
     limit: Annotated[int, typer.Option(help="How many at most, 1 to 200.")] = 50,
     before: Annotated[
         int | None, typer.Option(help="The page after this number; --json gives each job's number.")

@@ -78,7 +78,7 @@ class Job(_Record):
     number: int
     """Place in the order of submission; listings are paged by it."""
     kind: str
-    """train, analyze, evaluate or compare."""
+    """train, analyze, evaluate, compare or track."""
     title: str
     """What it does, in a few words."""
     args: dict[str, Any]

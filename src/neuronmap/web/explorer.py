@@ -17,6 +17,7 @@ from neuronmap.hub.analyses import pick_analysis
 from neuronmap.jobs import JobQueue
 from neuronmap.web.live.calls import Call
 from neuronmap.web.live.process import LiveProcess
+from neuronmap.web.reports import OpenReport, OpenReports
 from neuronmap.web.settings import ServerSettings
 
 __all__ = ["Analysed", "Explorer", "ExplorerOf"]
@@ -54,6 +55,7 @@ class Explorer:
         self._lock = threading.Lock()
         self._opened: OrderedDict[Path, Analysed] = OrderedDict()
         self._asked: OrderedDict[str, Call] = OrderedDict()
+        self._reports = OpenReports()
 
     @cached_property
     def jobs(self) -> JobQueue:
@@ -108,6 +110,15 @@ class Explorer:
             while len(self._opened) > _OPEN_AT_MOST:
                 self._opened.popitem(last=False)  # a request may still read it; it is closed when nobody does
         return made
+
+    def report(self, name: str) -> OpenReport:
+        """A report of the abstraction tracker.
+
+        Raises:
+            NotInLibraryError: there is none of that name.
+            DamagedError: it cannot be read.
+        """
+        return self._reports.get(name)
 
     # --- questions to models, by the digest of what was asked -----------------------------------------------------------
 

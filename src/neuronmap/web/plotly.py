@@ -7,6 +7,8 @@ What our content security policy means for it (tried with plotly.js 4.1.1 in Chr
   works in full. SVG is quick up to about ten thousand points: :data:`MOST_POINTS`. Above, draw a sample and say so.
 - Plotly adds ``<style>`` elements, which the policy refuses. ``static/plots.js`` puts what it looks for in place beforehand (a
   ``<link class="no-inline-styles">`` to ``static/plotly.css``), so that nothing is refused and the console stays empty.
+- Colour bars and heat maps set some styles by ``setAttribute("style", ...)``, which is refused too. ``plots.js`` makes of that an
+  assignment to ``style.cssText``, which is not.
 
 On a page: ``<script src="{{ url(asset('plots.js')) }}" defer></script>`` and, in a script of the page, ``const Plotly = await
 openPlotly();`` — the address is taken from ``data-plotly="{{ url(plotly_address()) }}"``, which some element of the page carries.

@@ -15,12 +15,13 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from neuronmap.corpora.pieces import visible
 from neuronmap.paths import human_bytes
 from neuronmap.web import charts, tokens
 from neuronmap.web.errors import responses
 from neuronmap.web.guard import is_embedded
 
-__all__ = ["PageRouter", "asset", "environment", "render", "sae_path"]
+__all__ = ["PageRouter", "asset", "environment", "render", "report_path", "sae_path"]
 
 
 @functools.cache
@@ -48,6 +49,13 @@ def sae_path(sae: str, *parts: object, **query: object) -> str:
     return f"{path}?{urlencode(given, doseq=True)}" if given else path
 
 
+def report_path(report: str, *parts: object, **query: object) -> str:
+    """Address of a page of a report: ``/concepts/<report>/<parts>?<query>``; values that are None or empty are left out."""
+    tail = "".join(f"/{quote(str(part), safe=':')}" for part in parts)
+    given = {name: value for name, value in query.items() if value not in (None, "", [], ())}
+    return f"/concepts/{quote(report, safe='')}{tail}" + (f"?{urlencode(given, doseq=True)}" if given else "")
+
+
 @functools.cache
 def environment() -> Environment:
     """The templates' environment: everything is escaped, and a name that the context lacks is an error."""
@@ -58,9 +66,16 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(sae_path=sae_path, asset=asset, charts=charts, tokens=tokens)
+    made.globals.update(sae_path=sae_path, report_path=report_path, asset=asset, charts=charts, tokens=tokens)
     made.filters.update(
-        count=_count, number=_number, percent=_percent, bytes=human_bytes, when=_when, ago=_ago, duration=_duration
+        visible=_visible,
+        count=_count,
+        number=_number,
+        percent=_percent,
+        bytes=human_bytes,
+        when=_when,
+        ago=_ago,
+        duration=_duration,
     )
     return made
 
@@ -156,6 +171,11 @@ class PageRouter(APIRouter):
 
 
 # --- filters -----------------------------------------------------------------------------------------------------------
+
+
+def _visible(token: str) -> str:
+    """A token with its spaces and other whitespace visible; one without text is there too."""
+    return visible(token) or "∅"
 
 
 def _count(value: float | None) -> str:

@@ -6,6 +6,7 @@ the server opened for this (``--text-folder``, ``--model-folder``).
 
 from __future__ import annotations
 
+import difflib
 import re
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from neuronmap.errors import ConfigError
 from neuronmap.features.export.records import public_name
 from neuronmap.web.explorer import Explorer
 
-__all__ = ["Source", "model_sources", "named_model", "named_text", "text_sources"]
+__all__ = ["Source", "model_sources", "named_concept", "named_model", "named_text", "text_sources"]
 
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _LISTED = 200
@@ -85,6 +86,26 @@ def named_text(explorer: Explorer, name: str) -> str:
     if name.startswith("hf:") and _HUB.fullmatch(name.removeprefix("hf:")):
         return name
     return _resolved(name, used, explorer.settings.text_folder, "text", text_sources(explorer))
+
+
+def named_concept(name: str) -> str:
+    """The name of a concept, or of a family of them.
+
+    Raises:
+        ConfigError: there is none of that name; concepts from files are not taken over the web.
+    """
+    from neuronmap.concepts import list_concepts
+
+    names = list(dict.fromkeys(part for one in list_concepts() for part in (one.family, one.name)))
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    raise ConfigError(
+        f"There is no concept named {name!r}.",
+        hint=f"Did you mean {' or '.join(near)}?"
+        if near
+        else f"Concepts: {', '.join(names)}. Files of concepts are not taken over the web; the command line takes them.",
+    )
 
 
 def _resolved(name: str, used: dict[str, str], folder: Path | None, what: str, listed: list[Source]) -> str:

@@ -55,6 +55,7 @@ class Known:
             "text": f"/text?{urlencode({**text, 'token': 3})}",
             "steer": f"{sae}/steer?{urlencode(steer)}",
             "analyse": f"{sae}/analyze",
+            "concepts": "/concepts",
             "train": "/train",
             "jobs": "/jobs",
             "job": f"/jobs/{self.job}",

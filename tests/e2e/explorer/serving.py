@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,10 +45,11 @@ class Server:
         home: its NEURONMAP_HOME.
         log: where it writes.
         token: what NEURONMAP_TOKEN is; None for none.
+        options: further options of ``neuronmap serve``.
     """
 
-    def __init__(self, home: Path, log: Path, token: str | None = None) -> None:
-        self.home, self.log, self.port = home, log, 0
+    def __init__(self, home: Path, log: Path, token: str | None = None, options: Sequence[str] = ()) -> None:
+        self.home, self.log, self.port, self._options = home, log, 0, list(options)
         self._env = {**os.environ, "NEURONMAP_HOME": str(home), "OMP_NUM_THREADS": "2"}
         if token is not None:
             self._env["NEURONMAP_TOKEN"] = token
@@ -56,7 +57,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, on the port that it had before, and wait until it answers."""
-        command = [sys.executable, "-m", "neuronmap", "serve", "--port", str(self.port)]
+        command = [sys.executable, "-m", "neuronmap", "serve", "--port", str(self.port), *self._options]
         with self.log.open("ab") as out:
             begin = out.tell()
             self._process = subprocess.Popen(command, stdout=out, stderr=out, env=self._env)
@@ -105,9 +106,9 @@ class Server:
 
 
 @contextmanager
-def serving(home: Path, log: Path, token: str | None = None) -> Iterator[Server]:
+def serving(home: Path, log: Path, token: str | None = None, options: Sequence[str] = ()) -> Iterator[Server]:
     """A server while this lasts."""
-    server = Server(home, log, token)
+    server = Server(home, log, token, options)
     server.start()
     try:
         yield server

@@ -13,7 +13,7 @@ pytestmark = marks
 
 NAMES = (
     "home", "SAE", "features", "cards", "feature", "dead feature", "similarity", "compare features", "compare SAEs", "examples",
-    "search", "text", "steer", "analyse", "train", "jobs", "job", "runs", "about", "api",
+    "search", "text", "steer", "analyse", "concepts", "train", "jobs", "job", "runs", "about", "api",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from neuronmap.errors import (
     ConfigError,
     CorpusNotFoundError,
     DamagedError,
+    InputError,
     NotInLibraryError,
     ResourceError,
 )
@@ -33,7 +34,7 @@ def library(trained, home):
 
 
 def test_every_kind_has_documented_arguments():
-    assert list_kinds() == ["train", "analyze", "evaluate", "compare"]
+    assert list_kinds() == ["train", "analyze", "evaluate", "compare", "track"]
     for name in list_kinds():
         kind = get_kind(name)
         assert kind.name == name
@@ -74,6 +75,16 @@ def test_a_training_that_would_end_at_once_is_refused_and_not_queued(library, qu
         ("compare", {"a": "second", "b": "sec"}, ConfigError, "with itself"),
         ("compare", {"a": "second", "b": "nobody"}, NotInLibraryError, "nobody"),
         ("evaluate", {"sae": {1, 2}}, ConfigError, "plain JSON"),
+        ("track", {"model": "tiny", "concepts": ["tens"]}, ConfigError, "no concept named 'tens'"),
+        ("track", {"model": "tiny", "concepts": ["nowhere.yaml"]}, ConfigError, "nowhere.yaml"),
+        ("track", {"model": "tiny", "settings": {"name": "x"}}, ConfigError, "no field 'name'"),
+        ("track", {"model": "tiny", "settings": {"items": 1}}, ConfigError, "items = 1"),
+        ("track", {"model": "tiny", "prompts": [" "]}, ConfigError, "prompt is empty"),
+        ("track", {"model": "tiny", "name": "compare"}, ConfigError, "the page that compares"),
+        ("track", {"model": "tiny", "name": "a/b"}, ConfigError, "holds a '/'"),
+        ("track", {"model": "tiny", "text": "nowhere"}, CorpusNotFoundError, "nowhere"),
+        ("track", {"model": "tiny", "saes": ["nobody", "second"]}, NotInLibraryError, "nobody"),
+        ("track", {"model": "tiny", "saes": ["second"]}, InputError, "at least two"),
         ("dream", {}, ConfigError, "no kind of job 'dream'"),
     ],
 )

@@ -19,13 +19,18 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from tests.unit.web.concepts.made import SUBJECT, report
 
+from neuronmap.hub.reports import store_report
 from neuronmap.web.app import create_app
 from neuronmap.web.explorer import Explorer
 from neuronmap.web.settings import ServerSettings
 
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
-REAL: dict[str, Any] = {"sae": "first", "a": "first", "b": "second", "feature": 3, "number": "3", "saes": ["first"]}
+REAL: dict[str, Any] = {
+    "sae": "first", "a": "first", "b": "second", "feature": 3, "number": "1", "saes": ["first"],
+    "report": "tried", "reports": ["tried"], "concept": SUBJECT, "plot": "complexity",
+}  # fmt: skip
 LONG = ("/events", "/steer", "/effects", "/text", "top_features", "activation", "search-", "analysis")
 """Routes that run a model or wait: they are tested on their own, and here with fewer requests."""
 
@@ -40,6 +45,9 @@ def shared_home(small_home: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """One copy of the small home for all routes: what they queue may pile up."""
     folder = tmp_path_factory.mktemp("routes") / "home"
     shutil.copytree(small_home, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEURONMAP_HOME", str(folder))
+        store_report(report(), "tried")
     return folder
 
 

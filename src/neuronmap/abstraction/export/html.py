@@ -55,6 +55,9 @@ def report_html(report: TrackingReport) -> str:
     if report.similarity is not None:
         parts.append('<h2 id="layers">Layers beside each other</h2>')
         parts += [_plot(plot) for plot in similarity_plots(report.similarity, seed=seed, model=name)]
+    if report.between is not None:
+        parts.append(f'<h2 id="between">Layers of {_text(name)} and {_text(str(report.between.other_model))}</h2>')
+        parts += [_plot(plot) for plot in similarity_plots(report.between, seed=seed, model=name)]
     parts += [_prompt(report, number) for number in range(len(report.trajectories))]
     if report.flow is not None:
         parts.append('<h2 id="flow">Features through the layers</h2>')
@@ -71,10 +74,9 @@ def _framed(title: str, body: str) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><title>{_text(title)}</title>'
-        f"<style>{style}</style></head>\n<body>\n"
-        "<noscript><p class='warn'>Plots need JavaScript. Everything that they show is in the tables and in "
-        "the numbers below them.</p></noscript>\n"
-        f"{body}\n<script>{_script(plotly)}</script>\n<script>{script}</script>\n</body></html>\n"
+        f"<style>{style}</style></head>\n<body>\n<noscript><p class='warn'>Plots need JavaScript. Everything that "
+        "they show is in the tables and in the numbers below "
+        f"them.</p></noscript>\n{body}\n<script>{_script(plotly)}</script>\n<script>{script}</script>\n</body></html>\n"
     )
 
 
@@ -100,6 +102,8 @@ def _contents(report: TrackingReport) -> str:
     links = [(_anchor(result), str(result.concept["title"])) for result in report.concepts]
     links += [("complexity", "Complexity")] if complexity_cells(report) else []
     links += [("layers", "Layers beside each other")] if report.similarity is not None else []
+    if report.between is not None:
+        links.append(("between", f"Layers of {report.model['name']} and {report.between.other_model}"))
     links += [(f"prompt-{at}", f"“{one.prompt}”") for at, one in enumerate(report.trajectories)]
     links += [("flow", "Features through the layers")] if report.flow is not None else []
     items = "".join(f'<li><a href="#{_text(to)}">{_text(name)}</a></li>' for to, name in links)
@@ -112,8 +116,8 @@ def _summary(report: TrackingReport) -> str:
     verdicts = {result.summary.verdict for result in report.concepts}
     said = "; ".join(f"<b>{_text(verdict)}</b>: {_text(VERDICTS[verdict])}" for verdict in sorted(verdicts))
     caption = (
-        "Layers with 95 % intervals (emergence 90 %); bits: the most usable information at any layer, within conditions. "
-        "– is not established."
+        "Layers with 95 % intervals (emergence 90 %); bits: the most usable information at any layer, within "
+        "conditions. – is not established."
     )
     rows = [summary_cells(result) for result in report.concepts]
     return f"<h2>In short</h2>{_table(caption, SUMMARY_HEADS, rows)}<p class='soft'>{said}.</p>"
@@ -153,8 +157,8 @@ def _complexity(report: TrackingReport) -> str:
     if not rows:
         return ""
     caption = (
-        "For this model and this data. Order is by half depth, then code length; nothing is summed up. Of the columns, "
-        f"{COMPLEXITY_ABOUT}. – is not established or not measured."
+        "For this model and this data. Order is by half depth, then code length; nothing is summed up. Of the "
+        f"columns, {COMPLEXITY_ABOUT}. – is not established or not measured."
     )
     return f'<h2 id="complexity">Complexity</h2>{_table(caption, COMPLEXITY_HEADS, rows, "short")}{_plot(complexity_plot(report))}'
 
@@ -177,7 +181,7 @@ def _plot(plot: PlotData) -> str:
     data = json.dumps(plot.figure, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     height = int(plot.figure["layout"].get("height", 420))
     return (
-        f'<h3 id="{name}">{_text(plot.title)}</h3><figure data-plot="{name}">'
+        f'<h3 id="plot-{name}">{_text(plot.title)}</h3><figure data-plot="{name}">'
         f'<div class="plot" style="min-height:{height}px" role="img" aria-label="{_text(plot.title)}"></div>'
         f'<script type="application/json">{data}</script><figcaption>{_text(plot.about)}</figcaption></figure>'
         f'<details data-csv="{name.replace(":", "-")}.csv"><summary>Numbers ({len(plot.rows):,} rows)</summary>'

@@ -38,6 +38,8 @@ def report_arrow(report: TrackingReport) -> pa.Table:
     figures = [figure for result in report.concepts for figure in _of_concept(result)]
     if report.similarity is not None:
         figures += _of_layers(report.similarity)
+    if report.between is not None:
+        figures += _matrices(report.between, "between_")
     columns = list(zip(*figures, strict=True)) if figures else [()] * 7
     concept, layer, other, measure, value, low, high = columns
     depth = [None if one is None else one / max(report.blocks, 1) for one in layer]
@@ -149,7 +151,7 @@ def _whole(name: str, result: ConceptResult) -> Iterator[_Figure]:
             yield _Figure(name, None, None, measure, getattr(found, measure))
 
 
-def _of_layers(found: LayerSimilarity) -> Iterator[_Figure]:
+def _matrices(found: LayerSimilarity, before: str) -> Iterator[_Figure]:
     for measure in (
         "cka",
         "cka_standardized",
@@ -161,7 +163,11 @@ def _of_layers(found: LayerSimilarity) -> Iterator[_Figure]:
     ):
         matrix = getattr(found, measure)
         if matrix is not None:
-            yield from _matrix(None, measure, found.layers, found.other_layers, matrix)
+            yield from _matrix(None, f"{before}{measure}", found.layers, found.other_layers, matrix)
+
+
+def _of_layers(found: LayerSimilarity) -> Iterator[_Figure]:
+    yield from _matrices(found, "")
     for at, layer in enumerate(found.layers):
         yield _interval(None, layer, "intrinsic_dimension", found.intrinsic_dimension[at])
         for measure in ("participation_ratio", "mean_norm", "isotropy", "first_position_norm"):

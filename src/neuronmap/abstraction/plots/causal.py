@@ -28,14 +28,11 @@ def causal_plot(report: TrackingReport, result: ConceptResult) -> PlotData | Non
         for at, layer in enumerate(found.layers)
     ]
     about = (
-        f"Change of the difference of log-probabilities ({found.outcome}), in nats, when the concept is "
-        "changed at one layer, "
-        f"at the token that is read. Unchanged it is {found.clean:.2f}: a change of {-found.clean:.2f} leaves "
-        "the model "
-        f"undecided (dotted), {-2 * found.clean:.2f} turns it round. An effect counts where it is outside the "
-        "band of "
-        f"{found.random_directions} random directions moved by equal lengths. {found.items:,} texts. "
-        f"{data_line(report, result)}"
+        f"Change of the difference of log-probabilities ({found.outcome}), in nats, when the concept is changed at "
+        f"one layer, at the token that is read. Unchanged it is {found.clean:.2f}: a change of {-found.clean:.2f} "
+        f"leaves the model undecided (dotted), {-2 * found.clean:.2f} turns it round. An effect counts where it is "
+        f"outside the band of {found.random_directions} random directions moved by equal lengths. {found.items:,} "
+        f"texts. {data_line(report, result)}"
     )
     figure = {
         "data": _traces(found),

@@ -44,8 +44,7 @@ def compare_plot(reports: Sequence[TrackingReport], concept: str) -> PlotData:
         depth = "not established" if half is None else f"{half:.2f}"
         notes.append(
             f"{name}: {result.summary.verdict}, half depth {depth}, {result.items:,} items, seed "
-            f"{report.settings.get('seed', 0)}, "
-            f"data {short_digest(result.dataset_digest)}"
+            f"{report.settings.get('seed', 0)}, data {short_digest(result.dataset_digest)}"
         )
     figure = {
         "data": traces,
@@ -59,8 +58,8 @@ def compare_plot(reports: Sequence[TrackingReport], concept: str) -> PlotData:
     same = "All on the same items." if len(digests) == 1 else "Not all on the same items: compare with care."
     about = (
         f"The headline curve of each report with its band over all layers at once; 0.5 is chance. {same} "
-        f"{'. '.join(notes)}. Relative depth makes "
-        "models of different length comparable; it does not make their layers the same."
+        f"{'. '.join(notes)}. Relative depth makes models of different length comparable; it does not make their "
+        "layers the same."
     )
     columns = ["report", "model", "layer", "depth", "score", "band_low", "band_high"]
     return PlotData(f"compare-{concept}", f"{title} in {len(reports)} models", about, columns, rows, figure)

@@ -48,10 +48,9 @@ def complexity_plot(report: TrackingReport) -> PlotData:
     return PlotData(
         "complexity",
         f"Complexity for {report.model['name']}",
-        "The layer where each concept's curve is half way up, with the interval over resampled clusters; "
-        "earlier is simpler for this model on this "
-        "data. Concepts in one shaded group cannot be told apart. Order is by half depth, then by code "
-        "length; the components are never summed up. "
+        "The layer where each concept's curve is half way up, with the interval over resampled clusters; earlier "
+        "is simpler for this model on this data. Concepts in one shaded group cannot be told apart. Order is by "
+        "half depth, then by code length; the components are never summed up. "
         f"{sum(result.items for result in ordered):,} items; seed {report.settings.get('seed', 0)}; model "
         f"{report.model['name']}.",
         COMPLEXITY_COLUMNS,

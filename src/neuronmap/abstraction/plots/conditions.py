@@ -29,10 +29,9 @@ def levels_plot(report: TrackingReport, result: ConceptResult) -> PlotData | Non
         named += [(f"{name}, left out", level.score), (f"{name}, alone", level.alone), (f"{name}, all", level.within)]
     crossed = str(result.concept.get("crossed") or "the condition").replace("_", " ")
     about = (
-        f"One hue for each level of {crossed}. Solid: probes trained on the other levels and tested on this "
-        "one. Dotted: "
-        "trained on this level alone. A solid line at chance (0.5) means that the code differs there; one far below "
-        "chance, that the probes found something that goes against the label there."
+        f"One hue for each level of {crossed}. Solid: probes trained on the other levels and tested on this one. "
+        "Dotted: trained on this level alone. A solid line at chance (0.5) means that the code differs there; one "
+        "far below chance, that the probes found something that goes against the label there."
     )
     yaxis = {"title": {"text": "AUC"}, "range": score_range(lines)}
     title = f"each level of {crossed} left out"
@@ -47,8 +46,8 @@ def information_plot(report: TrackingReport, result: ConceptResult) -> PlotData:
     bits = line("usable information", x, result.within_bits, BLUE)
     about = (
         "Entropy of the labels minus the calibrated log-loss on the test split, in bits an item, within "
-        "conditions. It "
-        "still differs where AUC is 1 everywhere. Below 0 the probe is surer of itself than it may be."
+        "conditions. It still differs where AUC is 1 everywhere. Below 0 the probe is surer of itself than it may "
+        "be."
     )
     named: Named = [
         ("within_bits", result.within_bits),
@@ -73,11 +72,9 @@ def control_plot(report: TrackingReport, result: ConceptResult) -> PlotData | No
         line("random labels, words held out", x, control.heldout, GREY, dash="dot", symbol="diamond"),
     ]
     about = (
-        "Control task of Hewitt and Liang (2019): every word type gets a random label. How well a probe "
-        "learns those on "
-        "words that it has seen says how much it can memorise; on held-out words it is chance by "
-        "construction. Selectivity "
-        f"is the concept minus random labels. Means over {control.labelings} labelings."
+        "Control task of Hewitt and Liang (2019): every word type gets a random label. How well a probe learns "
+        "those on words that it has seen says how much it can memorise; on held-out words it is chance by "
+        f"construction. Selectivity is the concept minus random labels. Means over {control.labelings} labelings."
     )
     named: Named = [
         ("real", control.real),

@@ -46,10 +46,9 @@ def curve_plot(report: TrackingReport, result: ConceptResult) -> PlotData:
     headline = "across conditions" if summary.score == "cross" else "within conditions (there is nothing to cross)"
     about = (
         "How well held-out examples are told apart at each layer; 0.5 is chance. The headline is the curve "
-        f"{headline}, "
-        "and it counts where its band is above the grey null. The rows below give emergence (90 % interval), "
-        "half depth "
-        f"(95 %) and the peak set: all layers that cannot be told from the best. {data_line(report, result)}"
+        f"{headline}, and it counts where its band is above the grey null. The rows below give emergence (90 % "
+        "interval), half depth (95 %) and the peak set: all layers that cannot be told from the best. "
+        f"{data_line(report, result)}"
     )
     return PlotData(
         f"curve-{result.concept['name']}",

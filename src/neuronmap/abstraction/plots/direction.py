@@ -25,10 +25,9 @@ def transfer_plot(report: TrackingReport, result: ConceptResult) -> PlotData:
     return PlotData(
         f"transfer-{result.concept['name']}",
         f"{result.concept['title']}: probes of one layer at another",
-        "AUC of the probe trained at one layer (row) and applied at another (column), on held-out clusters. "
-        "Blocks show where "
-        "the code stays the same. White is chance; blue, below chance, says that the direction has turned round. "
-        f"{data_line(report, result)}",
+        "AUC of the probe trained at one layer (row) and applied at another (column), on held-out clusters. Blocks "
+        "show where the code stays the same. White is chance; blue, below chance, says that the direction has "
+        f"turned round. {data_line(report, result)}",
         ["trained_at", "applied_at", "auc"],
         rows,
         {"data": [trace], "layout": square(layers, layers, "Applied at layer", "Trained at layer")},
@@ -54,10 +53,8 @@ def rotation_plot(report: TrackingReport, result: ConceptResult) -> PlotData:
     )
     about = (
         f"Cosine of directions: 1 is the same, 0 unrelated. {said} The dashed line (parallelism) compares the "
-        "differences of "
-        "class means in different conditions, over their reliability, which the dotted line shows: where "
-        "that is low, "
-        "directions are not known well enough to compare."
+        "differences of class means in different conditions, over their reliability, which the dotted line shows: "
+        "where that is low, directions are not known well enough to compare."
     )
     named: Named = [
         ("rotation", result.rotation),

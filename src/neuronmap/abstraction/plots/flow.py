@@ -120,16 +120,15 @@ def _node_text(node: FlowNode) -> str:
     concepts = "".join(f"<br>carries {_plain(name)}: AUC {value:.2f}" for name, value in node.concepts.items())
     return (
         f"{_plain(node.sae)}, feature {node.feature}<br>{_plain(node.label or 'no label')}<br>active on "
-        f"{node.density:.2%} of the tokens, "
-        f"{node.mass:.2%} of the activation{concepts}"
+        f"{node.density:.2%} of the tokens, {node.mass:.2%} of the activation{concepts}"
     )
 
 
 def _edge_text(edge: FlowEdge) -> str:
     without = "" if edge.ablation is None else f"<br>without the source the target changes by {edge.ablation:+.2f}"
     return (
-        f"{edge.kind}: cosine {edge.cosine:.2f}, correlation {edge.correlation:.2f}, both active on {edge.support:,} "
-        f"tokens (Jaccard {edge.jaccard:.2f}){without}"
+        f"{edge.kind}: cosine {edge.cosine:.2f}, correlation {edge.correlation:.2f}, both active on "
+        f"{edge.support:,} tokens (Jaccard {edge.jaccard:.2f}){without}"
     )
 
 
@@ -157,8 +156,8 @@ def _heads(flow: FeatureFlow) -> list[dict[str, Any]]:
     return [
         {
             "x": at / last, "y": 1, "xref": "paper", "yref": "paper", "yanchor": "bottom", "yshift": 12, "showarrow": False,
-            "xanchor": "left" if at == 0 else "right" if at == last else "center", "text": "<b>block "
-            "{layer}</b><br>{_plain(name)}",
+            "xanchor": "left" if at == 0 else "right" if at == last else "center", "text": f"<b>block {layer}</b><br>"
+            f"{_plain(name)}",
         }
         for at, (name, layer) in enumerate(zip(flow.saes, flow.layers, strict=True))
     ]  # fmt: skip
@@ -172,11 +171,10 @@ def _about(flow: FeatureFlow, seed: int | None) -> str:
         kept = "" if again is None else f"; {percent(again)} of the edges are in both halves of the text"
         pairs.append(f"{flow.saes[at]} to {flow.saes[at + 1]}: {kinds or 'none'}{kept}")
     drawn = "" if seed is None else f"; seed {seed}"
+    warned = f" {' '.join(flow.warnings)}" if flow.warnings else ""
     return (
         "A column for each SAE, a link where two features belong together: same direction and tokens "
-        "(pass-through), same tokens in another "
-        "direction (drift), one to several (split), several to one (merge). Width is the number of tokens "
-        "where both are active. Only the features "
-        f"with most activation are drawn; counts are over all of them. {'. '.join(pairs)}. {flow.tokens:,} "
-        f"tokens{drawn}."
+        "(pass-through), same tokens in another direction (drift), one to several (split), several to one (merge). "
+        "Width is the number of tokens where both are active. Only the features with most activation are drawn; "
+        f"counts are over all of them. {'. '.join(pairs)}. {flow.tokens:,} tokens{drawn}.{warned}"
     )

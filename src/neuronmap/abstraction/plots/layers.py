@@ -1,110 +1,119 @@
-"""The layers beside each other: similarity matrices, blocks, and figures of each layer."""
+"""The layers beside each other, within one model or between two: similarity matrices, with the blocks that they fall into."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from neuronmap.abstraction.plots.look import (
-    BLUE,
-    GREY,
-    INK,
-    ORANGE,
-    SEQUENTIAL,
-    heat,
-    layer_axis,
-    layout,
-    line,
-    percent,
-    square,
-)
+from neuronmap.abstraction.plots.layer_figures import layer_figures
+from neuronmap.abstraction.plots.look import GREY, INK, SEQUENTIAL, heat, percent, square
 from neuronmap.abstraction.plots.plot_data import Cell, PlotData
-from neuronmap.abstraction.record import LayerSimilarity, Matrix, Series
+from neuronmap.abstraction.record import LayerSimilarity, Matrix
 
 __all__ = ["similarity_plots"]
 
-_LOG = {"type": "log", "dtick": 1, "minor": {"showgrid": True, "dtick": "D1"}}
-
 
 def similarity_plots(similarity: LayerSimilarity, *, seed: int | None = None, model: str = "") -> list[PlotData]:
-    """All plots of the comparison of layers.
+    """All plots of a comparison of layers: within one model, or between two.
 
     Args:
         similarity: the comparison.
         seed: of the sample, for the notes.
         model: name of the (first) model, for axes and titles.
+
+    Returns:
+        ``layers-cka`` and so on; ``between-cka`` and so on for two models.
     """
-    note = _note(similarity, seed)
-    found = [
-        _cka(similarity, model, note),
-        _matrix(
-            similarity, model, "mutual-knn", "shared neighbours", similarity.mutual_knn, "overlap",
-            "Share of the 10 nearest neighbours of a token at one layer that are among its 10 nearest at the "
-            "other: local structure, which CKA, "
-            f"a global measure, may miss. Chance is {10 / max(similarity.rows - 1, 1):.3f}. {note}",
-        ),
-        _matrix(
-            similarity, model, "procrustes", "same shape", similarity.procrustes, "1 - residual",
-            "How well the best rotation brings one layer onto the other, both centred and scaled: 1 is the "
-            f"same shape. {note}",
-        ),
-        _matrix(
-            similarity, model, "predictivity", "what one layer says of another", similarity.predictivity, "R²",
-            "R² of a ridge regression from one layer (row) to another (column) on held-out contexts; not "
-            "symmetric: what a later layer no longer "
-            f"says of an earlier one has been lost. Values below 0 are shown as 0 in colour. {note}",
-        ),
-    ]  # fmt: skip
-    if similarity.concept_overlap is not None:
-        about = (
-            "Mean squared cosine of the principal angles between the spans of all concept directions at two "
-            "layers: 1 when the concepts lie in the "
-            f"same subspace. {note}"
-        )
-        found.append(
-            _matrix(
-                similarity, model, "concept-overlap", "where concepts lie", similarity.concept_overlap, "overlap", about
-            )
-        )
-    return [*found, *_figures_of_layers(similarity, note)]
-
-
-def _note(similarity: LayerSimilarity, seed: int | None) -> str:
     drawn = "" if seed is None else f"; seed {seed}"
-    return f"{similarity.rows:,} tokens of {similarity.text}, one a context, position 0 left out{drawn}."
+    note = f"{similarity.rows:,} tokens of {similarity.text}, one a context, position 0 left out{drawn}."
+    axes = _Axes(similarity, model)
+    found = [_cka(axes, note), *(_matrix(axes, part, note) for part in _MATRICES if part.of(similarity) is not None)]
+    return found if similarity.other_model is not None else [*found, *layer_figures(similarity, note)]
 
 
-def _axis_names(similarity: LayerSimilarity, model: str) -> tuple[str, str]:
-    """x is the second model's layers, y the first's."""
-    if similarity.other_model is None:
-        return "Layer (0 is the embedding)", "Layer"
-    return f"Layer of {similarity.other_model}", f"Layer of {model or 'the first model'}"
+class _Matrix(NamedTuple):
+    """One of the matrices: its field in the record, its title, the measure on its scale, and what it means."""
+
+    field: str
+    title: str
+    measure: str
+    about: str
+
+    def of(self, similarity: LayerSimilarity) -> Matrix | None:
+        found: Matrix | None = getattr(similarity, self.field)
+        return found
 
 
-def _long(similarity: LayerSimilarity, *matrices: Matrix) -> list[list[Cell]]:
-    return [
-        [layer, other, *(matrix[row][column] for matrix in matrices)]
-        for row, layer in enumerate(similarity.layers)
-        for column, other in enumerate(similarity.other_layers)
-    ]
+_MATRICES = (
+    _Matrix(
+        "mutual_knn", "shared neighbours", "overlap",
+        "Share of the 10 nearest neighbours of a token at one layer that are among its 10 nearest at the other: local "
+        "structure, which CKA, a global measure, may miss. Chance is {chance:.3f}.",
+    ),
+    _Matrix(
+        "procrustes", "same shape", "1 - residual",
+        "How well the best rotation brings one layer onto the other, both centred and scaled: 1 is the same shape.",
+    ),
+    _Matrix(
+        "predictivity", "what one layer says of another", "R²",
+        "R² of a ridge regression from one layer (row) to another (column) on held-out contexts; not symmetric: "
+        "what a later layer no longer says of an earlier one has been lost. Values below 0 have the colour of 0.",
+    ),
+    _Matrix(
+        "concept_overlap", "where concepts lie", "overlap",
+        "Mean squared cosine of the principal angles between the spans of all concept directions at two layers: 1 "
+        "when the concepts lie in the same subspace.",
+    ),
+)  # fmt: skip
 
 
-def _matrix(
-    similarity: LayerSimilarity, model: str, name: str, title: str, values: Matrix, measure: str, about: str
-) -> PlotData:
-    x_name, y_name = _axis_names(similarity, model)
-    hover = f"layers %{{y}} and %{{x}}: {measure} %{{z:.3f}}"
+class _Axes(NamedTuple):
+    """What is compared with what: x is the second model's layers, y the first's."""
+
+    similarity: LayerSimilarity
+    model: str
+
+    @property
+    def kind(self) -> str:
+        return "layers" if self.similarity.other_model is None else "between"
+
+    @property
+    def head(self) -> str:
+        other = self.similarity.other_model
+        return "Layers" if other is None else f"Layers of {self.model or 'the first model'} and {other}"
+
+    def layout(self, **more: Any) -> dict[str, Any]:
+        found = self.similarity
+        names = ("Layer (0 is the embedding)", "Layer")
+        if found.other_model is not None:
+            names = (f"Layer of {found.other_model}", f"Layer of {self.model or 'the first model'}")
+        return square(found.other_layers, found.layers, *names, **more)
+
+    def rows(self, *matrices: Matrix) -> list[list[Cell]]:
+        return [
+            [layer, other, *(matrix[row][column] for matrix in matrices)]
+            for row, layer in enumerate(self.similarity.layers)
+            for column, other in enumerate(self.similarity.other_layers)
+        ]
+
+
+def _matrix(axes: _Axes, part: _Matrix, note: str) -> PlotData:
+    similarity, values = axes.similarity, part.of(axes.similarity) or []
     trace = heat(
-        similarity.other_layers, similarity.layers, values, scale=SEQUENTIAL, low=0, high=1, bar=measure, hover=hover
-    )
-    figure = {"data": [trace], "layout": square(similarity.other_layers, similarity.layers, x_name, y_name)}
-    column = name.replace("-", "_")
+        similarity.other_layers, similarity.layers, values, scale=SEQUENTIAL, low=0, high=1, bar=part.measure,
+        hover=f"layers %{{y}} and %{{x}}: {part.measure} %{{z:.3f}}",
+    )  # fmt: skip
     return PlotData(
-        f"layers-{name}", f"Layers: {title}", about, ["layer", "other_layer", column], _long(similarity, values), figure
+        f"{axes.kind}-{part.field.replace('_', '-')}",
+        f"{axes.head}: {part.title}",
+        f"{part.about.format(chance=10 / max(similarity.rows - 1, 1))} {note}",
+        ["layer", "other_layer", part.field],
+        axes.rows(values),
+        {"data": [trace], "layout": axes.layout()},
     )
 
 
-def _cka(similarity: LayerSimilarity, model: str, note: str) -> PlotData:
-    x_name, y_name = _axis_names(similarity, model)
+def _cka(axes: _Axes, note: str) -> PlotData:
+    similarity = axes.similarity
     traces = [
         heat(
             similarity.other_layers, similarity.layers, values, scale=SEQUENTIAL, low=0, high=1, bar="CKA",
@@ -113,30 +122,32 @@ def _cka(similarity: LayerSimilarity, model: str, note: str) -> PlotData:
         for kind, values in (("standardised", similarity.cka_standardized), ("raw", similarity.cka))
     ]  # fmt: skip
     outlines = _block_outlines(similarity)
-    figure = {
-        "data": [*traces, *outlines],
-        "layout": square(
-            similarity.other_layers, similarity.layers, x_name, y_name, updatemenus=[_toggle(len(outlines))],
-            margin={"l": 64, "r": 16, "t": 56, "b": 56}, showlegend=False,
-        ),
-    }  # fmt: skip
-    blocks = ", ".join(
+    more = {"margin": {"l": 64, "r": 16, "t": 56, "b": 56}, "showlegend": False}
+    about = (
+        "Debiased linear CKA: 1 when two layers hold the same configuration of tokens up to rotation and scale, 0 "
+        "when unrelated. Standardised by dimension, so that a few outlying dimensions do not decide; raw behind "
+        f"the button. {_blocks_text(similarity)}{note}"
+    )
+    return PlotData(
+        f"{axes.kind}-cka",
+        f"{axes.head}: similarity (CKA)",
+        about,
+        ["layer", "other_layer", "cka_standardized", "cka", "cka_error"],
+        axes.rows(similarity.cka_standardized, similarity.cka, similarity.cka_error),
+        {"data": [*traces, *outlines], "layout": axes.layout(updatemenus=[_toggle(len(outlines))], **more)},
+    )
+
+
+def _blocks_text(similarity: LayerSimilarity) -> str:
+    if similarity.other_model is not None:
+        return ""
+    starts = ", ".join(
         f"{first} (in {percent(support)} of the resamples)"
         for first, support in zip(similarity.blocks[1:], similarity.block_support[1:], strict=True)
     )
-    said = (
-        f"Outlined: blocks of similar layers; new ones begin at layer {blocks}."
-        if blocks
-        else "No boundary between blocks of layers was found."
-    )
-    about = (
-        "Debiased linear CKA: 1 when two layers hold the same configuration of tokens up to rotation and "
-        "scale, 0 when unrelated. Standardised by "
-        f"dimension, so that a few outlying dimensions do not decide; raw beside it. {said} {note}"
-    )
-    rows = _long(similarity, similarity.cka_standardized, similarity.cka, similarity.cka_error)
-    columns = ["layer", "other_layer", "cka_standardized", "cka", "cka_error"]
-    return PlotData("layers-cka", "Layers: similarity (CKA)", about, columns, rows, figure)
+    if not starts:
+        return "No boundary between blocks of layers was found. "
+    return f"Outlined: blocks of similar layers; new ones begin at layer {starts}. "
 
 
 def _toggle(outlines: int) -> dict[str, Any]:
@@ -170,74 +181,3 @@ def _block_outlines(similarity: LayerSimilarity) -> list[dict[str, Any]]:
         }
         for low, high in zip(starts, ends, strict=True)
     ]  # fmt: skip
-
-
-def _figures_of_layers(similarity: LayerSimilarity, note: str) -> list[PlotData]:
-    return [_dimension(similarity, note), _lengths(similarity, note), _isotropy(similarity, note)]
-
-
-def _dimension(similarity: LayerSimilarity, note: str) -> PlotData:
-    x = [float(layer) for layer in similarity.layers]
-    found, ratio = similarity.intrinsic_dimension, similarity.participation_ratio
-    up = [None if one.value is None or one.high is None else one.high - one.value for one in found]
-    down = [None if one.value is None or one.low is None else one.value - one.low for one in found]
-    error = {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.2, "width": 3}
-    values: Series = [one.value for one in found]
-    lines = [
-        line("intrinsic dimension (TwoNN), 95 % interval", x, values, BLUE, error_y=error),
-        line("participation ratio", x, ratio, ORANGE, dash="dash", symbol="square"),
-    ]
-    return PlotData(
-        "layers-dimension",
-        "Layers: dimension",
-        "How many directions the tokens fill. Intrinsic dimension looks at nearest neighbours, the "
-        "participation ratio at the "
-        "variance of standardised activations. A rise and fall of the first at mid depth has been read as "
-        "where abstraction "
-        f"begins. {note}",
-        ["layer", "intrinsic_dimension", "intrinsic_dimension_low", "intrinsic_dimension_high", "participation_ratio"],
-        [
-            [layer, one.value, one.low, one.high, other]
-            for layer, one, other in zip(similarity.layers, found, ratio, strict=True)
-        ],
-        _by_layer(similarity, lines, {"title": {"text": "dimension (log scale)"}, **_LOG}),
-    )
-
-
-def _lengths(similarity: LayerSimilarity, note: str) -> PlotData:
-    x = [float(layer) for layer in similarity.layers]
-    mean, first = similarity.mean_norm, similarity.first_position_norm
-    lines = [
-        line("all positions but 0", x, mean, BLUE),
-        line("position 0, left out everywhere else", x, first, GREY, dash="dot", symbol="diamond"),
-    ]
-    return PlotData(
-        "layers-norms",
-        "Layers: lengths",
-        "Mean length of raw activations, beside that at position 0, which is often many times longer: one "
-        "such row would make "
-        f"all layers look alike. {note}",
-        ["layer", "mean_norm", "first_position_norm"],
-        [[layer, mean[at], first[at]] for at, layer in enumerate(similarity.layers)],
-        _by_layer(similarity, lines, {"title": {"text": "length (log scale)"}, **_LOG}),
-    )
-
-
-def _isotropy(similarity: LayerSimilarity, note: str) -> PlotData:
-    lines = [line("isotropy", [float(layer) for layer in similarity.layers], similarity.isotropy, BLUE)]
-    return PlotData(
-        "layers-isotropy",
-        "Layers: isotropy",
-        "1 minus the mean cosine of pairs of tokens: 1 when they point everywhere, near 0 when all point one "
-        f"way. {note}",
-        ["layer", "isotropy"],
-        [[layer, value] for layer, value in zip(similarity.layers, similarity.isotropy, strict=True)],
-        _by_layer(similarity, lines, {"title": {"text": "isotropy"}, "range": [-0.02, 1.05]}, height=300),
-    )
-
-
-def _by_layer(
-    similarity: LayerSimilarity, lines: list[dict[str, Any]], yaxis: dict[str, Any], **more: Any
-) -> dict[str, Any]:
-    axes = {"xaxis": layer_axis(similarity.layers), "yaxis": {"zeroline": False, **yaxis}}
-    return {"data": lines, "layout": layout(**axes, hovermode="x", **more)}

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PlotData"]
 
+_TITLE = 34
+"""Pixels that a title takes."""
 Cell = str | int | float | bool | None
 
 
@@ -51,5 +53,19 @@ class PlotData:
         """A figure of the Python package ``plotly``, with the title."""
         import plotly.graph_objects as go
 
+        layout = self.figure["layout"]
+        room = {**layout["margin"], "t": layout["margin"]["t"] + _TITLE}
+        title = {
+            "text": self.title,
+            "yref": "container",
+            "y": 1,
+            "yanchor": "top",
+            "pad": {"t": 10},
+            "automargin": True,
+        }
+        aside = {"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"}
+        legend = aside if layout["legend"]["y"] > 1 else {}
         figure = go.Figure(self.figure)
-        return figure.update_layout(title={"text": self.title, "yref": "container", "automargin": True})
+        return figure.update_layout(
+            template="plotly_white", title=title, legend=legend, margin=room, height=layout["height"] + _TITLE
+        )

@@ -95,9 +95,8 @@ def _concept_plot(trajectory: Trajectory, one: PromptConcept, report: TrackingRe
         f"prompt-{number}-{one.concept}",
         f"{one.title} in “{_short(trajectory.prompt)}”",
         f"How sure the probe of each layer is at each token: orange for {one.classes[-1]}, blue for "
-        f"{one.classes[0]}, white undecided. Grey cells "
-        "say nothing: 0 position 0, n no significant probe at that layer, d the token is unlike what the "
-        "probe was made for. "
+        f"{one.classes[0]}, white undecided. Grey cells say nothing: 0 position 0, n no significant probe at that "
+        "layer, d the token is unlike what the probe was made for. "
         f"{_peak_text(trajectory, one)}{_notes(report, one.concept)}",
         ["position", "token", "layer", "log_odds", "grey"],
         rows,
@@ -206,8 +205,7 @@ def _lens_plot(trajectory: Trajectory, number: int) -> PlotData:
         f"prompt-{number}-lens",
         f"Logit lens of “{_short(trajectory.prompt)}”",
         "The likeliest next token if each layer's activation went straight through the final norm and the "
-        "unembedding, coloured by its probability. "
-        "The model was not trained for that: early layers are unreliable.",
+        "unembedding, coloured by its probability. The model was not trained for that: early layers are unreliable.",
         ["position", "token", "layer", "first", "second", "third", "probability"],
         rows,
         {"data": [trace], "layout": made},

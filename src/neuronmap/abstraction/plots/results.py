@@ -32,8 +32,8 @@ def data_line(report: TrackingReport, result: ConceptResult) -> str:
     """On how much it rests, and how to draw the same again."""
     splits = ", ".join(f"{count:,} {split}" for split, count in result.clusters.items())
     return (
-        f"{result.items:,} items; clusters: {splits}; {result.permutations:,} permutations; "
-        f"seed {report.settings.get('seed', 0)}; data {short_digest(result.dataset_digest)}; model "
+        f"{result.items:,} items; clusters: {splits}; {result.permutations:,} permutations; seed "
+        f"{report.settings.get('seed', 0)}; data {short_digest(result.dataset_digest)}; model "
         f"{report.model['name']}."
     )
 

@@ -27,6 +27,8 @@ def report_plots(report: TrackingReport) -> list[PlotData]:
         found.append(complexity_plot(report))
     if report.similarity is not None:
         found += similarity_plots(report.similarity, seed=seed, model=str(report.model["name"]))
+    if report.between is not None:
+        found += similarity_plots(report.between, seed=seed, model=str(report.model["name"]))
     for number, trajectory in enumerate(report.trajectories):
         found += trajectory_plots(trajectory, report, number)
     if report.flow is not None:

@@ -21,6 +21,7 @@ _KINDS = {
     "analyze": ("neuronmap.jobs.kinds.analyze", "Analyze"),
     "evaluate": ("neuronmap.jobs.kinds.evaluate", "Evaluate"),
     "compare": ("neuronmap.jobs.kinds.compare", "Compare"),
+    "track": ("neuronmap.jobs.kinds.track", "Track"),
 }
 
 

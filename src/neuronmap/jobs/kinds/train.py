@@ -24,7 +24,7 @@ from neuronmap.training.run import TrainingRun
 if TYPE_CHECKING:
     from neuronmap.jobs.context import JobContext
 
-__all__ = ["Train", "TrainArgs"]
+__all__ = ["Train", "TrainArgs", "require_sample"]
 
 
 class TrainArgs(SAEConfig):
@@ -58,7 +58,7 @@ class Train(Kind[TrainArgs]):
         if args.name is not None:
             hub.require_free(args.name, replace=args.replace)
         args = args.with_absolute_paths()
-        _require_sample(str(args.model_name))
+        require_sample(str(args.model_name))
         if "/" not in str(args.corpus) or Path(str(args.corpus)).is_absolute():
             from neuronmap.corpora import open_corpus
 
@@ -136,7 +136,12 @@ def _evaluated(entry: LibraryEntry) -> bool:
     return file.is_file() and paths.read_json(file).get("core") is not None
 
 
-def _require_sample(name: str) -> None:
+def require_sample(name: str) -> None:
+    """Refuse a sample model that is not installed.
+
+    Raises:
+        ModelNotFoundError: with the install line.
+    """
     from neuronmap.models.samples import get_sample
 
     if (sample := get_sample(name)) is not None:

@@ -20,7 +20,7 @@ from neuronmap.web.errors import WebError, responses
 from neuronmap.web.explorer import Explorer, ExplorerOf
 from neuronmap.web.sources import named_model, named_text
 
-__all__ = ["router"]
+__all__ = ["SUBMITTED", "Key", "router", "submitted"]
 
 router = APIRouter(prefix="/api", tags=["jobs"])
 
@@ -101,13 +101,6 @@ class CompareRequest(BaseModel):
     threshold: float | None = Field(default=None, gt=0, le=1)
 
 
-class TrackRequest(BaseModel):
-    """Concepts to follow through the layers."""
-
-    model: str = Field(max_length=300)
-    concepts: list[str] = Field(max_length=100)
-
-
 class JobList(BaseModel):
     """A page of jobs, the newest first."""
 
@@ -127,17 +120,18 @@ def _accepted(request: Request, job: Job) -> Response:
     return JSONResponse(job.model_dump(mode="json"), 202, headers={"Location": f"{base}/api/jobs/{job.id}"})
 
 
-_SUBMITTED: dict[int | str, dict[str, Any]] = {
+SUBMITTED: dict[int | str, dict[str, Any]] = {
     202: {"model": Job, "description": "Queued; the address of the job is in the header Location."},
     **responses(404, 409, 422, 503),
 }
 
 
-def _submit(explorer: Explorer, request: Request, kind: str, args: dict[str, Any], key: str | None) -> Response:
+def submitted(explorer: Explorer, request: Request, kind: str, args: dict[str, Any], key: str | None) -> Response:
+    """Queue a job and say where it is."""
     return _accepted(request, explorer.jobs.submit(kind, args, idempotency_key=key))
 
 
-@router.post("/sae/train", status_code=202, response_class=JSONResponse, responses=_SUBMITTED, summary="Train an SAE")
+@router.post("/sae/train", status_code=202, response_class=JSONResponse, responses=SUBMITTED, summary="Train an SAE")
 def train(request: Request, explorer: ExplorerOf, body: TrainRequest, key: Key = None) -> Response:
     """Queue a training; the SAE lands in the library, evaluated."""
     settings = dict(body.settings)
@@ -151,14 +145,14 @@ def train(request: Request, explorer: ExplorerOf, body: TrainRequest, key: Key =
     args = {**settings, "evaluate": body.evaluate, "replace": body.replace}
     if body.init_from:
         args["init_from"] = explorer.entry(body.init_from).id
-    return _submit(explorer, request, "train", args, key)
+    return submitted(explorer, request, "train", args, key)
 
 
 @router.post(
     "/sae/analyze_features",
     status_code=202,
     response_class=JSONResponse,
-    responses=_SUBMITTED,
+    responses=SUBMITTED,
     summary="Analyse all features",
 )
 def analyze_features(request: Request, explorer: ExplorerOf, body: AnalyzeRequest, key: Key = None) -> Response:
@@ -167,11 +161,11 @@ def analyze_features(request: Request, explorer: ExplorerOf, body: AnalyzeReques
     args["saes"] = [explorer.entry(sae).id for sae in body.saes]
     if body.text:
         args["text"] = named_text(explorer, body.text)
-    return _submit(explorer, request, "analyze", args, key)
+    return submitted(explorer, request, "analyze", args, key)
 
 
 @router.post(
-    "/sae/evaluate", status_code=202, response_class=JSONResponse, responses=_SUBMITTED, summary="Evaluate an SAE"
+    "/sae/evaluate", status_code=202, response_class=JSONResponse, responses=SUBMITTED, summary="Evaluate an SAE"
 )
 def evaluate(request: Request, explorer: ExplorerOf, body: EvaluateRequest, key: Key = None) -> Response:
     """Queue an evaluation in the language model."""
@@ -179,11 +173,11 @@ def evaluate(request: Request, explorer: ExplorerOf, body: EvaluateRequest, key:
     args["sae"] = explorer.entry(body.sae).id
     if body.text:
         args["text"] = named_text(explorer, body.text)
-    return _submit(explorer, request, "evaluate", args, key)
+    return submitted(explorer, request, "evaluate", args, key)
 
 
 @router.post(
-    "/sae/compare", status_code=202, response_class=JSONResponse, responses=_SUBMITTED, summary="Compare two SAEs"
+    "/sae/compare", status_code=202, response_class=JSONResponse, responses=SUBMITTED, summary="Compare two SAEs"
 )
 def compare(request: Request, explorer: ExplorerOf, body: CompareRequest, key: Key = None) -> Response:
     """Queue a comparison of two SAEs."""
@@ -191,21 +185,7 @@ def compare(request: Request, explorer: ExplorerOf, body: CompareRequest, key: K
     args["a"], args["b"] = explorer.entry(body.a).id, explorer.entry(body.b).id
     if body.text:
         args["text"] = named_text(explorer, body.text)
-    return _submit(explorer, request, "compare", args, key)
-
-
-@router.post(
-    "/sae/track_abstractions", responses=responses(501), status_code=501, summary="Follow concepts through layers"
-)
-def track_abstractions(body: TrackRequest) -> None:
-    """Not offered by this version: the abstraction tracker is not part of it, and nothing is made up in its place."""
-    del body
-    raise WebError(
-        501,
-        "not_offered",
-        "This version has no abstraction tracker, so concepts cannot be followed through layers yet.",
-        hint="The route stays; a version with the tracker answers 202 with a job.",
-    )
+    return submitted(explorer, request, "compare", args, key)
 
 
 @router.get("/jobs", responses=responses(422), summary="Jobs")

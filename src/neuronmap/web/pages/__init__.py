@@ -7,11 +7,13 @@ from fastapi import FastAPI
 from neuronmap.web import plotly
 from neuronmap.web.pages import (
     analyze,
+    concepts,
     examples,
     feature,
     features,
     home,
     jobs,
+    reports,
     sae,
     search,
     signin,
@@ -27,11 +29,13 @@ __all__ = ["include"]
 
 _MODULES = (
     analyze,
+    concepts,
     examples,
     feature,
     features,
     home,
     jobs,
+    reports,
     search,
     signin,
     similarity,

@@ -178,12 +178,6 @@ def test_the_api_takes_names_not_paths(client: TestClient, setting: dict[str, An
     assert answer.json()["error"]["message"]
 
 
-def test_concepts_are_not_made_up(client: TestClient) -> None:
-    answer = client.post("/api/sae/track_abstractions", json={"model": "m", "concepts": ["number"]})
-    assert answer.status_code == 501
-    assert "tracker" in answer.json()["error"]["message"]
-
-
 def test_the_form_is_the_configurations_schema(client: TestClient) -> None:
     from neuronmap.training.config import SAEConfig
 

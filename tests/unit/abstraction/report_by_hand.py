@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from neuronmap.abstraction.record import (
     Baselines,
     CausalProfile,
@@ -126,6 +124,15 @@ def similarity(**more: object) -> LayerSimilarity:
     return LayerSimilarity(**{**values, **more})
 
 
+def between() -> LayerSimilarity:
+    """The same with a second model of two layers."""
+    fields = ("cka", "cka_standardized", "cka_error", "mutual_knn", "procrustes", "predictivity")
+    matrices = {field: [[0.1, 0.2], [0.3, None], [0.2, 0.7], [0.1, 0.1]] for field in fields}
+    return similarity(
+        other_model="other", other_layers=[0, 1], concept_overlap=None, blocks=[0], block_support=[1.0], **matrices
+    )
+
+
 def trajectory() -> Trajectory:
     grey = [["position 0"] * 4, ["not significant", "", "", "out of domain"], ["not significant", "", "", ""]]
     return Trajectory(
@@ -134,11 +141,11 @@ def trajectory() -> Trajectory:
         layers=LAYERS,
         concepts=[
             PromptConcept(
-                concept="one", title="Title of one", classes=["no", "yes"], grey=grey, peak_layer=4, peak_token=1,
+                concept="family:one", title="Title of one", classes=["no", "yes"], grey=grey, peak_layer=4, peak_token=1,
                 peak_interval=[2, 4], log_odds=[[9.0] * 4, [0.1, -1.0, 2.5, 9.0], [None, 0.5, -0.5, 1.0]],
             ),
             PromptConcept(
-                concept="two", title="Title of two", classes=["no", "yes"], grey=[["position 0"] * 4, *[["not significant"] * 4] * 2],
+                concept="none", title="Title of two", classes=["no", "yes"], grey=[["position 0"] * 4, *[["not significant"] * 4] * 2],
                 peak_layer=None, peak_token=None, peak_interval=None, log_odds=[[1.0] * 4] * 3,
             ),
         ],
@@ -181,14 +188,9 @@ def full_report(**more: object) -> TrackingReport:
         "preset": "quick", "settings": {"seed": 3}, "layers": LAYERS, "blocks": 6,
         "concepts": [
             concept("family:one"), bare_concept("none"), concept("surface", summary=at_embedding, complexity=unranked),
-            concept("three", complexity=later),
+            concept("three", complexity=later, summary=summary(half_depth=later.half_depth)),
         ],
-        "similarity": similarity(), "trajectories": [trajectory()], "flow": flow(),
+        "similarity": similarity(), "between": between(), "trajectories": [trajectory()], "flow": flow(),
         "seconds": {"reading": 3.0}, "warnings": ["A warning <of> the run."],
     }  # fmt: skip
     return TrackingReport(**{**values, **more})
-
-
-@pytest.fixture(scope="session")
-def report() -> TrackingReport:
-    return full_report()

@@ -1,0 +1,1 @@
+"""What the pages of the abstraction tracker show: typed contexts, made from stored reports alone."""

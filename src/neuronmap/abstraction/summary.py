@@ -240,7 +240,8 @@ def _depth(at_L: Array, score_L: Array, samples_RL: Array, share: float, why: st
     if len(drawn) < 2:
         return Interval(value=value, reason="no interval: too few resamples")
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(value=value, low=float(low), high=float(high))
+    # A maximum of a resampled curve lies higher and elsewhere than that of the curve, so the percentiles may miss the figure itself.
+    return Interval(value=value, low=min(float(low), value), high=max(float(high), value))
 
 
 def _why(verdict: Verdict, at_embedding: bool, gain: float) -> str:

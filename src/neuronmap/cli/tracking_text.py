@@ -54,7 +54,6 @@ def report_text(report: TrackingReport) -> list[RenderableType]:
     if report.flow is not None:
         title = f"Features from layer to layer, on {report.flow.tokens:,} tokens"
         parts += [table(title, FLOW_HEADS, flow_cells(report.flow), right=FLOW_HEADS[2:]), ""]
-        parts += [f"[yellow]warning:[/] {escape(sentence)}" for sentence in report.flow.warnings]
     return [*parts, *_next(report)]
 
 

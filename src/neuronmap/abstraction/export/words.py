@@ -131,7 +131,11 @@ def complexity_cells(report: TrackingReport) -> list[list[str]]:
         if found is None:
             continue
         spread = f" ({found.rank_low} to {found.rank_high})" if found.rank_low is not None else ""
-        need = _NONE if found.context_need is None else f"{found.context_need} tokens"
+        need = (
+            _NONE
+            if found.context_need is None
+            else f"{found.context_need} token{'' if found.context_need == 1 else 's'}"
+        )
         rows.append(
             [
                 _NONE if found.rank is None else f"{found.rank}{spread}",

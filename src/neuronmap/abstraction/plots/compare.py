@@ -62,7 +62,9 @@ def compare_plot(reports: Sequence[TrackingReport], concept: str) -> PlotData:
         "layers the same."
     )
     columns = ["report", "model", "layer", "depth", "score", "band_low", "band_high"]
-    return PlotData(f"compare-{concept}", f"{title} in {len(reports)} models", about, columns, rows, figure)
+    return PlotData(
+        f"compare-{concept}", f"{title}: {len(reports)} reports by relative depth", about, columns, rows, figure
+    )
 
 
 def _rows(report: TrackingReport, name: str, concept: str) -> list[list[Cell]]:
@@ -76,9 +78,11 @@ def _rows(report: TrackingReport, name: str, concept: str) -> list[list[Cell]]:
 
 
 def _names(reports: Sequence[TrackingReport]) -> list[str]:
-    """The model's name, and the report's where a model occurs twice."""
-    models = [str(report.model["name"]).rstrip("/").rsplit("/", 1)[-1] for report in reports]
-    return [
-        f"{model}, {report.name or f'report {at + 1}'}" if models.count(model) > 1 else model
-        for at, (model, report) in enumerate(zip(models, reports, strict=True))
-    ]
+    """The model's name, with the report's where a model occurs twice or is a folder, whose name may say little."""
+    models = [str(report.model["name"]).rstrip("/") for report in reports]
+    names = []
+    for at, (model, report) in enumerate(zip(models, reports, strict=True)):
+        short = model.rsplit("/", 1)[-1]
+        told = models.count(model) > 1 or model.startswith("/")
+        names.append(f"{short}, {report.name or f'report {at + 1}'}" if told else short)
+    return names

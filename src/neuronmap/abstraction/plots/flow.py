@@ -11,8 +11,8 @@ from neuronmap.abstraction.record import FeatureFlow, FlowEdge, FlowNode
 __all__ = ["flow_plot"]
 
 _KINDS = {"pass-through": BLUE, "drift": ORANGE, "split": GREEN, "merge": PINK}
-_NODE_TALL = 26
-_LABEL = 28
+_NODE_TALL = 28
+_LABEL = 24
 
 
 def flow_plot(flow: FeatureFlow, *, seed: int | None = None) -> PlotData:
@@ -68,12 +68,13 @@ def _sankey(flow: FeatureFlow) -> dict[str, Any]:
         "type": "sankey",
         "arrangement": "snap",
         "domain": {"x": [0, 1], "y": [0.03, 1]},
+        "textfont": {"size": 11},
         "node": {
             "label": [_label(node) for node in flow.nodes],
             "x": [min(max(column.get(node.sae, 0) / last, 0.001), 0.999) for node in flow.nodes],
             "y": _heights(flow),
             "color": [GREY] * len(flow.nodes),
-            "pad": 8,
+            "pad": 14,
             "thickness": 14,
             "line": {"width": 0},
             "customdata": [
@@ -110,10 +111,13 @@ def _heights(flow: FeatureFlow) -> list[float]:
 
 
 def _label(node: FlowNode) -> str:
+    """Number and label, else the first concept that the feature carries; the rest is told when it is pointed at."""
     text = " ".join((node.label or "").split())
+    if not text and node.concepts:
+        first = max(node.concepts, key=lambda name: node.concepts[name])
+        text = f"[{first.rpartition(':')[2]}{f' +{len(node.concepts) - 1}' if len(node.concepts) > 1 else ''}]"
     short = text if len(text) <= _LABEL else f"{text[: _LABEL - 1]}…"
-    carried = f" [{', '.join(node.concepts)}]" if node.concepts else ""
-    return _plain(f"{node.feature} {short}{carried}".strip())
+    return _plain(f"{node.feature} {short}".strip())
 
 
 def _node_text(node: FlowNode) -> str:
@@ -175,6 +179,7 @@ def _about(flow: FeatureFlow, seed: int | None) -> str:
     return (
         "A column for each SAE, a link where two features belong together: same direction and tokens "
         "(pass-through), same tokens in another direction (drift), one to several (split), several to one (merge). "
-        "Width is the number of tokens where both are active. Only the features with most activation are drawn; "
-        f"counts are over all of them. {'. '.join(pairs)}. {flow.tokens:,} tokens{drawn}.{warned}"
+        "Width is the number of tokens where both are active. Drawn are the features that carry a concept, then "
+        f"those with most activation; counts are over all of them. {'. '.join(pairs)}. {flow.tokens:,} "
+        f"tokens{drawn}.{warned}"
     )

@@ -348,7 +348,8 @@ def test_the_flow_has_columns_widths_kinds_and_where_a_click_goes() -> None:
     assert sankey["node"]["x"] == [0.001, 0.999, 0.999]
     assert sankey["node"]["customdata"][1]["sae"] == "late"
     assert sankey["node"]["customdata"][1]["feature"] == 1
-    assert sankey["node"]["label"][0] == "7 commas &amp; &lt;such&gt; [one]"
+    assert sankey["node"]["label"][0] == "7 commas &amp; &lt;such&gt;"
+    assert "carries one: AUC 0.93" in sankey["node"]["customdata"][0]["text"]
     assert len(sankey["node"]["label"][2]) < 35
     assert sankey["link"]["value"] == [120, 30]
     assert sankey["link"]["label"] == ["split", "split"]
@@ -357,6 +358,12 @@ def test_the_flow_has_columns_widths_kinds_and_where_a_click_goes() -> None:
     assert "without" not in sankey["link"]["customdata"][1]
     assert column(plot, "ablation") == [-0.4, None]
     assert "80 % of the edges are in both halves" in plot.about
+
+
+def test_a_feature_without_label_is_named_by_what_it_carries() -> None:
+    first = flow().nodes[0].updated(label=None, concepts={"number:subject = plural": 0.8, "tense = past": 0.9})
+    plot = flow_plot(flow().updated(nodes=[first, *flow().nodes[1:]]))
+    assert plot.figure["data"][0]["node"]["label"][:2] == ["7 [tense = past +1]", "1"]
 
 
 def test_a_flow_without_edges_can_be_drawn() -> None:
@@ -370,7 +377,7 @@ def test_one_concept_in_two_models_by_relative_depth() -> None:
     other = full_report(model={"name": "/models/big"}, blocks=12, concepts=[half], name="second")
     plot = compare_plot([REPORT, other], "family:one")
     lines = [trace for trace in plot.figure["data"] if trace.get("mode") == "lines+markers"]
-    assert [line["name"] for line in lines] == ["tiny (across conditions)", "big (across conditions)"]
+    assert [line["name"] for line in lines] == ["tiny (across conditions)", "big, second (across conditions)"]
     assert lines[0]["x"][-1] == 1.0
     assert lines[1]["x"][-1] == 0.5
     assert "Not all on the same items" in plot.about

@@ -2,7 +2,8 @@
 
 Two changes at the token that is read, each against random directions moved by the same lengths:
 
-- *swap*: the coordinate along the probe's direction is set to the one of the pair's other member;
+- *swap*: the coordinate along the difference of class means is set to the one of the pair's other member (along the probe's own direction,
+  which answers for what is read and not for what is written, nothing moved: on SmolLM2 it stayed within the random directions);
 - *erase*: LEACE (2306.03819), the smallest change after which no linear probe finds the concept:
   ``x - A (A' S^-1 A)^-1 A' S^-1 (x - mean)``, with A the cross-covariance of activation and label, and S the shrunk covariance.
 
@@ -191,10 +192,10 @@ def _changes(measured: Measured, cases: Sequence[_Case], at: int) -> tuple[Tenso
     z_NW = fit.space.z_LNW[at].double()
     std_W = fit.space.std_LW[at].double()
     own, other = (torch.tensor([getattr(case, name) for case in cases]) for name in ("place", "partner"))
-    w_W = fit.directions(targets_TC).w_LCW[at, 0].double()
-    length = w_W.square().sum().clamp_min(1e-30)
-    step_N = (z_NW[other] - z_NW[own]) @ w_W / length
-    swap_NW = step_N[:, None] * w_W * std_W
+    delta_W = fit.differences(targets_TC)[at, 0].double()
+    length = delta_W.square().sum().clamp_min(1e-30)
+    step_N = (z_NW[other] - z_NW[own]) @ delta_W / length
+    swap_NW = step_N[:, None] * delta_W * std_W
     left_WC, right_CW = erasure(z_NW[fit.rows_T], targets_TC)
     erase_NW = -((z_NW[own] - z_NW[fit.rows_T].mean(0)) @ right_CW.T @ left_WC.T) * std_W
     return swap_NW.float(), erase_NW.float()

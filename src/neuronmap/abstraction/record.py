@@ -210,7 +210,7 @@ class CausalProfile(FrozenConfig):
     clean: float
     """Mean difference of log-probabilities, right continuation minus wrong one."""
     swapped: list[Interval]
-    """Change of it when the concept's coordinate is exchanged for the other member's of the pair."""
+    """Change of it when the coordinate along the difference of means is exchanged for the other member's of the pair."""
     erased: list[Interval]
     """Change of it when the concept is erased by LEACE (arXiv 2306.03819)."""
     random_swapped: Series

@@ -247,12 +247,12 @@ def _depth(at_L: Array, score_L: Array, samples_RL: Array, share: float, why: st
 def _why(verdict: Verdict, at_embedding: bool, gain: float) -> str:
     if at_embedding:
         return "present at the embedding"
-    if gain < NO_EFFECT:
-        return f"no effect of layers: the best is {gain:.3f} above the embedding"
-    return {
+    named = {
         "inverted": "below chance in another condition",
         "condition-bound": "not found across conditions",
-    }.get(verdict, "not detected")
+        "not-detected": "not detected",
+    }
+    return named.get(verdict, f"no effect of layers: the best is {gain:.3f} above the embedding")
 
 
 def _peak(score_L: Array, samples_RL: Array) -> list[int]:

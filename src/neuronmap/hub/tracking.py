@@ -5,6 +5,7 @@ model, concepts, text -> measure (each concept kept as it is finished) -> layers
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -147,8 +148,10 @@ def track_into_library(
     if wanted.other is not None:
         report = report.updated(between=_between(tracker, wanted, tokens, progress))
     if entries:
+        started = time.perf_counter()
         flow = _flow(hub, wanted, model, text, progress)
-        report = report.updated(flow=flow, warnings=[*report.warnings, *flow.warnings])
+        seconds = {**report.seconds, "flow": round(time.perf_counter() - started, 2)}
+        report = report.updated(flow=flow, warnings=[*report.warnings, *flow.warnings], seconds=seconds)
     if not keep:
         return report
     if fence is not None:

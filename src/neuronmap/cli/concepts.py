@@ -60,7 +60,13 @@ def list_concepts(
             for concept, data in found
         ]
         output.show(
-            table("", ["concept", "contrast", "crossed", "items", "clusters"], rows, right=["items", "clusters"])
+            table(
+                "",
+                ["concept", "contrast", "crossed", "items", "clusters"],
+                rows,
+                right=["items", "clusters"],
+                whole=["concept"],
+            )
         )
         output.show(
             "", "[bold]Next[/]: neuronmap sae list-concepts NAME shows examples; --check FILE checks one of yours."

@@ -153,6 +153,11 @@ def show_report(
     _give(output, open_report(name), form, out, overwrite, "neuronmap/sae.show-report/1")
 
 
+def _model_name(model: str) -> str:
+    """A model's name; of a folder its own name, the whole path is in the JSON."""
+    return Path(model).name if Path(model).is_absolute() else model
+
+
 @command_output
 def list_reports(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
     """List the reports of track-abstractions on this machine, the newest first."""
@@ -162,14 +167,22 @@ def list_reports(as_json: JsonOption = False, quiet: QuietOption = False) -> Non
     output = Output(as_json, quiet)
     found = listed()
     rows = [
-        [one.name, one.model, one.preset, str(len(one.concepts)), str(one.prompts), one.created[:16], one.problem]
+        [
+            one.name,
+            _model_name(one.model),
+            one.preset,
+            str(len(one.concepts)),
+            str(one.prompts),
+            one.created[:16],
+            one.problem,
+        ]
         for one in found
     ]
     columns = ["report", "model", "preset", "concepts", "prompts", "created", "problem"]
     if not any(one.problem for one in found):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     output.show(
-        table("", columns, rows, right=["concepts", "prompts"])
+        table("", columns, rows, right=["concepts", "prompts"], whole=["report"])
         if found
         else f"No report in {escape(str(reports_folder()))} yet. Make one: neuronmap sae track-abstractions --help"
     )

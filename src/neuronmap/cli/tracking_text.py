@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -23,7 +22,6 @@ from neuronmap.cli.output import table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
     from neuronmap.abstraction.record import ConceptResult, LayerSimilarity, TrackingReport
 
@@ -35,7 +33,7 @@ def report_text(report: TrackingReport) -> list[RenderableType]:
     parts: list[RenderableType] = [*_head(report)]
     if report.concepts:
         rows = [summary_cells(result) for result in report.concepts]
-        parts += [_table("", SUMMARY_HEADS, rows, right=["best AUC", "bits"]), ""]
+        parts += [table("", SUMMARY_HEADS, rows, right=["best AUC", "bits"], whole=_WHOLE), ""]
         parts += [line for result in report.concepts for line in _statement(result)]
         parts += _warnings(report)
     ranking = complexity_cells(report)
@@ -43,26 +41,21 @@ def report_text(report: TrackingReport) -> list[RenderableType]:
         title = f"Complexity for this model on this data, simplest first\n{COMPLEXITY_ABOUT}"
         shown = [at for at, head in enumerate(COMPLEXITY_HEADS) if head != "half depth"]  # it is in the first table
         heads, rows = [COMPLEXITY_HEADS[at] for at in shown], [[row[at] for at in shown] for row in ranking]
-        parts += [_table(title, heads, rows, right=heads[2:]), ""]
+        parts += [table(title, heads, rows, right=heads[2:], whole=_WHOLE), ""]
     if report.similarity is not None:
         parts += [escape(_layers(report.similarity)), ""]
     if report.between is not None:
         parts += [escape(_between(report.between)), ""]
     for trajectory in report.trajectories:
         title = f"“{trajectory.prompt}”: where each concept is strongest"
-        parts += [_table(escape(title), PROMPT_HEADS, prompt_cells(trajectory), right=["log-odds"]), ""]
+        parts += [table(escape(title), PROMPT_HEADS, prompt_cells(trajectory), right=["log-odds"], whole=_WHOLE), ""]
     if report.flow is not None:
         title = f"Features from layer to layer, on {report.flow.tokens:,} tokens"
         parts += [table(title, FLOW_HEADS, flow_cells(report.flow), right=FLOW_HEADS[2:]), ""]
     return [*parts, *_next(report)]
 
 
-def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> Table:
-    """A table in which the names of concepts stay whole, so that they can be copied."""
-    made = table(title, heads, rows, right=right)
-    for column in made.columns:
-        column.no_wrap = column.header in ("concept", "place")
-    return made
+_WHOLE = ("concept", "place")
 
 
 def _head(report: TrackingReport) -> list[RenderableType]:

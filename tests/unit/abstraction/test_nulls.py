@@ -59,7 +59,7 @@ CONCEPT = Concept(
     "null", "Null", "?", ("a", "b"), ("z",), "z", "-", lambda items, seed: ConceptData("null", ("a", "b"), ())
 )
 CONFIG = TrackerConfig(
-    permutations=60, resamples=60, random_concepts=20, control_labelings=0, mlp=False, untrained=False, complexity=False
+    permutations=40, resamples=40, random_concepts=20, control_labelings=0, mlp=False, untrained=False, complexity=False
 )
 
 

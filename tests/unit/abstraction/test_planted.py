@@ -33,7 +33,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ConceptResult
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEURONMAP_HOME", str(tmp_path_factory.mktemp("planted")))
         tracker = AbstractionTracker(planted_model(), config=CONFIG, progress=SilentProgress())
-        return {one.concept["name"]: one for one in tracker.measure([bit_concept(), cue_concept()])}
+        return {one.concept["name"]: one for one in tracker.measure([bit_concept(), cue_concept(every=2)])}
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +118,9 @@ def test_a_surface_cue_that_turns_round_is_inverted(results: dict[str, ConceptRe
 
 def test_the_behaviour_follows_the_bit_where_it_is_held() -> None:
     outcome = Outcome({"a": ("cold",), "b": ("hot",)}, "hot or cold")
-    config = CONFIG.updated(causal=True, causal_layers=5, causal_directions=10, complexity=False, mlp=False)
+    config = CONFIG.updated(causal=True, causal_layers=5, causal_directions=6, complexity=False, mlp=False)
     tracker = AbstractionTracker(speaking_model(), config=config, progress=SilentProgress())
-    profile = tracker.measure([bit_concept(outcome)])[0].causal
+    profile = tracker.measure([bit_concept(outcome, every=2)])[0].causal
     assert profile is not None
     assert profile.layers == [0, 1, 2, 3, 4]
     assert profile.clean == pytest.approx(4.0, abs=0.01)  # logits of +2 and -2

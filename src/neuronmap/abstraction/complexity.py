@@ -33,10 +33,10 @@ _SHARE = 0.9
 
 
 def best_place(result: ConceptResult) -> int:
-    """Index among the measured layers of the earliest layer of the peak set, else of the highest score."""
-    curve = result.within if result.cross is None else result.cross.mean
-    if result.summary.peak:
-        return result.layers.index(result.summary.peak[0])
+    """Index among the measured layers of the highest score (the first of equal ones): across conditions where the concept is found there,
+    else within."""
+    found = result.summary.verdict == "abstract" and result.cross is not None
+    curve = result.cross.mean if found and result.cross is not None else result.within
     return int(np.nanargmax(np.asarray([math.nan if value is None else value for value in curve.score])))
 
 
@@ -51,14 +51,13 @@ def complexity_of(measured: Measured, *, context_need: int | None, seed: int) ->
     result, frame = measured.result, measured.frame
     place = best_place(result)
     bits, bits_embedding = (_code_length(frame, at, seed) for at in (place, 0))
-    labels = len(frame.cluster_ids) * _entropy(frame)
+    labels = len(frame.cluster_ids) * _label_entropy(frame)
     final = result.within.score[place]
     gaps = [
         mlp - linear
         for mlp, linear in zip(result.mlp or [], result.within.score, strict=False)
         if mlp is not None and linear is not None
     ]
-    curve = None if result.cross is None else result.cross.mean.score[place]
     return Complexity(
         half_depth=result.summary.half_depth,
         mdl_bits=_interval(bits),
@@ -68,8 +67,17 @@ def complexity_of(measured: Measured, *, context_need: int | None, seed: int) ->
         rank90=_rank_needed(measured, place, final),
         mlp_gap=max(gaps) if gaps else None,
         context_need=context_need,
-        within_cross_gap=None if curve is None or final is None else final - curve,
+        within_cross_gap=_gap(result, place),
     )
+
+
+def _gap(result: ConceptResult, place: int) -> float | None:
+    """Score on each level by probes that saw it in training, minus by those that did not; the mean over the levels."""
+    if result.cross is None:
+        return None
+    pairs = [(level.within[place], level.score[place]) for level in result.cross.levels]
+    gaps = [seen - unseen for seen, unseen in pairs if seen is not None and unseen is not None]
+    return sum(gaps) / len(gaps) if gaps else None
 
 
 def _interval(values_R: Tensor) -> Interval:
@@ -81,6 +89,13 @@ def _interval(values_R: Tensor) -> Interval:
 def _entropy(frame: Frame) -> float:
     """Bits of one label when only the shares are known to be equal, as the code's first block has it."""
     return math.log2(frame.labels.classes)
+
+
+def _label_entropy(frame: Frame) -> float:
+    """Bits of one label when the shares of the classes are known."""
+    share_K = torch.bincount(frame.labels.label_N, minlength=frame.labels.classes).double() / len(frame.labels.label_N)
+    share_K = share_K[share_K > 0]
+    return float(-(share_K * share_K.log2()).sum())
 
 
 def _code_length(frame: Frame, place: int, seed: int) -> Tensor:
@@ -195,7 +210,7 @@ def _ranks(most: int) -> list[int]:
 
 
 def ranked(results: Sequence[ConceptResult], draws: Mapping[str, np.ndarray]) -> list[ConceptResult]:
-    """Concepts with their places: by half depth, then by bits; ties where the half depths' intervals overlap in a chain.
+    """Concepts with their places: by half depth, then by bits; ties where the half depth's interval overlaps with that of a group's first.
 
     Args:
         results: results with complexity.
@@ -244,7 +259,7 @@ def _spread(names: Sequence[str], draws: Mapping[str, np.ndarray]) -> dict[str, 
 
 
 def _ties(known: Sequence[ConceptResult]) -> dict[str, int]:
-    """Groups of neighbours in the order whose intervals overlap."""
+    """Groups in the order: a concept is in the group of those before it while its interval overlaps with that of the group's first one."""
     groups: dict[str, int] = {}
     group, reach = 0, -math.inf
     for one in known:
@@ -252,7 +267,6 @@ def _ties(known: Sequence[ConceptResult]) -> dict[str, int]:
         low = depth.low if depth is not None and depth.low is not None else _value(depth)
         high = depth.high if depth is not None and depth.high is not None else _value(depth)
         if low > reach:
-            group += 1
-        reach = max(reach, high)
+            group, reach = group + 1, high
         groups[one.concept["name"]] = group
     return groups

@@ -7,9 +7,10 @@ output of block l - 1, and depth is l / L. This module does not import torch: th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from neuronmap.config import FrozenConfig
 
@@ -179,7 +180,7 @@ class Complexity(FrozenConfig):
     mdl_bits_embedding: Interval
     """The same at the embedding."""
     compression: Interval
-    """Bits of the labels without a probe over mdl_bits."""
+    """Bits of the labels when only the classes' shares are known, over mdl_bits."""
     n90: Interval
     """Training items that reach 90 % of the final score above chance, at the best layer."""
     rank90: int | None
@@ -189,7 +190,7 @@ class Complexity(FrozenConfig):
     context_need: int | None
     """Tokens of left context that reach it at the best layer; null when it was not measured or no context did."""
     within_cross_gap: float | None
-    """Within minus cross-condition score at the best layer."""
+    """Score on each level by probes that saw it minus by those that did not, at the best layer; the mean over the levels."""
     rank: int | None = None
     """Place by half depth, then bits; 1 is the simplest. Null where half depth is not established."""
     rank_low: int | None = None
@@ -197,7 +198,7 @@ class Complexity(FrozenConfig):
     rank_high: int | None = None
     """Highest place."""
     tie: int | None = None
-    """Number of the group of concepts that cannot be told apart from their neighbours."""
+    """Number of the group of concepts that cannot be told from the group's first."""
 
 
 class CausalProfile(FrozenConfig):
@@ -486,6 +487,24 @@ class TrackingReport(FrozenConfig):
     """Time of each part: load is not in it."""
     warnings: list[str] = Field(default_factory=list)
     """What concerns the whole run."""
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Self:
+        for one in self.concepts:
+            lists: dict[str, Sequence[Any]] = {
+                "within": one.within.score,
+                "p_value": one.p_value,
+                "rotation": one.rotation,
+                "transfer": one.transfer,
+            }
+            if one.cross is not None:
+                lists |= {"cross": one.cross.mean.score, **{level.level: level.score for level in one.cross.levels}}
+            for name, values in lists.items():
+                if len(values) != len(one.layers):
+                    raise ValueError(
+                        f"{one.concept.get('name')}: {name} has {len(values)} values for {len(one.layers)} layers"
+                    )
+        return self
 
     def plot(self, name: str | None = None) -> plotly.graph_objects.Figure:
         """Draw one of the report's plots.

@@ -84,6 +84,7 @@ def summarize(
     curve = within if cross is None else cross
     at = np.asarray(layers, dtype=np.float64)
     verdict, below = _verdict(within, cross, levels)
+    # Bound to the condition, but found on average: the summary is of the average, and the statement says on which levels it fails.
     detected = verdict in ("abstract", "within-only") or (
         verdict == "condition-bound" and _runs(_above(curve)) is not None
     )
@@ -104,7 +105,15 @@ def summarize(
     return Summary(
         score="within" if cross is None else "cross",
         verdict=verdict,
-        statement=_statement(verdict, at_embedding, below, [int(layer) for layer in layers], crossed, nuisances),
+        statement=_statement(
+            verdict,
+            at_embedding,
+            below,
+            _failing(levels) if detected else [],
+            [int(layer) for layer in layers],
+            crossed,
+            nuisances,
+        ),
         present_at_embedding=at_embedding,
         gain=gain,
         emergence=None if emergence is None else int(layers[emergence]),
@@ -172,6 +181,12 @@ def _verdict(
     return ("condition-bound" if found_within else "not-detected"), []
 
 
+def _failing(levels: Sequence[LevelEvidence]) -> list[str]:
+    """Levels that are above chance nowhere; all of them where each is somewhere, but never together."""
+    alone = [level.level for level in levels if _runs(level.low_L > 0.5) is None]
+    return alone or [level.level for level in levels]
+
+
 def _above(curve: CurveEvidence) -> npt.NDArray[np.bool_]:
     if curve.null95 is None:
         return np.zeros(len(curve.score_L), dtype=bool)
@@ -220,15 +235,24 @@ def _emergences(samples_RL: Array, margin_L: Array, null95: float | None) -> tup
 
 def _crossing(at_L: Array, fitted_L: Array, share: float) -> float:
     """Where a non-decreasing curve is ``share`` of the way up, by linear interpolation; NaN for a flat one."""
+    bracket = _bracket(fitted_L, share)
+    if bracket is None:
+        return float("nan")
+    before, place, wanted = bracket
+    if before == place:
+        return float(at_L[place])
+    low, high = fitted_L[before], fitted_L[place]
+    return float(at_L[before] + (at_L[place] - at_L[before]) * (wanted - low) / (high - low))
+
+
+def _bracket(fitted_L: Array, share: float) -> tuple[int, int, float] | None:
+    """The two measured layers between which a non-decreasing curve is ``share`` of the way up, and the value there."""
     gain = fitted_L[-1] - fitted_L[0]
     if not gain > 0:
-        return float("nan")
-    wanted = fitted_L[0] + share * gain
+        return None
+    wanted = float(fitted_L[0] + share * gain)
     place = int(np.argmax(fitted_L >= wanted - 1e-12))
-    if place == 0:
-        return float(at_L[0])
-    low, high = fitted_L[place - 1], fitted_L[place]
-    return float(at_L[place - 1] + (at_L[place] - at_L[place - 1]) * (wanted - low) / (high - low))
+    return max(place - 1, 0), place, wanted
 
 
 def _depth(at_L: Array, score_L: Array, samples_RL: Array, share: float, why: str | None) -> Interval:
@@ -240,8 +264,10 @@ def _depth(at_L: Array, score_L: Array, samples_RL: Array, share: float, why: st
     if len(drawn) < 2:
         return Interval(value=value, reason="no interval: too few resamples")
     low, high = np.quantile(drawn, [0.025, 0.975])
-    # A maximum of a resampled curve lies higher and elsewhere than that of the curve, so the percentiles may miss the figure itself.
-    return Interval(value=value, low=min(float(low), value), high=max(float(high), value))
+    # Between two measured layers nothing is known of where it is, however surely it is between them.
+    bracket = _bracket(rising(score_L[None], int(np.argmax(score_L)))[0], share)
+    before, after = (at_L[bracket[0]], at_L[bracket[1]]) if bracket is not None else (value, value)
+    return Interval(value=value, low=min(float(low), float(before)), high=max(float(high), float(after)))
 
 
 def _why(verdict: Verdict, at_embedding: bool, gain: float) -> str:
@@ -249,7 +275,7 @@ def _why(verdict: Verdict, at_embedding: bool, gain: float) -> str:
         return "present at the embedding"
     named = {
         "inverted": "below chance in another condition",
-        "condition-bound": "not found across conditions",
+        "condition-bound": "not found across every condition",
         "not-detected": "not detected",
     }
     return named.get(verdict, f"no effect of layers: the best is {gain:.3f} above the embedding")
@@ -313,6 +339,7 @@ def _statement(
     verdict: Verdict,
     at_embedding: bool,
     below: Sequence[tuple[str, int, int]],
+    failing: Sequence[str],
     layers: Sequence[int],
     crossed: str | None,
     nuisances: Sequence[str],
@@ -330,8 +357,13 @@ def _statement(
             f"Inverted across {crossed} ({where}): what a probe finds in the other conditions is something else, which goes with the label "
             f"there and against it here.{tested}"
         )
+    if verdict == "condition-bound" and failing:
+        return (
+            f"Found across {crossed} on average, but not on every level ({', '.join(failing)}): the code depends on it, or there "
+            f"are too few clusters to tell.{tested}"
+        )
     if verdict == "condition-bound":
-        return f"Found within, not across {crossed}: the code depends on the condition.{tested}"
+        return f"Found within, not across every level of {crossed}: the code depends on the condition.{tested}"
     if verdict == "within-only":
         already = " The embedding has it already." if at_embedding else ""
         return (

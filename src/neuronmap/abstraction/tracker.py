@@ -28,7 +28,7 @@ from neuronmap.abstraction.summary import depth_draws
 from neuronmap.abstraction.trajectory import checked_prompt, follow_prompt
 from neuronmap.abstraction.untrained import untrained_like
 from neuronmap.concepts import Concept, ConceptData, get_concepts, list_concepts
-from neuronmap.errors import ConfigError
+from neuronmap.errors import ConfigError, InputError
 from neuronmap.models import LanguageModel, load_model, wrap_model
 from neuronmap.progress import Progress, default
 
@@ -248,6 +248,14 @@ class AbstractionTracker:
         if self.config.complexity:
             result = result.updated(complexity=self._complexity(measured))
         if self.config.causal:
+            result = self._with_causal(measured, result)
+        at_L = np.asarray(reading.layers, dtype=np.float64)
+        return KeptConcept(result, probes, depth_draws(at_L, measured.headline.samples_RL.numpy()))
+
+    def _with_causal(self, measured: Measured, result: ConceptResult) -> ConceptResult:
+        """With the causal profile, or with the reason why there is none: what was measured before is not lost for it."""
+        profile, reason = None, ""
+        try:
             with self._timed("causal"):
                 profile = causal_profile(
                     self.model,
@@ -257,12 +265,12 @@ class AbstractionTracker:
                     seed=self.config.seed,
                     progress=self.progress,
                 )
-            if profile is None:
-                reason = f"No causal profile: {_no_profile(measured, self.model)}."
-                result = result.updated(warnings=[*result.warnings, reason])
-            result = result.updated(causal=profile)
-        at_L = np.asarray(reading.layers, dtype=np.float64)
-        return KeptConcept(result, probes, depth_draws(at_L, measured.headline.samples_RL.numpy()))
+            reason = f"{_no_profile(measured, self.model)}."
+        except InputError as error:
+            reason = error.message
+        if profile is None:
+            result = result.updated(warnings=[*result.warnings, f"No causal profile: {reason}"])
+        return result.updated(causal=profile)
 
     def _complexity(self, measured: Measured) -> Any:
         need = None

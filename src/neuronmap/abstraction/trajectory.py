@@ -71,7 +71,7 @@ def checked_prompt(model: LanguageModel, prompt: str) -> TokenizedText:
     found = tokenize_text(model, prompt)
     if len(found.ids) < 2:
         raise InputError(
-            f"The prompt {prompt!r} is {len(found.ids)} token: position 0 says nothing, so there must be at least two.",
+            f"The prompt {prompt!r} is {'1 token' if found.ids else 'no token'}: position 0 says nothing, so there must be at least two.",
             hint="Write a whole phrase.",
         )
     return found

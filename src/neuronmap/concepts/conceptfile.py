@@ -123,6 +123,11 @@ def clashes(file: ConceptFile) -> list[str]:
         known = list(labelled(file)[0])
         if sorted(file.outcome) != sorted(known) or not all(file.outcome.values()):
             found.append(f"outcome has words for {list(file.outcome)}; every class needs some: {known}.")
+        elif len({len(words) for words in file.outcome.values()}) > 1:
+            counts = ", ".join(f"{label} {len(words)}" for label, words in file.outcome.items())
+            found.append(
+                f"outcome has different numbers of words ({counts}); the first of one class stands against the first of another."
+            )
     return found
 
 

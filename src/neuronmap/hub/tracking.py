@@ -93,7 +93,8 @@ class TrackingSettings(FrozenConfig):
             name = checked_report_name(self.name)
             if not self.replace and any(one.name == name for one in list_reports()):
                 raise AlreadyExistsError(
-                    f"There is a report '{name}' already.", hint="Choose another name, or replace it."
+                    f"There is a report '{name}' already.",
+                    hint="Choose another name, or replace it (replace = true, --replace).",
                 )
 
 

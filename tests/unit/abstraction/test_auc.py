@@ -58,20 +58,40 @@ def test_more_than_two_classes_are_each_against_the_rest() -> None:
     assert macro_auc(scores, labels).tolist() == pytest.approx(expected)
 
 
-def test_a_resample_is_the_auc_of_the_drawn_clusters() -> None:
+def test_copies_of_a_cluster_are_not_compared_with_each_other() -> None:
     generator = torch.Generator().manual_seed(3)
     scores, positive = torch.randn(2, 24, generator=generator), torch.arange(24) % 2 == 0
     cluster = torch.arange(24) // 4
-    weights = draw_clusters([""] * 6, 20, 0)
-    assert weights.sum(1).tolist() == [6.0] * 20
-    found = resampled_auc(*auc_by_clusters(scores, positive, cluster, 6), weights)
-    for drawn, row in zip(weights, found, strict=True):
-        expected = [by_pairs(line.tolist(), positive.tolist(), drawn[cluster].tolist()) for line in scores]
-        assert row.tolist() == pytest.approx(expected)
+    draws = draw_clusters([""] * 6, 20, 0)
+    assert draws.weights_RG.sum(1).tolist() == [6.0] * 20
+    found = resampled_auc(*auc_by_clusters(scores, positive, cluster, 6), draws)
+    for drawn, row in zip(draws.weights_RG, found, strict=True):
+        for line, value in zip(scores.tolist(), row.tolist(), strict=True):
+            won = total = 0.0
+            for i in range(24):
+                for j in range(24):
+                    if positive[i] and not positive[j]:
+                        same = cluster[i] == cluster[j]
+                        weight = float(drawn[cluster[i]] if same else drawn[cluster[i]] * drawn[cluster[j]] * 6 / 5)
+                        won += weight * ((line[i] > line[j]) + 0.5 * (line[i] == line[j]))
+                        total += weight
+            assert value == pytest.approx(won / total)
+
+
+def test_resamples_lie_around_the_score_where_pairs_within_clusters_are_always_in_order() -> None:
+    generator = torch.Generator().manual_seed(5)
+    off = []
+    for _ in range(60):
+        lemma = 3 * torch.randn(12, generator=generator)
+        scores = torch.stack([lemma, lemma + 0.3], dim=1).flatten()[None]
+        positive, cluster = torch.arange(24) % 2 == 1, torch.arange(24) // 2
+        samples = resampled_auc(*auc_by_clusters(scores, positive, cluster, 12), draw_clusters([""] * 12, 300, 0))
+        off.append(float(samples.mean() - auc(scores, positive)[0]))
+    assert abs(sum(off) / len(off)) < 0.004  # 0.03 when copies are compared
 
 
 def test_strata_keep_every_class_in_every_resample() -> None:
-    weights = draw_clusters(["a"] * 3 + ["b"] * 2, 50, 0)
+    weights = draw_clusters(["a"] * 3 + ["b"] * 2, 50, 0).weights_RG
     assert weights[:, :3].sum(1).tolist() == [3.0] * 50
     assert weights[:, 3:].sum(1).tolist() == [2.0] * 50
 
@@ -82,10 +102,19 @@ def test_a_perfect_score_is_as_sure_as_its_clusters_are_many() -> None:
     assert found.low.tolist() == pytest.approx([0.5, 1 - 3 / 24])  # 0.5 of equal rows is exact
 
 
+def test_fewer_clusters_never_make_a_nearly_perfect_score_surer() -> None:
+    samples = torch.tensor([[0.999, 1.0]] * 20).double() - 0.0005 * torch.rand(
+        20, 2, generator=torch.Generator().manual_seed(0)
+    )
+    found = bands(torch.tensor([0.999, 1.0]).double(), samples, clusters=5)
+    assert found.band_low.tolist() == pytest.approx([0.4, 0.4])
+    assert found.low.tolist() == pytest.approx([0.4, 0.4])
+
+
 def test_the_band_is_wider_than_the_intervals_and_holds_all_layers_at_once() -> None:
     generator = torch.Generator().manual_seed(4)
     samples = 0.7 + 0.05 * torch.randn(4000, 12, generator=generator, dtype=torch.float64)
-    found = bands(torch.full((12,), 0.7, dtype=torch.float64), samples, clusters=24)
+    found = bands(torch.full((12,), 0.7, dtype=torch.float64), samples, clusters=400)
     inside = ((samples >= found.band_low) & (samples <= found.band_high)).all(1).double().mean()
     assert inside.item() == pytest.approx(0.95, abs=0.01)
     assert bool((found.band_low < found.low).all())

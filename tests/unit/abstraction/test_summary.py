@@ -85,6 +85,8 @@ def test_found_within_but_not_across_is_bound_to_the_condition() -> None:
 def test_one_failing_level_is_enough_to_deny_abstraction() -> None:
     one = found(STEP, STEP, [np.asarray(STEP), np.full(9, 0.5)])
     assert one.verdict == "condition-bound"
+    assert "on average, but not on every level (level1)" in one.statement
+    assert one.half_depth.value is not None  # of the average
 
 
 def test_a_level_below_chance_is_inverted_and_named() -> None:

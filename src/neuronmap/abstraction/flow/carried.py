@@ -76,8 +76,8 @@ def carried_by(
     Args:
         codes_NF: activations of the features at the items' read positions, dense or sparse.
         labels: class of each item; at least two classes.
-        clusters: what each item belongs with (its lemma, its pair). Labels are then permuted within clusters that hold several, and
-            exchanged between clusters that hold one, so that a feature of one lemma is not taken for the concept.
+        clusters: what each item belongs with (its lemma, its pair). A cluster that holds several labels exchanges them as a whole,
+            and clusters that hold one exchange it among each other, so that a feature of some lemmas is not taken for the concept.
         permutations: at least 20.
         rate: chance that any feature is named without cause.
         seed: decides the permutations.
@@ -96,16 +96,16 @@ def carried_by(
     rng = np.random.default_rng(seed)
     cluster_N = None if clusters is None else _numbered(clusters)
     draws_PN = np.stack([label_N, *(_permuted(label_N, cluster_N, rng) for _ in range(permutations))])
-    count_K = np.bincount(label_N, minlength=len(classes))
     auc_FK = np.full((features, len(classes)), 0.5, np.float32)
     best_P = np.zeros(permutations)
-    # only permutations that keep the classes' sizes are drawn, so the sizes divide all alike
     for start in range(0, features, _size(items, permutations * len(classes))):
         stop = min(start + _size(items, permutations * len(classes)), features)
         rank_Nf = _ranks(values_NF[:, start:stop])
-        for k, count in enumerate(count_K):
-            sums_Pf = (draws_PN == k).astype(np.float64) @ rank_Nf
-            auc_Pf = (sums_Pf - count * (count + 1) / 2) / (count * (items - count))
+        for k in range(len(classes)):
+            chosen_PN = (draws_PN == k).astype(np.float64)
+            sums_Pf, count_P1 = chosen_PN @ rank_Nf, chosen_PN.sum(1, keepdims=True)
+            pairs_P1 = np.maximum(count_P1 * (items - count_P1), 1.0)
+            auc_Pf = (sums_Pf - count_P1 * (count_P1 + 1) / 2) / pairs_P1
             auc_FK[start:stop, k] = auc_Pf[0]
             best_P = np.maximum(best_P, auc_Pf[1:].max(1))
     bound = float(np.quantile(best_P, 1.0 - rate, method="higher"))
@@ -138,7 +138,7 @@ def _ranks(values_Nf: Any) -> npt.NDArray[np.float64]:
 
 
 def _permuted(label_N: Ints, cluster_N: Ints | None, rng: np.random.Generator) -> Ints:
-    """Labels that keep the sizes of the classes, and nothing of the items."""
+    """Labels that are as likely as the real ones if they mean nothing: the unit is the cluster."""
     if cluster_N is None:
         return rng.permutation(label_N)
     result_N = label_N.copy()
@@ -146,7 +146,10 @@ def _permuted(label_N: Ints, cluster_N: Ints | None, rng: np.random.Generator) -
     whole: dict[int, list[Ints]] = {}  # clusters of one label, by size: only equal ones can be exchanged
     for items in members:
         if len(np.unique(label_N[items])) > 1:
-            result_N[items] = rng.permutation(label_N[items])
+            # The whole cluster exchanges its classes: what a feature knows of a lemma's forms it knows in all its sentences.
+            present = np.unique(label_N[items])
+            exchanged = rng.permutation(present)
+            result_N[items] = exchanged[np.searchsorted(present, label_N[items])]
         else:
             whole.setdefault(len(items), []).append(items)
     for alike in whole.values():

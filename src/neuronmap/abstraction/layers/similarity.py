@@ -149,7 +149,7 @@ def compare_layers(
     """
     rows = _checked_shapes(x_LNW, y_MNV, layers, other_layers, directions_LKW)
     context_N = torch.arange(rows) if context_N is None else context_N
-    weights_RC = draw_clusters(["all"] * (int(context_N.max()) + 1), max(resamples, 2), seed)
+    weights_RC = draw_clusters(["all"] * (int(context_N.max()) + 1), max(resamples, 2), seed).weights_RG
     with (progress or default()).task("Comparing layers", 6, "measures") as task:
         raw = _cka(x_LNW, y_MNV, batch_rows, scale="raw")
         task.advance(1, done="CKA")

@@ -72,9 +72,12 @@ def control_task(frame: Frame, within: Part, labelings: int, seed: int) -> Contr
     generator = torch.Generator().manual_seed(seed)
     half_N = torch.zeros(len(frame.cluster_ids), dtype=torch.bool)
     for cluster in range(len(frame.clusters)):
-        members = torch.nonzero(frame.cluster_ids == cluster).squeeze(1)
-        order = members[torch.randperm(len(members), generator=generator)]
-        half_N[order[: (len(order) + 1) // 2]] = True
+        # By whole pairs: a member whose twin of the other class was learned would be told by its likeness to it, the wrong way round.
+        members = torch.nonzero(frame.cluster_ids == cluster).squeeze(1).tolist()
+        pairs = list(dict.fromkeys(frame.reading.data.items[at].pair for at in members))
+        drawn = torch.randperm(len(pairs), generator=generator).tolist()
+        kept = {pairs[at] for at in drawn[: (len(pairs) + 1) // 2]}
+        half_N[[at for at in members if frame.reading.data.items[at].pair in kept]] = True
     targets_NC = frame.labels.targets()
     rows_T, rest_N = torch.nonzero(half_N).squeeze(1), torch.nonzero(~half_N).squeeze(1)
     if any(len(set(frame.labels.label_N[rows].tolist())) < frame.labels.classes for rows in (rows_T, rest_N)):

@@ -23,7 +23,7 @@ from neuronmap.abstraction.reading import Reading
 from neuronmap.abstraction.record import Baselines, ConceptResult, CrossScore, LeftOut
 from neuronmap.abstraction.settings import TrackerConfig
 from neuronmap.abstraction.statistics.auc import macro_auc
-from neuronmap.abstraction.statistics.resampling import bands, draw_clusters
+from neuronmap.abstraction.statistics.resampling import Draws, bands, draw_clusters
 from neuronmap.abstraction.summary import CurveEvidence, LevelEvidence, summarize
 from neuronmap.concepts.concept import Concept
 
@@ -34,6 +34,8 @@ STEPS = 5
 
 _MLP_COMPONENTS = 48
 _EXAMPLES = 6
+_FEW = 7
+"""Test clusters below which the rule of three leaves no lower end above chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,7 @@ class Measured:
         within, across: the fits.
         calibration: of the within probes.
         headline: the curve that the summary is of, with its resamples.
-        weights_RG: the draws of clusters.
+        draws: of the clusters.
     """
 
     concept: Concept
@@ -57,7 +59,7 @@ class Measured:
     across: list[Part]
     calibration: Calibration
     headline: ScoredCurve
-    weights_RG: Tensor
+    draws: Draws
 
 
 def measure_concept(
@@ -86,10 +88,10 @@ def measure_concept(
     frame.check()
     within, across = fit_parts(frame)
     step()
-    weights_RG = draw_clusters(frame.strata(), config.resamples, config.seed)
+    draws = draw_clusters(frame.strata(), config.resamples, config.seed)
     clusters = len(reading.data.clusters("test"))
-    inside = score_part(frame, within, weights_RG)
-    levels = [score_part(frame, part, weights_RG) for part in across]
+    inside = score_part(frame, within, draws)
+    levels = [score_part(frame, part, draws) for part in across]
     mean = _mean(levels) if levels else None
     step()
     permuted_PL, permuted_levels = checks.permuted_scores(frame, within, across, config.permutations, config.seed + 1)
@@ -108,7 +110,7 @@ def measure_concept(
         blocks,
         _evidence(inside, null_within, clusters),
         None if mean is None else _evidence(mean, null, clusters),
-        [_level(part, scored, clusters, low_null) for part, scored in zip(across, levels, strict=True)],
+        [_level(frame, part, scored, low_null) for part, scored in zip(across, levels, strict=True)],
         series(rotation_L),
         crossed=concept.crossed,
         nuisances=concept.nuisances,
@@ -145,10 +147,10 @@ def measure_concept(
         rotation=series(rotation_L),
         transfer=matrix(_transfer(frame, within, directions.w_LCW)),
         summary=summary,
-        warnings=_warnings(concept, reading, len(across)),
+        warnings=_warnings(concept, frame, across),
     )
     step()
-    return Measured(concept, result, frame, within, across, calibrated.calibration, headline, weights_RG)
+    return Measured(concept, result, frame, within, across, calibrated.calibration, headline, draws)
 
 
 def _mean(levels: Sequence[ScoredCurve]) -> ScoredCurve:
@@ -164,7 +166,8 @@ def _evidence(scored: ScoredCurve, null95: float | None, clusters: int) -> Curve
     )
 
 
-def _level(part: Part, scored: ScoredCurve, clusters: int, low_null: float) -> LevelEvidence:
+def _level(frame: Frame, part: Part, scored: ScoredCurve, low_null: float) -> LevelEvidence:
+    clusters = len(torch.unique(frame.cluster_ids[part.test_N]))
     found = bands(scored.score_L, scored.samples_RL, clusters)
     inverted_L = (scored.score_L < low_null) & (found.band_high < 0.5)
     return LevelEvidence(part.name, np.asarray(found.low), np.asarray(inverted_L))
@@ -298,7 +301,8 @@ def _examples(reading: Reading) -> list[dict[str, object]]:
     return chosen
 
 
-def _warnings(concept: Concept, reading: Reading, crossings: int) -> list[str]:
+def _warnings(concept: Concept, frame: Frame, across: Sequence[Part]) -> list[str]:
+    reading, crossings = frame.reading, len(across)
     warnings = list(reading.data.warnings)
     if reading.dropped:
         warnings.append(f"{reading.dropped} items would be read at position 0 and were left out.")
@@ -306,5 +310,12 @@ def _warnings(concept: Concept, reading: Reading, crossings: int) -> list[str]:
         warnings.append(
             f"The levels of {concept.crossed} cannot be left out one at a time (each must have every class), so there is only a "
             "within score."
+        )
+    few = [(part.name, len(torch.unique(frame.cluster_ids[part.test_N]))) for part in across]
+    few = [(name, count) for name, count in few if count < _FEW]
+    if few:
+        named = ", ".join(f"{name} ({count})" for name, count in few)
+        warnings.append(
+            f"Too few clusters to test these levels of {concept.crossed} on: {named}; nothing can be found across them."
         )
     return list(dict.fromkeys(warnings))

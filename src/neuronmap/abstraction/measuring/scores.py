@@ -17,6 +17,7 @@ from neuronmap.abstraction.measuring.frame import Frame
 from neuronmap.abstraction.probes.ridge import RidgeFit, fit_ridge
 from neuronmap.abstraction.statistics.auc import auc, auc_by_clusters, macro_auc, resampled_auc
 from neuronmap.abstraction.statistics.relabelling import targets_of
+from neuronmap.abstraction.statistics.resampling import Draws
 
 __all__ = ["Part", "ScoredCurve", "fit_parts", "labelled_auc", "score_part"]
 
@@ -62,13 +63,13 @@ def fit_parts(frame: Frame) -> tuple[Part, list[Part]]:
     return within, across if len(across) > 1 else []
 
 
-def score_part(frame: Frame, part: Part, weights_RG: Tensor, scores_LNC: Tensor | None = None) -> ScoredCurve:
+def score_part(frame: Frame, part: Part, draws: Draws, scores_LNC: Tensor | None = None) -> ScoredCurve:
     """Score one part on its test items.
 
     Args:
         frame: the items.
         part: the fit and its test items.
-        weights_RG: draws of clusters.
+        draws: of the clusters.
         scores_LNC: scores of the test items, where they are not the fit's own.
     """
     targets_NC = frame.labels.targets()
@@ -79,7 +80,7 @@ def score_part(frame: Frame, part: Part, weights_RG: Tensor, scores_LNC: Tensor 
     for column in range(scores_LNC.shape[2]):
         positive_N = label_N == (column if frame.labels.columns > 1 else 1)
         parts = auc_by_clusters(scores_LNC[:, :, column], positive_N, cluster_N, len(frame.clusters))
-        samples.append(resampled_auc(*parts, weights_RG))
+        samples.append(resampled_auc(*parts, draws))
     return ScoredCurve(macro_auc(scores_LNC, label_N), torch.stack(samples).mean(0))
 
 

@@ -36,7 +36,7 @@ class ProbeSet:
         basis_LDW: principal directions of the training items.
         scale_LD: standard deviations along them.
         rest_L: mean squared length of what lies outside of them.
-        limit_L: 99th percentile of the calibration items' distance.
+        limit_L: 99th percentile of the distance of items whose clusters the probes have not seen.
         significant_L: 1 where the concept's score is above the null.
     """
 
@@ -138,7 +138,8 @@ def probes_of(measured: Measured, seed: int) -> ProbeSet:
         limit_L=torch.zeros(len(rest_L)),
         significant_L=torch.tensor(significant),
     )
-    distance_LN = probes.distance(fit.space.z_LNW[:, frame.rows("calibration")])
+    unseen_N = torch.cat([frame.rows("calibration"), frame.rows("test")])
+    distance_LN = probes.distance(fit.space.z_LNW[:, unseen_N])
     limits = {"limit_L": torch.quantile(distance_LN, _DOMAIN, dim=1)}
     return ProbeSet(**{**{field.name: getattr(probes, field.name) for field in fields(probes)}, **limits})
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from neuronmap.abstraction.statistics.resampling import Draws
+
 __all__ = ["auc", "auc_by_clusters", "macro_auc", "resampled_auc"]
 
 _TIE = 1e-6
@@ -77,19 +79,26 @@ def auc_by_clusters(scores_MN: Tensor, positive_N: Tensor, cluster_N: Tensor, cl
     return ordered_MGG, items_G2
 
 
-def resampled_auc(ordered_MGG: Tensor, items_G2: Tensor, weights_RG: Tensor) -> Tensor:
+def resampled_auc(ordered_MGG: Tensor, items_G2: Tensor, draws: Draws) -> Tensor:
     """AUC of each score in each resample of the clusters.
+
+    A cluster that is drawn twice stands for two clusters, which were not measured against each other: its copies are compared each with
+    itself and never with one another, or minimal pairs within clusters would count by the square of the draws, and all resamples would lie
+    too high. Pairs of different clusters of a stratum of S are met (S - 1) / S times as often as in the sample, and weighted accordingly.
 
     Args:
         ordered_MGG, items_G2: from :func:`auc_by_clusters`.
-        weights_RG: float64 [R, G], how often each cluster is drawn.
+        draws: of the clusters.
 
     Returns:
         float64 [R, M]; NaN where a resample has no positive or no negative item.
     """
-    wins_RM = torch.einsum("rg,mgh,rh->rm", weights_RG, ordered_MGG, weights_RG)
-    drawn_R2 = weights_RG @ items_G2
-    pairs_R = drawn_R2[:, 0] * drawn_R2[:, 1]
+    between_MGG = ordered_MGG * draws.between_GG
+    wins_RM = torch.einsum("rg,mgh,rh->rm", draws.weights_RG, between_MGG, draws.weights_RG)
+    wins_RM += draws.weights_RG @ ordered_MGG.diagonal(dim1=1, dim2=2).T
+    possible_GG = items_G2[:, 1:] * items_G2[:, 0]
+    pairs_R = torch.einsum("rg,gh,rh->r", draws.weights_RG, possible_GG * draws.between_GG, draws.weights_RG)
+    pairs_R += draws.weights_RG @ possible_GG.diagonal()
     return torch.where(pairs_R[:, None] > 0, wins_RM / pairs_R[:, None], torch.nan)
 
 

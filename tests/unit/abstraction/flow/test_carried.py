@@ -86,3 +86,16 @@ def test_bad_input_is_refused(change: dict, says: str) -> None:
     given = {"codes_NF": random_code(4, 0, rows=60), "labels": [i % 2 for i in range(60)], **change}
     with pytest.raises(InputError, match=says):
         carried_by(given.pop("codes_NF"), given.pop("labels"), **given)
+
+
+def test_a_form_of_a_lemmas_own_is_no_concept() -> None:
+    """Each lemma's two forms differ in a way of its own, the same in all its sentences: items are many, lemmas are few."""
+    wrong = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        lemma, label = np.repeat(np.arange(30), 16), np.tile(np.arange(2), 240)
+        way_LF = rng.standard_normal((30, 2, 64))
+        codes_NF = way_LF[lemma, label] + 0.2 * rng.standard_normal((480, 64))
+        found = carried_by(codes_NF, label.tolist(), clusters=lemma.tolist(), permutations=100, seed=seed)
+        wrong += bool(found.carriers)
+    assert wrong <= 4  # 5 % of 20 runs is 1

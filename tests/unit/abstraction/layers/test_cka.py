@@ -118,7 +118,7 @@ def test_jackknife_values_are_those_of_leaving_rows_out(batch: int | None) -> No
 
 def test_the_standard_error_is_that_of_new_samples() -> None:
     values, errors = [], []
-    weights_RC = draw_clusters(["all"] * 150, 300, 0)
+    weights_RC = draw_clusters(["all"] * 150, 300, 0).weights_RG
     for seed in range(40):
         x_NW = gaussian(150, 8, seed=seed)
         y_NV = x_NW + gaussian(150, 8, seed=1000 + seed)

@@ -21,7 +21,7 @@ def test_two_nn_of_a_curved_manifold_in_many_dimensions(dimension: int) -> None:
     inside_Nd = torch.rand(1500, dimension, generator=torch.Generator().manual_seed(0))
     angles_Nd = inside_Nd * 2  # an arc in each plane: isometric to a box
     x_NW = torch.cat([angles_Nd.cos(), angles_Nd.sin()], dim=1) @ torch.linalg.qr(gaussian(40, 2 * dimension))[0].T
-    found = two_nn(x_NW, weights_RC=draw_clusters(["all"] * 1500, 200, 0))
+    found = two_nn(x_NW, weights_RC=draw_clusters(["all"] * 1500, 200, 0).weights_RG)
     assert found.value == pytest.approx(dimension, rel=0.12)
     assert found.low is not None
     assert found.high is not None

@@ -113,3 +113,31 @@ def test_random_concepts_label_whole_clusters() -> None:
     drawn = random_labels(items, 3, 40, 0)
     assert set(drawn.unique().tolist()) == {0, 1, 2}
     assert bool((drawn[:, ::4] == drawn[:, 3::4]).all())
+
+
+def test_a_level_of_few_clusters_cannot_carry_abstraction() -> None:
+    """One condition has a single test cluster: whatever its score, nothing is found across it, and the record says why."""
+    made = []
+    for item in items_of(60, 8, paired=True):
+        if item.condition == "d" and item.split == "test" and item.cluster != "lemma59":
+            continue
+        made.append(item)
+    items = tuple(made)
+    generator = torch.Generator().manual_seed(0)
+    form = torch.tensor([1.0 if item.label == "b" else -1.0 for item in items])[:, None]
+    x = torch.randn(4, len(items), WIDTH, generator=generator) + 3 * form * torch.ones(WIDTH)
+    x[0] = 0.0
+    reading = Reading(ConceptData("few", ("a", "b"), items), (0, 1, 2, 3), x, x[0], torch.full((len(items),), 3), 0)
+    result = measure_concept(CONCEPT, reading, 3, CONFIG).result
+    assert result.cross is not None
+    assert result.cross.levels[1].score[2] == 1.0
+    assert result.summary.verdict == "condition-bound"
+    assert "(d)" in result.summary.statement
+    assert any("d (1)" in warning for warning in result.warnings)
+
+
+def test_a_control_task_is_at_chance_where_a_pair_is_one_vector() -> None:
+    reading = random_reading(0, paired=True)
+    result = measure_concept(CONCEPT, reading, LAYERS - 1, CONFIG.updated(control_labelings=5)).result
+    assert result.control is not None
+    assert result.control.real[0] == 0.5  # layer 0 is zero everywhere

@@ -11,6 +11,7 @@ import neuronmap.abstraction.tracker as tracker_module
 from neuronmap.abstraction.record import TrackingReport
 from neuronmap.abstraction.settings import TrackerConfig
 from neuronmap.abstraction.tracker import AbstractionTracker
+from neuronmap.concepts import Outcome
 from neuronmap.errors import ConfigError, HookPointError, InputError
 from neuronmap.models import LanguageModel
 from neuronmap.progress import SilentProgress
@@ -174,3 +175,27 @@ def test_a_prompt_of_one_token_is_refused_with_the_reason_before_anything_is_mea
         tracked().track_concept_evolution("start", [BIT])
     with pytest.raises(InputError, match="1 token"):
         tracked().track([BIT], prompts=[PROMPT, "start"])
+
+
+def test_what_keeps_a_causal_profile_from_being_made_is_a_warning_and_nothing_is_lost() -> None:
+    twice = bit_concept(Outcome({"a": ("hot",), "b": ("hot",)}, "hot or hot"), every=3)
+    result = tracked(speaking_model(), causal=True).measure([twice])[0]
+    assert result.causal is None
+    assert any("begin with the same token" in warning for warning in result.warnings)
+    silent = tracked(causal=True).measure([BIT])[0]  # no language-model head
+    assert any("predicts no next token" in warning for warning in silent.warnings)
+
+
+def test_a_report_with_lists_of_other_lengths_is_refused() -> None:
+    document = tracked().track([BIT]).to_dict()
+    document["concepts"][0]["within"]["score"] = [0.5, 0.6]
+    with pytest.raises(ConfigError, match=r"within has 2 values for 15 layers"):
+        TrackingReport(**document)
+
+
+def test_the_best_layer_of_an_inverted_concept_is_the_one_within() -> None:
+    result = tracked(complexity=True).measure([cue_concept(every=2)])[0]
+    assert result.summary.verdict == "inverted"
+    assert result.complexity is not None
+    assert result.complexity.within_cross_gap is not None
+    assert result.complexity.within_cross_gap >= 0.4

@@ -33,11 +33,20 @@ _SHARE = 0.9
 
 
 def best_place(result: ConceptResult) -> int:
-    """Index among the measured layers of the highest score (the first of equal ones): across conditions where the concept is found there,
-    else within."""
-    found = result.summary.verdict == "abstract" and result.cross is not None
-    curve = result.cross.mean if found and result.cross is not None else result.within
-    return int(np.nanargmax(np.asarray([math.nan if value is None else value for value in curve.score])))
+    """Index among the measured layers of the highest score (the first of equal ones): across conditions where the concept is found there;
+    where it is not, the mean over conditions of probes trained in each alone; within, where nothing is crossed."""
+    if result.cross is None:
+        score = [_number(value) for value in result.within.score]
+    elif result.summary.verdict == "abstract":
+        score = [_number(value) for value in result.cross.mean.score]
+    else:
+        alone = [[_number(value) for value in level.alone] for level in result.cross.levels]
+        score = np.mean(alone, axis=0).tolist()
+    return int(np.nanargmax(np.asarray(score))) if np.isfinite(score).any() else 0
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def complexity_of(measured: Measured, *, context_need: int | None, seed: int) -> Complexity:

@@ -100,10 +100,10 @@ def summary(result: Any) -> dict[str, Any]:
         "rank": found and found.rank,
         "rank_low": found and found.rank_low,
         "rank_high": found and found.rank_high,
-        "context_need": found and found.context_need,
+        "context_need": found.context_need.value if found else None,
         "n90": found.n90.value if found else None,
-        "rank90": found and found.rank90,
-        "mlp_gap": found and found.mlp_gap,
+        "rank90": found.rank90.value if found else None,
+        "mlp_gap": found.mlp_gap.value if found else None,
     }
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from neuronmap.abstraction.measuring.concept import Measured
 from neuronmap.abstraction.measuring.frame import Frame
+from neuronmap.abstraction.measuring.scores import Part, ScoredCurve, score_part
 from neuronmap.abstraction.probes.logistic import logistic_log_odds
 from neuronmap.abstraction.probes.mlp import components_of
 from neuronmap.abstraction.probes.ridge import fit_ridge
@@ -24,7 +25,7 @@ from neuronmap.abstraction.record import Complexity, ConceptResult, Interval
 from neuronmap.abstraction.statistics.auc import macro_auc
 from neuronmap.abstraction.statistics.resampling import interval
 
-__all__ = ["best_place", "complexity_of", "ranked"]
+__all__ = ["all_reached", "best_place", "complexity_of", "first_reached", "ranked"]
 
 _FIRST = 16
 _ORDERS = 10
@@ -49,8 +50,8 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def complexity_of(measured: Measured, *, context_need: int | None, seed: int) -> Complexity:
-    """The components for one concept.
+def complexity_of(measured: Measured, *, context_need: Interval, seed: int) -> Complexity:
+    """The components for one concept, each with its interval: over resampled clusters, but of code length and items over orders of them.
 
     Args:
         measured: its measurement.
@@ -61,32 +62,47 @@ def complexity_of(measured: Measured, *, context_need: int | None, seed: int) ->
     place = best_place(result)
     bits, bits_embedding = (_code_length(frame, at, seed) for at in (place, 0))
     labels = len(frame.cluster_ids) * _label_entropy(frame)
-    final = result.within.score[place]
-    gaps = [
-        mlp - linear
-        for mlp, linear in zip(result.mlp or [], result.within.score, strict=False)
-        if mlp is not None and linear is not None
-    ]
     return Complexity(
         half_depth=result.summary.half_depth,
         mdl_bits=_interval(bits),
         mdl_bits_embedding=_interval(bits_embedding),
         compression=_interval(labels / bits),
-        n90=_items_needed(frame, place, final, seed),
-        rank90=_rank_needed(measured, place, final),
-        mlp_gap=max(gaps) if gaps else None,
+        n90=_items_needed(frame, place, result.within.score[place], seed),
+        rank90=_rank_needed(measured, place),
+        mlp_gap=_mlp_gap(measured),
         context_need=context_need,
-        within_cross_gap=_gap(result, place),
+        within_cross_gap=_condition_gap(measured, place),
     )
 
 
-def _gap(result: ConceptResult, place: int) -> float | None:
+def _mlp_gap(measured: Measured) -> Interval:
+    if measured.mlp is None:
+        return Interval(value=None, reason="no MLP was trained")
+    gap_L = measured.mlp.score_L - measured.inside.score_L
+    at = int(gap_L.argmax())
+    samples_R = measured.mlp.samples_RL[:, at] - measured.inside.samples_RL[:, at]
+    return _estimate(float(gap_L[at]), samples_R)
+
+
+def _condition_gap(measured: Measured, place: int) -> Interval:
     """Score on each level by probes that saw it in training, minus by those that did not; the mean over the levels."""
-    if result.cross is None:
-        return None
-    pairs = [(level.within[place], level.score[place]) for level in result.cross.levels]
-    gaps = [seen - unseen for seen, unseen in pairs if seen is not None and unseen is not None]
-    return sum(gaps) / len(gaps) if gaps else None
+    if not measured.across:
+        return Interval(value=None, reason="there is no condition to leave out")
+    values, samples = [], []
+    for part in measured.across:
+        seen = Part(part.name, measured.within.fit, part.test_N)
+        with_level, without = (score_part(measured.frame, one, measured.draws) for one in (seen, part))
+        values.append(float(with_level.score_L[place] - without.score_L[place]))
+        samples.append(with_level.samples_RL[:, place] - without.samples_RL[:, place])
+    return _estimate(sum(values) / len(values), torch.stack(samples).nanmean(0))
+
+
+def _estimate(value: float, samples_R: Tensor) -> Interval:
+    """A figure with the percentiles of its resamples."""
+    ends = interval(samples_R)
+    if ends is None:
+        return Interval(value=value, reason="no interval: too few resamples")
+    return Interval(value=value, low=ends[0], high=ends[1])
 
 
 def _interval(values_R: Tensor) -> Interval:
@@ -197,21 +213,62 @@ def _doublings(most: int) -> list[int]:
     return [*counts, most]
 
 
-def _rank_needed(measured: Measured, place: int, final: float | None) -> int | None:
+def _rank_needed(measured: Measured, place: int) -> Interval:
     """Fewest principal components from which a probe reaches the goal."""
-    goal = _goal(final)
-    if goal is None:
-        return None
+    final = ScoredCurve(measured.inside.score_L[place, None], measured.inside.samples_RL[:, place, None])
+    if _goal(float(final.score_L)) is None:
+        return Interval(value=None, reason="no score above chance to reach")
     frame, fit = measured.frame, measured.within.fit
     test_N, targets_NC = measured.within.test_N, frame.labels.targets()
     parts_LND = components_of(fit.gram_LNT[place : place + 1], fit.rows_T, len(fit.rows_T) - 1)
+    steps, scored = [], []
     for count in _ranks(parts_LND.shape[2]):
         part_LND = parts_LND[:, :, :count]
         small = fit_ridge(part_LND, fit.rows_T, targets_NC[fit.rows_T], frame.cluster_ids[fit.rows_T])
-        score = float(macro_auc(small.scores(targets_NC[fit.rows_T], test_N), frame.labels.label_N[test_N])[0])
-        if score >= goal:
-            return count
-    return None
+        steps.append(count)
+        scored.append(score_part(frame, Part("", small, test_N), measured.draws))
+        if all_reached(scored, final):
+            break
+    return first_reached(steps, scored, final)
+
+
+def all_reached(scored: Sequence[ScoredCurve], final: ScoredCurve) -> bool:
+    """Whether the score and 97.5 % of its resamples have reached their goals at some step: no further one changes the interval."""
+    reached_R = torch.zeros(len(final.samples_RL), dtype=torch.bool)
+    for one in scored:
+        reached_R |= _at_goal(one.samples_RL[:, 0], final.samples_RL[:, 0])
+    whole = any(bool(_at_goal(one.score_L, final.score_L)) for one in scored)
+    return whole and float(reached_R.double().mean()) >= 0.975
+
+
+def first_reached(steps: Sequence[int], scored: Sequence[ScoredCurve], final: ScoredCurve) -> Interval:
+    """First of some steps at which a score reaches 90 % of the final one above chance, in the sample and in each resample.
+
+    Args:
+        steps: ascending, such as components or tokens of context.
+        scored: the score at each step, of one layer: [1] and [R, 1].
+        final: the score to reach a share of, likewise.
+    """
+    value = _first(steps, [one.score_L for one in scored], final.score_L)
+    if not math.isfinite(float(value)):
+        return Interval(value=None, reason=f"not reached at {steps[-1]}")
+    first_R = _first(steps, [one.samples_RL[:, 0] for one in scored], final.samples_RL[:, 0])
+    low, high = torch.quantile(
+        first_R, torch.tensor([0.025, 0.975], dtype=first_R.dtype), interpolation="nearest"
+    ).tolist()
+    return Interval(value=float(value), low=low, high=high if math.isfinite(high) else None)
+
+
+def _first(steps: Sequence[int], scores: Sequence[Tensor], final_R: Tensor) -> Tensor:
+    """Infinite where no step reaches the goal."""
+    first_R = torch.full_like(final_R, math.inf)
+    for step, score_R in zip(reversed(steps), reversed(scores), strict=True):
+        first_R = torch.where(_at_goal(score_R, final_R), torch.full_like(first_R, step), first_R)
+    return first_R
+
+
+def _at_goal(score_R: Tensor, final_R: Tensor) -> Tensor:
+    return score_R >= 0.5 + _SHARE * (final_R - 0.5) - 1e-12
 
 
 def _ranks(most: int) -> list[int]:

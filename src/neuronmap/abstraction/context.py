@@ -10,28 +10,31 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from neuronmap.abstraction.complexity import all_reached, first_reached
 from neuronmap.abstraction.measuring.concept import Measured
+from neuronmap.abstraction.measuring.frame import Frame
+from neuronmap.abstraction.measuring.scores import ScoredCurve, score_items
 from neuronmap.abstraction.probes.ridge import fit_ridge
 from neuronmap.abstraction.reading import BATCH_TOKENS, layer_hooks, tokenize_text
-from neuronmap.abstraction.statistics.auc import macro_auc
+from neuronmap.abstraction.record import Interval
 from neuronmap.models import HookPoint, LanguageModel, capture
 from neuronmap.progress import Progress
 
 __all__ = ["context_needed"]
 
 _ITEMS = 240
-_SHARE = 0.9
 _WINDOWS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
 
 
 def context_needed(
     model: LanguageModel, measured: Measured, place: int, *, both_ways: bool, seed: int, progress: Progress
-) -> int | None:
+) -> Interval:
     """Fewest tokens of left context at which a probe reaches 90 % of its score above chance.
 
     Args:
@@ -43,29 +46,28 @@ def context_needed(
         progress: where the bar goes.
 
     Returns:
-        None where the whole context gives nothing to reach, or no shorter one reaches it.
+        Tokens, with the interval over resampled clusters; null where the whole context gives nothing to reach.
     """
     frame, reading = measured.frame, measured.frame.reading
     chosen = _chosen(measured, seed)
-    full_NW = reading.x_LNW[place][chosen]
-    score = _score(measured, chosen, full_NW)
-    if score < 0.55:
-        return None
-    goal = 0.5 + _SHARE * (score - 0.5)
+    final = _scored(measured, chosen, reading.x_LNW[place][chosen])
+    if float(final.score_L) < 0.55:
+        return Interval(value=None, reason="no score above chance to reach")
     texts = [tokenize_text(model, reading.data.items[at].text).ids for at in chosen.tolist()]
     positions = frame.reading.position_N[chosen].tolist()
     longest = int(max(positions))
     windows = [window for window in _WINDOWS if window < longest]
     hook = layer_hooks(model, [reading.layers[place]])[0]
-    title = f"Shortening context ({measured.concept.name})"
-    with progress.task(title, len(windows), "lengths") as task:
+    steps, scored = [], []
+    with progress.task(f"Shortening context ({measured.concept.name})", len(windows), "lengths") as task:
         for window in windows:
             cut = [_cut(ids, position, window, both_ways) for ids, position in zip(texts, positions, strict=True)]
-            x_NW = _read(model, cut, hook)
+            steps.append(window)
+            scored.append(_scored(measured, chosen, _read(model, cut, hook)))
             task.advance(1)
-            if _score(measured, chosen, x_NW) >= goal:
-                return window
-    return longest
+            if all_reached(scored, final):
+                return first_reached(steps, scored, final)
+    return first_reached([*steps, longest], [*scored, final], final)
 
 
 def _chosen(measured: Measured, seed: int) -> Tensor:
@@ -88,14 +90,18 @@ def _chosen(measured: Measured, seed: int) -> Tensor:
     return torch.tensor(sorted(kept))
 
 
-def _score(measured: Measured, chosen_N: Tensor, x_NW: Tensor) -> float:
+def _scored(measured: Measured, chosen_N: Tensor, x_NW: Tensor) -> ScoredCurve:
+    """AUC of a probe of one layer on the chosen items, with its resamples."""
     frame = measured.frame
-    items = frame.reading.data.items
-    is_train = torch.tensor([items[at].split == "train" for at in chosen_N.tolist()])
-    rows_T, test_N = torch.nonzero(is_train).squeeze(1), torch.nonzero(~is_train).squeeze(1)
-    targets_NC, label_N = frame.labels.targets()[chosen_N], frame.labels.label_N[chosen_N]
-    fit = fit_ridge(x_NW[None], rows_T, targets_NC[rows_T], frame.cluster_ids[chosen_N][rows_T])
-    return float(macro_auc(fit.scores(targets_NC[rows_T], test_N), label_N[test_N])[0])
+    items = tuple(frame.reading.data.items[at] for at in chosen_N.tolist())
+    part = replace(frame.reading, data=replace(frame.reading.data, items=items), x_LNW=x_NW[None])
+    small = Frame(part, crossed=False)
+    rows_T, test_N, targets_NC = small.rows("train"), small.rows("test"), small.labels.targets()
+    fit = fit_ridge(part.x_LNW, rows_T, targets_NC[rows_T], small.cluster_ids[rows_T])
+    # The draws are over all clusters: the numbers that the whole frame gives them.
+    place = {name: index for index, name in enumerate(frame.clusters)}
+    clusters_N = torch.tensor([place[items[at].cluster] for at in test_N.tolist()])
+    return score_items(small.labels, fit.scores(targets_NC[rows_T], test_N), test_N, clusters_N, measured.draws)
 
 
 def _cut(ids: Sequence[int], position: int, window: int, both_ways: bool) -> tuple[tuple[int, ...], int]:

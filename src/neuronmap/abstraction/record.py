@@ -183,13 +183,13 @@ class Complexity(FrozenConfig):
     """Bits of the labels when only the classes' shares are known, over mdl_bits."""
     n90: Interval
     """Training items that reach 90 % of the final score above chance, at the best layer."""
-    rank90: int | None
+    rank90: Interval
     """Principal components that reach it."""
-    mlp_gap: float | None
-    """AUC of a small MLP minus that of the linear probe, the largest over the layers."""
-    context_need: int | None
-    """Tokens of left context that reach it at the best layer; null when it was not measured or no context did."""
-    within_cross_gap: float | None
+    mlp_gap: Interval
+    """AUC of a small MLP minus that of the linear probe, at the layer where it is largest."""
+    context_need: Interval
+    """Tokens of left context that reach it at the best layer; null when it was not measured or there is nothing to reach."""
+    within_cross_gap: Interval
     """Score on each level by probes that saw it minus by those that did not, at the best layer; the mean over the levels."""
     rank: int | None = None
     """Place by half depth, then bits; 1 is the simplest. Null where half depth is not established."""

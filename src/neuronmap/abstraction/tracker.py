@@ -22,7 +22,7 @@ from neuronmap.abstraction.layers.similarity import layer_similarity
 from neuronmap.abstraction.measuring.concept import STEPS, Measured, measure_concept
 from neuronmap.abstraction.probes.probe_set import probes_of
 from neuronmap.abstraction.reading import Reading, check_layers, read_concepts
-from neuronmap.abstraction.record import ConceptResult, LayerSimilarity, TrackingReport, Trajectory
+from neuronmap.abstraction.record import ConceptResult, Interval, LayerSimilarity, TrackingReport, Trajectory
 from neuronmap.abstraction.settings import Preset, TrackerConfig
 from neuronmap.abstraction.summary import depth_draws
 from neuronmap.abstraction.trajectory import checked_prompt, follow_prompt
@@ -273,7 +273,7 @@ class AbstractionTracker:
         return result.updated(causal=profile)
 
     def _complexity(self, measured: Measured) -> Any:
-        need = None
+        need = Interval(value=None, reason="it was not measured")
         if self.config.context_need:
             if self._both_ways is None:
                 self._both_ways = reads_later_tokens(self.model)

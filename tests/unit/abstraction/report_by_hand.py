@@ -79,7 +79,8 @@ def concept(name: str, **more: object) -> ConceptResult:
         "complexity": Complexity(
             half_depth=Interval(value=1.5, low=1.0, high=2.5), mdl_bits=Interval(value=40.0, low=35.0, high=45.0),
             mdl_bits_embedding=Interval(value=99.0), compression=Interval(value=2.4), n90=Interval(value=None),
-            rank90=4, mlp_gap=0.02, context_need=None, within_cross_gap=0.02, rank=1, rank_low=1, rank_high=2, tie=1,
+            rank90=Interval(value=4.0, low=3.0, high=6.0), mlp_gap=Interval(value=0.02, low=-0.01, high=0.05),
+            context_need=NONE, within_cross_gap=Interval(value=0.02, low=0.0, high=0.04), rank=1, rank_low=1, rank_high=2, tie=1,
         ),
         "causal": CausalProfile(
             layers=[0, 6], outcome="is or are", clean=2.0,

@@ -10,7 +10,8 @@ import torch
 from planted_network import bit_concept, planted_model
 
 from neuronmap.abstraction.causal import erasure
-from neuronmap.abstraction.complexity import ranked
+from neuronmap.abstraction.complexity import all_reached, first_reached, ranked
+from neuronmap.abstraction.measuring.scores import ScoredCurve
 from neuronmap.abstraction.record import Complexity, ConceptResult, Interval
 from neuronmap.abstraction.settings import TrackerConfig
 from neuronmap.abstraction.tracker import AbstractionTracker
@@ -48,10 +49,10 @@ def named(result: ConceptResult, name: str, half: tuple[float, float, float] | N
         mdl_bits_embedding=nothing,
         compression=nothing,
         n90=nothing,
-        rank90=None,
-        mlp_gap=None,
-        context_need=None,
-        within_cross_gap=None,
+        rank90=nothing,
+        mlp_gap=nothing,
+        context_need=nothing,
+        within_cross_gap=nothing,
     )
     return result.updated(concept={**result.concept, "name": name}, complexity=found)
 
@@ -101,6 +102,39 @@ def test_equal_half_depths_are_put_in_order_by_bits(result: ConceptResult) -> No
 def test_results_keep_their_order(result: ConceptResult) -> None:
     made = [named(result, "b", (9.0, 8.0, 9.5), 1), named(result, "a", (3.0, 2.0, 4.0), 1)]
     assert [one.concept["name"] for one in ranked(made, {})] == ["b", "a"]
+
+
+def test_the_first_step_that_reaches_is_found_in_each_resample_by_its_own_goal() -> None:
+    def scored(value: float, samples: list[float]) -> ScoredCurve:
+        return ScoredCurve(torch.tensor([value]).double(), torch.tensor(samples).double()[:, None])
+
+    final = scored(0.9, [0.9] * 98 + [1.0] * 2)  # goals 0.86, and 0.95 in two resamples
+    steps = [scored(0.5, [0.5] * 100), scored(0.87, [0.87] * 90 + [0.6] * 10), scored(0.9, [0.9] * 100)]
+    assert not all_reached(steps[:1], final)
+    assert not all_reached(steps[:2], final)
+    assert all_reached(steps, final)  # two of a hundred never do: beyond the interval
+    found = first_reached([1, 2, 4], steps, final)
+    assert (found.value, found.low, found.high) == (2, 2, 4)
+    never = first_reached([1], steps[:1], final)
+    assert never.value is None
+    assert never.reason == "not reached at 1"
+    open_end = first_reached([1, 2], steps[:2], final)
+    assert (open_end.value, open_end.low, open_end.high) == (2, 2, None)
+
+
+def test_components_have_intervals_around_them(result: ConceptResult) -> None:
+    config = TrackerConfig(permutations=20, resamples=60, random_concepts=20, control_labelings=0, untrained=False)
+    tracker = AbstractionTracker(planted_model(), config=config, layers=[0, 4, 8], progress=SilentProgress())
+    found = tracker.measure([bit_concept(every=2)])[0].complexity
+    assert found is not None
+    for one in (found.rank90, found.mlp_gap, found.context_need, found.within_cross_gap):
+        assert one.value is not None
+        assert one.low is not None
+        assert one.low <= one.value
+        assert one.high is None or one.high >= one.value
+    assert found.within_cross_gap.value == pytest.approx(0.0, abs=1e-9)
+    assert found.mlp_gap.value is not None
+    assert found.mlp_gap.value > 0.3  # at layer 8, where the bit is mixed with another
 
 
 def test_after_an_erasure_no_linear_probe_finds_anything() -> None:

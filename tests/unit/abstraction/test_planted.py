@@ -72,7 +72,7 @@ def test_only_the_mlp_finds_the_mixed_bit(bit: ConceptResult) -> None:
         assert bit.mlp[layer] is not None
         assert bit.mlp[layer] > 0.95
     assert bit.complexity is not None
-    assert bit.complexity.mlp_gap == pytest.approx(0.5, abs=0.15)
+    assert bit.complexity.mlp_gap.value == pytest.approx(0.5, abs=0.15)
 
 
 def test_directions_transfer_within_a_code_and_not_across_the_turn(bit: ConceptResult) -> None:
@@ -89,7 +89,7 @@ def test_directions_transfer_within_a_code_and_not_across_the_turn(bit: ConceptR
 def test_other_figures_of_the_bit(bit: ConceptResult) -> None:
     found = bit.complexity
     assert found is not None
-    assert found.context_need in (2, 3)  # the noun is one to three words back
+    assert found.context_need.value in (2, 3)  # the noun is one to three words back
     assert found.mdl_bits.value is not None
     assert found.mdl_bits_embedding.value is not None
     assert found.mdl_bits.value < 0.2 * found.mdl_bits_embedding.value

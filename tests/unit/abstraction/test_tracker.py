@@ -197,5 +197,8 @@ def test_the_best_layer_of_an_inverted_concept_is_the_one_within() -> None:
     result = tracked(complexity=True).measure([cue_concept(every=2)])[0]
     assert result.summary.verdict == "inverted"
     assert result.complexity is not None
-    assert result.complexity.within_cross_gap is not None
-    assert result.complexity.within_cross_gap >= 0.4
+    gap = result.complexity.within_cross_gap
+    assert gap.value is not None
+    assert gap.value >= 0.4
+    assert gap.low is not None
+    assert gap.low > 0

@@ -144,11 +144,19 @@ def _whole(name: str, result: ConceptResult) -> Iterator[_Figure]:
     yield _Figure(name, None, None, "mean_of_embeddings", result.baselines.mean_of_embeddings)
     yield _Figure(name, None, None, "position_length", result.baselines.position_length)
     if found is not None:
-        for measure in ("mdl_bits", "mdl_bits_embedding", "compression", "n90"):
+        for measure in (
+            "mdl_bits",
+            "mdl_bits_embedding",
+            "compression",
+            "n90",
+            "rank90",
+            "mlp_gap",
+            "context_need",
+            "within_cross_gap",
+        ):
             yield _interval(name, None, measure, getattr(found, measure))
         yield _Figure(name, None, None, "rank", found.rank, found.rank_low, found.rank_high)
-        for measure in ("rank90", "mlp_gap", "context_need", "within_cross_gap", "tie"):
-            yield _Figure(name, None, None, measure, getattr(found, measure))
+        yield _Figure(name, None, None, "tie", found.tie)
 
 
 def _matrices(found: LayerSimilarity, before: str) -> Iterator[_Figure]:

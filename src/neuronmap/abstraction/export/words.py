@@ -123,6 +123,16 @@ def _most(values: Series) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
+def _ranged(found: Interval, places: int = 0) -> str:
+    """A figure with its interval, where that is more than the figure; an open end is not known."""
+    if found.value is None:
+        return _NONE
+    value, low, high = (None if one is None else f"{one:,.{places}f}" for one in (found.value, found.low, found.high))
+    if low is None or low == value == high:
+        return str(value)
+    return f"{value} ({low} to {high or '?'})"
+
+
 def complexity_cells(report: TrackingReport) -> list[list[str]]:
     """Rows of :data:`COMPLEXITY_HEADS`, simplest first."""
     rows = []
@@ -133,8 +143,8 @@ def complexity_cells(report: TrackingReport) -> list[list[str]]:
         spread = f" ({found.rank_low} to {found.rank_high})" if found.rank_low is not None else ""
         need = (
             _NONE
-            if found.context_need is None
-            else f"{found.context_need} token{'' if found.context_need == 1 else 's'}"
+            if found.context_need.value is None
+            else f"{_ranged(found.context_need)} token{'' if _ranged(found.context_need) == '1' else 's'}"
         )
         rows.append(
             [
@@ -144,10 +154,10 @@ def complexity_cells(report: TrackingReport) -> list[list[str]]:
                 _NONE if found.mdl_bits.value is None else f"{found.mdl_bits.value:,.0f} bits",
                 _NONE if found.compression.value is None else f"{found.compression.value:.1f}x",
                 _figure(found.n90.value, 0),
-                _NONE if found.rank90 is None else f"{found.rank90:,}",
+                _ranged(found.rank90),
                 need,
-                _figure(found.mlp_gap, 3),
-                _figure(found.within_cross_gap, 3),
+                _ranged(found.mlp_gap, 3),
+                _ranged(found.within_cross_gap, 3),
             ]
         )
     return rows

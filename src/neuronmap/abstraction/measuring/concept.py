@@ -49,6 +49,8 @@ class Measured:
         within, across: the fits.
         calibration: of the within probes.
         headline: the curve that the summary is of, with its resamples.
+        inside: the within score.
+        mlp: the MLP's; None where it was not trained.
         draws: of the clusters.
     """
 
@@ -59,6 +61,8 @@ class Measured:
     across: list[Part]
     calibration: Calibration
     headline: ScoredCurve
+    inside: ScoredCurve
+    mlp: ScoredCurve | None
     draws: Draws
 
 
@@ -116,6 +120,7 @@ def measure_concept(
         nuisances=concept.nuisances,
     )
     step()
+    mlp = _mlp(frame, within, draws, config.seed) if config.mlp else None
     mean_embedding, position_length = checks.baseline_aucs(frame)
     parallel_L = checks.parallelism(frame, within, config.seed + 3)
     result = ConceptResult(
@@ -132,7 +137,7 @@ def measure_concept(
         difference_of_means=series(_difference_auc(frame, within)),
         difference_norm=series(within.fit.differences(frame.labels.targets()[within.fit.rows_T]).norm(dim=2).mean(1)),
         difference_reliability=series(checks.reliability(frame, within, 20, config.seed + 2)),
-        mlp=series(_mlp(frame, within, config.seed)) if config.mlp else None,
+        mlp=None if mlp is None else series(mlp.score_L),
         cross=None if mean is None else _cross(frame, within, across, levels, mean, clusters),
         parallelism=None if parallel_L is None else series(parallel_L),
         null95=null,
@@ -150,7 +155,7 @@ def measure_concept(
         warnings=_warnings(concept, frame, across),
     )
     step()
-    return Measured(concept, result, frame, within, across, calibrated.calibration, headline, draws)
+    return Measured(concept, result, frame, within, across, calibrated.calibration, headline, inside, mlp, draws)
 
 
 def _mean(levels: Sequence[ScoredCurve]) -> ScoredCurve:
@@ -206,10 +211,10 @@ def _difference_auc(frame: Frame, within: Part) -> Tensor:
     return macro_auc(scores_LNC, frame.labels.label_N[within.test_N])
 
 
-def _mlp(frame: Frame, within: Part, seed: int) -> Tensor:
+def _mlp(frame: Frame, within: Part, draws: Draws, seed: int) -> ScoredCurve:
     parts_LND = components_of(within.fit.gram_LNT, within.fit.rows_T, _MLP_COMPONENTS)
     scores_LNC = mlp_scores(parts_LND, frame.labels.targets(), within.fit.rows_T, frame.rows("calibration"), seed)
-    return macro_auc(scores_LNC[:, within.test_N], frame.labels.label_N[within.test_N])
+    return score_part(frame, within, draws, scores_LNC[:, within.test_N])
 
 
 def _cross(

@@ -16,10 +16,10 @@ from torch import Tensor
 from neuronmap.abstraction.measuring.frame import Frame
 from neuronmap.abstraction.probes.ridge import RidgeFit, fit_ridge
 from neuronmap.abstraction.statistics.auc import auc, auc_by_clusters, macro_auc, resampled_auc
-from neuronmap.abstraction.statistics.relabelling import targets_of
+from neuronmap.abstraction.statistics.relabelling import Labels, targets_of
 from neuronmap.abstraction.statistics.resampling import Draws
 
-__all__ = ["Part", "ScoredCurve", "fit_parts", "labelled_auc", "score_part"]
+__all__ = ["Part", "ScoredCurve", "fit_parts", "labelled_auc", "score_items", "score_part"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +75,24 @@ def score_part(frame: Frame, part: Part, draws: Draws, scores_LNC: Tensor | None
     targets_NC = frame.labels.targets()
     if scores_LNC is None:
         scores_LNC = part.fit.scores(targets_NC[part.fit.rows_T], part.test_N)
-    label_N, cluster_N = frame.labels.label_N[part.test_N], frame.cluster_ids[part.test_N]
+    return score_items(frame.labels, scores_LNC, part.test_N, frame.cluster_ids[part.test_N], draws)
+
+
+def score_items(labels: Labels, scores_LNC: Tensor, rows_N: Tensor, clusters_N: Tensor, draws: Draws) -> ScoredCurve:
+    """Score items whose scores are known.
+
+    Args:
+        labels: of all items.
+        scores_LNC: scores of some of them.
+        rows_N: which.
+        clusters_N: cluster of each, by the numbers of the draws.
+        draws: of the clusters.
+    """
+    label_N = labels.label_N[rows_N]
     samples = []
     for column in range(scores_LNC.shape[2]):
-        positive_N = label_N == (column if frame.labels.columns > 1 else 1)
-        parts = auc_by_clusters(scores_LNC[:, :, column], positive_N, cluster_N, len(frame.clusters))
+        positive_N = label_N == (column if labels.columns > 1 else 1)
+        parts = auc_by_clusters(scores_LNC[:, :, column], positive_N, clusters_N, draws.weights_RG.shape[1])
         samples.append(resampled_auc(*parts, draws))
     return ScoredCurve(macro_auc(scores_LNC, label_N), torch.stack(samples).mean(0))
 

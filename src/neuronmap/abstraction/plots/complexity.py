@@ -10,13 +10,21 @@ from neuronmap.abstraction.record import ConceptResult, Interval, TrackingReport
 
 __all__ = ["COMPLEXITY_COLUMNS", "complexity_plot", "complexity_rows", "in_order"]
 
-COMPLEXITY_COLUMNS = [
-    "concept", "verdict", "rank", "rank_low", "rank_high", "tie", "half_depth", "half_depth_low",
-        "half_depth_high", "not_established",
-    "mdl_bits", "mdl_bits_low", "mdl_bits_high", "mdl_bits_embedding", "compression", "n90", "rank90",
-        "mlp_gap", "context_need",
+_RANGED = (
+    "mdl_bits",
+    "mdl_bits_embedding",
+    "compression",
+    "n90",
+    "rank90",
+    "mlp_gap",
+    "context_need",
     "within_cross_gap",
-]  # fmt: skip
+)
+COMPLEXITY_COLUMNS = [
+    *("concept", "verdict", "rank", "rank_low", "rank_high", "tie"),
+    *("half_depth", "half_depth_low", "half_depth_high", "not_established"),
+    *(f"{name}{end}" for name in _RANGED for end in ("", "_low", "_high")),
+]
 
 
 def complexity_plot(report: TrackingReport) -> PlotData:
@@ -74,12 +82,9 @@ def complexity_rows(report: TrackingReport) -> list[list[Cell]]:
         if found is None:
             rows.append([*head, *[None] * 4, *depth, *[None] * (len(COMPLEXITY_COLUMNS) - 10)])
             continue
-        bits = found.mdl_bits
-        rows.append(
-            [*head, found.rank, found.rank_low, found.rank_high, found.tie, *depth, bits.value, bits.low, bits.high,
-             found.mdl_bits_embedding.value, found.compression.value, found.n90.value, found.rank90, found.mlp_gap, found.context_need,
-             found.within_cross_gap]
-        )  # fmt: skip
+        ranged: list[Interval] = [getattr(found, name) for name in _RANGED]
+        ends: list[Cell] = [end for one in ranged for end in (one.value, one.low, one.high)]
+        rows.append([*head, found.rank, found.rank_low, found.rank_high, found.tie, *depth, *ends])
     return rows
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from layer_words import WORDS
 from torch import Tensor
 
 from neuronmap.abstraction.layers.cka import cka
@@ -20,27 +21,6 @@ from neuronmap.progress import SilentProgress
 
 QUIET = SilentProgress()
 MATRICES = ("cka", "cka_standardized", "cka_error", "mutual_knn", "procrustes", "predictivity")
-WORDS = [
-    "the",
-    "river",
-    "froze",
-    "in",
-    "winter",
-    "and",
-    "children",
-    "walked",
-    "across",
-    "it",
-    "to",
-    "school",
-    "while",
-    "numbers",
-    "such",
-    "as",
-    "12",
-    "were",
-    "written",
-]
 
 
 def gaussian(*size: int, seed: int = 0) -> Tensor:

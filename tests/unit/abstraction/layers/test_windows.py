@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from layer_words import WORDS
 
 from neuronmap.abstraction.layers.windows import draw_shared_windows, draw_windows
 from neuronmap.corpora import TokenSet, tokenize
@@ -17,28 +18,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from neuronmap.models import LanguageModel
-
-WORDS = [
-    "the",
-    "river",
-    "froze",
-    "in",
-    "winter",
-    "and",
-    "children",
-    "walked",
-    "across",
-    "it",
-    "to",
-    "school",
-    "while",
-    "numbers",
-    "such",
-    "as",
-    "12",
-    "were",
-    "written",
-]
 
 
 def texts(count: int = 60, seed: int = 0) -> list[str]:

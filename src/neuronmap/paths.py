@@ -7,7 +7,8 @@ Everything lives under one home: ``NEURONMAP_HOME`` if set, else the platform's 
     <home>/tuned.json measured settings    <home>/cache/activations/  activation stores
     <home>/jobs.sqlite3  background jobs   <home>/cache/features/     feature passes under way
     <home>/jobs/      logs of jobs         <home>/cache/examples/     texts of examples, to search in
-                                           <home>/cache/semantic/     vectors of features, to search by meaning
+    <home>/reports/   reports of the       <home>/cache/semantic/     vectors of features, to search by meaning
+                      abstraction tracker  <home>/cache/concepts/     concepts measured in a model
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from neuronmap.abstraction.settings import TrackerConfig
 from neuronmap.concepts import get_concepts, list_concepts
 from neuronmap.config import FrozenConfig
 from neuronmap.errors import AlreadyExistsError, ConfigError
+from neuronmap.hub.flowing import check_followed, flow_entries
 from neuronmap.hub.library import SAEModelHub
 from neuronmap.hub.opening import tokenized
 from neuronmap.hub.reports import checked_report_name, list_reports, store_report
@@ -128,8 +129,8 @@ def track_into_library(
     hub = hub or SAEModelHub()
     wanted.check()
     entries = [hub.get(name) for name in wanted.saes]
-    if len(entries) == 1:
-        raise ConfigError("Following features takes SAEs at two layers or more; one was named.")
+    if entries:
+        check_followed(entries)
     if model is None:
         model = load_model(
             wanted.model, revision=wanted.revision, dtype=wanted.dtype, device=wanted.device, progress=progress
@@ -191,7 +192,6 @@ def _flow(
     hub: SAEModelHub, wanted: TrackingSettings, model: LanguageModel, text: str | None, progress: Progress
 ) -> FeatureFlow:
     from neuronmap.abstraction.tracker import chosen_concepts
-    from neuronmap.hub.flowing import flow_entries
 
     if text is None:
         raise ConfigError("Following features needs a text.", hint="Name a corpus, a file or a folder.")

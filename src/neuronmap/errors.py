@@ -6,7 +6,8 @@
     │   ├── CorpusNotFoundError      no such file, folder, sample or data set
     │   ├── CorpusFormatError        the text source is there but cannot be read as asked
     │   ├── EmptyCorpusError         the source holds no usable text
-    │   └── JobNotFoundError         no job of that id
+    │   ├── JobNotFoundError         no job of that id
+    │   └── InvalidManifestError     a zoo manifest has faults; lists every one with its place
     ├── ModelError
     │   ├── ModelNotFoundError       no such hub id, folder, file or sample
     │   ├── ModelOfflineError        the hub is needed and cannot be reached
@@ -21,6 +22,13 @@
     ├── DamagedError             a file or folder of ours fails its digest or is incomplete
     ├── MismatchError            two things do not belong together (store and model, SAE and model)
     ├── NotInLibraryError        no SAE of that name in this machine's library                (also KeyError)
+    ├── ZooError                 the zoo cannot do what was asked
+    │   ├── NotInZooError            no such artefact, version or file, or not for the asker's eyes        (also KeyError)
+    │   ├── UnauthorizedError        it must know who asks
+    │   ├── ForbiddenError           it knows who asks, and they may not
+    │   ├── QuotaError               the namespace's quota would be exceeded
+    │   ├── UploadError              a piece of an upload does not continue it; says from where to go on
+    │   └── ZooOfflineError          the zoo's server cannot be reached
     ├── AlreadyExistsError       the target exists and would be overwritten
     ├── TrainingDivergedError    loss or activations are no longer finite
     ├── PluginError              a plug-in failed to load or broke its contract
@@ -34,6 +42,8 @@ A message says what happened, the value received, what is allowed; ``hint`` is t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 __all__ = [
     "AlreadyExistsError",
     "ConfigError",
@@ -42,9 +52,11 @@ __all__ = [
     "DamagedError",
     "DiskSpaceError",
     "EmptyCorpusError",
+    "ForbiddenError",
     "HookPointError",
     "InputError",
     "Interrupted",
+    "InvalidManifestError",
     "JobNotFoundError",
     "MemoryExhaustedError",
     "MismatchError",
@@ -56,12 +68,18 @@ __all__ = [
     "ModelOfflineError",
     "NeuronMapError",
     "NotInLibraryError",
+    "NotInZooError",
     "PluginError",
+    "QuotaError",
     "ResourceError",
     "TrainingDivergedError",
+    "UnauthorizedError",
     "UnwritablePathError",
+    "UploadError",
     "WebError",
     "WorkerLostError",
+    "ZooError",
+    "ZooOfflineError",
 ]
 
 
@@ -118,6 +136,24 @@ class JobNotFoundError(InputError):
     """There is no job of that id (or several begin so)."""
 
     code = "job_not_found"
+
+
+class InvalidManifestError(InputError):
+    """A zoo manifest, or what it says of its files, is not as it must be.
+
+    Args:
+        faults: (place, message) of all that was found, at least one; the place is empty for the whole.
+        what: what is wrong, for the message's beginning.
+    """
+
+    code = "invalid_manifest"
+
+    def __init__(self, faults: Iterable[tuple[str, str]], what: str = "The manifest") -> None:
+        self.faults = tuple(faults)
+        lines = "".join(f"\n  {place}: {message}" if place else f"\n  {message}" for place, message in self.faults[:20])
+        more = f"\n  ... and {len(self.faults) - 20} more" if len(self.faults) > 20 else ""
+        number = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__(f"{what} has {number}:{lines}{more}")
 
 
 class ModelError(NeuronMapError):
@@ -203,6 +239,58 @@ class NotInLibraryError(NeuronMapError, KeyError):
 
     code = "not_in_library"
     __str__ = NeuronMapError.__str__  # KeyError would print the repr
+
+
+class ZooError(NeuronMapError):
+    """The zoo cannot do what was asked."""
+
+    code = "zoo"
+
+
+class NotInZooError(ZooError, KeyError):
+    """There is no such artefact, version or file in the zoo, or the asker may not know of it."""
+
+    code = "not_in_zoo"
+    __str__ = NeuronMapError.__str__
+
+
+class UnauthorizedError(ZooError):
+    """The zoo must know who asks before it does this."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(ZooError):
+    """The zoo knows who asks, and they may not do this."""
+
+    code = "forbidden"
+
+
+class QuotaError(ZooError):
+    """What is to be published does not fit in the namespace's quota."""
+
+    code = "quota"
+
+
+class UploadError(ZooError):
+    """A piece of an upload does not continue what is there.
+
+    Args:
+        message, hint: as for every error.
+        received: bytes that are there: go on from here.
+    """
+
+    code = "upload"
+
+    def __init__(self, message: str, *, hint: str = "", received: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.received = received
+
+
+class ZooOfflineError(ZooError):
+    """The zoo's server cannot be reached."""
+
+    code = "zoo_offline"
 
 
 class AlreadyExistsError(NeuronMapError):

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, delete, func, insert, select
 
-from neuronmap.jobs.database import Database
+from neuronmap.database import Database
 from neuronmap.jobs.job import ENDED, JobEvent, stamp
 from neuronmap.jobs.tables import events, jobs, now
 

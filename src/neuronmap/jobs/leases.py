@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, func, or_, select, update
 
-from neuronmap.jobs.database import Database
+from neuronmap.database import Database
 from neuronmap.jobs.events import add_events, state_event
 from neuronmap.jobs.job import HELD, Job
 from neuronmap.jobs.tables import jobs, now

@@ -9,10 +9,11 @@ from typing import Any, Final, Self
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from neuronmap.database import Database, database_url
 from neuronmap.errors import AlreadyExistsError, ConfigError, InputError, JobNotFoundError
 from neuronmap.hashing import digest_json
 from neuronmap.jobs.checking import Checked, check
-from neuronmap.jobs.database import Database, database_url
+from neuronmap.jobs.database import JOBS
 from neuronmap.jobs.events import add_events, prune_events, read_events, state_event
 from neuronmap.jobs.job import ACTIVE, ENDED, STATES, STOPPED, Job, JobEvent
 from neuronmap.jobs.logs import home_id, remove_log
@@ -63,7 +64,7 @@ class JobQueue:
             ResourceError, DamagedError: it cannot be reached, written or read.
             MissingDependencyError: PostgreSQL without psycopg.
         """
-        return cls(Database(database_url(url)))
+        return cls(Database(JOBS, database_url(JOBS, url)))
 
     def close(self) -> None:
         """Let go of the connections."""

@@ -19,9 +19,10 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from neuronmap.allocator import keep_freed_memory
+from neuronmap.database import Database, database_url
 from neuronmap.errors import Interrupted, MemoryExhaustedError, NeuronMapError
 from neuronmap.jobs.context import JobContext
-from neuronmap.jobs.database import Database, database_url
+from neuronmap.jobs.database import JOBS
 from neuronmap.jobs.job import Job
 from neuronmap.jobs.kinds import get_kind
 from neuronmap.jobs.leases import LEASE_S, Leases
@@ -52,7 +53,7 @@ def main(job_id: str, attempt: int) -> int:
         The exit code.
     """
     faulthandler.enable()
-    leases = Leases(Database(database_url()))
+    leases = Leases(Database(JOBS, database_url(JOBS)))
     job = leases.take(job_id, attempt, hostname(), os.getpid(), own_start())
     if job is None:
         sys.stderr.write(f"Attempt {attempt} of job {job_id} is not the newest.\n")

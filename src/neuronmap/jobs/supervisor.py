@@ -24,7 +24,7 @@ from neuronmap import paths
 from neuronmap import progress as progress_module
 from neuronmap.errors import ConfigError, WorkerLostError
 from neuronmap.jobs.admission import why_it_waits
-from neuronmap.jobs.database import VARIABLE
+from neuronmap.jobs.database import JOBS
 from neuronmap.jobs.job import Job
 from neuronmap.jobs.leases import Held, Leases
 from neuronmap.jobs.logs import home_id, log_path
@@ -191,7 +191,7 @@ class Supervisor:
         url = self.queue.database.url.render_as_string(hide_password=False)
         environment = {
             **os.environ,
-            VARIABLE: url,
+            JOBS.variable: url,
             "NEURONMAP_HOME": str(paths.home().absolute()),
             "PYTHONUNBUFFERED": "1",
         }

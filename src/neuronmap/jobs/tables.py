@@ -5,11 +5,9 @@ Every time is in seconds since 1970 by the clock of the database, so that leases
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import JSON, BigInteger, Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
+
+from neuronmap.database import now
 
 __all__ = ["events", "jobs", "metadata", "now"]
 
@@ -73,22 +71,3 @@ events = Table(
     Index(None, "job", "id"),
     sqlite_autoincrement=True,  # a number is never used again, not even after the newest rows were deleted
 )
-
-
-class now(FunctionElement[float]):  # noqa: N801 - reads as SQL does
-    """The database's clock, in seconds since 1970; it moves on within a transaction."""
-
-    type = Double()
-    inherit_cache = True
-
-
-@compiles(now, "sqlite")
-def _sqlite(element: Any, compiler: Any, **keywords: Any) -> str:
-    del element, compiler, keywords
-    return "((julianday('now') - 2440587.5) * 86400.0)"
-
-
-@compiles(now, "postgresql")
-def _postgresql(element: Any, compiler: Any, **keywords: Any) -> str:
-    del element, compiler, keywords
-    return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"

@@ -14,9 +14,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
+from neuronmap.database import Database
 from neuronmap.errors import AlreadyExistsError, ConfigError, InputError, JobNotFoundError, MismatchError
 from neuronmap.jobs import Job, JobQueue
 from neuronmap.jobs import events as events_module
+from neuronmap.jobs.database import JOBS
 from neuronmap.jobs.leases import LEASE_S, MOST_CRASHES, Leases
 from neuronmap.jobs.logs import home_id, log_path
 from neuronmap.jobs.tables import metadata
@@ -408,9 +410,7 @@ def test_a_password_is_not_shown(queue: JobQueue) -> None:
     if url.get_backend_name() == "sqlite":
         assert str(queue.database).endswith("jobs.sqlite3")
     else:
-        from neuronmap.jobs.database import Database
-
-        database = Database(url.set(password="open sesame"))
+        database = Database(JOBS, url.set(password="open sesame"))
         assert "sesame" not in str(database)
         database.close()
     assert os.environ.get("NEURONMAP_DATABASE") is None

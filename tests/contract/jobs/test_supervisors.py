@@ -13,11 +13,12 @@ from neuronmap.progress import SilentProgress
 
 WORKER = """
 import os, sys
-from neuronmap.jobs.database import Database, database_url
+from neuronmap.database import Database, database_url
+from neuronmap.jobs.database import JOBS
 from neuronmap.jobs.leases import Leases
 from neuronmap.jobs.machine import hostname, own_start
 job, attempt = sys.argv[1], int(sys.argv[2])
-leases = Leases(Database(database_url()))
+leases = Leases(Database(JOBS, database_url(JOBS)))
 taken = leases.take(job, attempt, hostname(), os.getpid(), own_start())
 leases.finish(job, attempt, "finished", result={"pid": os.getpid()})
 """

@@ -1,0 +1,8 @@
+"""Where the bytes of artefacts lie: a folder, or an object store."""
+
+from __future__ import annotations
+
+from neuronmap.zoo.blobs.local import LocalBlobStore
+from neuronmap.zoo.blobs.protocol import BlobStore, StoredObject
+
+__all__ = ["BlobStore", "LocalBlobStore", "StoredObject"]

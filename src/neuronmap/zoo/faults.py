@@ -1,0 +1,41 @@
+"""Every fault of a document at once, each with its place."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+__all__ = ["Fault", "faults_of"]
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong.
+
+    Attributes:
+        path: where, as in ``record.hook.layer`` or ``files.3.size``; empty for the whole.
+        message: what is wrong, the value received, what is allowed.
+    """
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+def faults_of(error: ValidationError, before: str = "") -> list[Fault]:
+    """Pydantic's report as faults, their places below ``before``."""
+    found = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "missing":
+            message = "is missing"
+        elif fault["type"] == "extra_forbidden":
+            message = "is no field of it"
+        elif "input" in fault and fault["type"] != "value_error":
+            shown = repr(fault["input"])
+            message += f", got {shown if len(shown) <= 80 else shown[:80] + '...'}"
+        found.append(Fault(".".join(part for part in (before, place) if part), message))
+    return found

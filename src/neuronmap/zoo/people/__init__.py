@@ -1,0 +1,3 @@
+"""People: accounts, organisations, tokens, what they may do, what they add."""
+
+from __future__ import annotations

@@ -41,6 +41,16 @@ class Specs:
         """``neuronmap.concepts.Concept`` objects; their names must be new."""
         raise NotImplementedError
 
+    @hookspec
+    def neuronmap_formats(self) -> list[Any]:
+        """Objects of subclasses of ``neuronmap.hub.formats.Format``; their names must be new."""
+        raise NotImplementedError
+
+    @hookspec
+    def neuronmap_zoo_kinds(self) -> list[Any]:
+        """``neuronmap.zoo.records.ArtefactKind`` objects: kinds of artefacts that the zoo takes."""
+        raise NotImplementedError
+
 
 @cache
 def manager() -> pluggy.PluginManager:

@@ -27,6 +27,7 @@ from neuronmap.saes import (
     load_sae,
     save_bundle,
 )
+from neuronmap.saes.normalisation import INPUT_NORMS
 
 pytestmark = [
     pytest.mark.peers,
@@ -36,16 +37,32 @@ pytestmark = [
     ),
 ]
 
-D, F = 24, 48
+D, F, D_OUT = 24, 48, 20
 TOLERANCE = 1e-5
 SCRIPT = Path(__file__).parent / "scripts" / "saelens_exchange.py"
 
+JUMP, ATTENTION = {"rule": "jumprelu"}, {"n_heads": 2, "bottleneck_factor": 4}
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {"k": 6} if "topk" in name or name == "matryoshka" else {}) for name in list_architectures()},
     "jumprelu-tanh": ("jumprelu", {"sparsity_form": "tanh"}),
     "topk-k1": ("topk", {"k": 1}),
     "matryoshka-two-levels": ("matryoshka", {"k": 6, "group_fractions": (0.25, 0.75)}),
+    **{f"{name}-layer_norm": (name, {"k": 6} if "topk" in name else {}) for name in ("relu", "gated", "batchtopk")},
+    "topk-constant_norm_rescale": ("topk", {"k": 6}),
+    "relu-hook_z": ("relu", {}),
+    "transcoder": ("transcoder", {}),
+    "transcoder-layer_norm": ("transcoder", {}),
+    "transcoder-skip": ("transcoder", {}),
+    "transcoder-jumprelu": ("transcoder", JUMP),
+    "transcoder-jumprelu-skip": ("transcoder", JUMP),
+    "abstopk": ("abstopk", {"k": 6}),
+    "abstopk-layer_norm": ("abstopk", {"k": 6}),
+    "matching_pursuit": ("matching_pursuit", {"residual_threshold": 0.5, "max_iterations": 9}),
+    "temporal": ("temporal", {**ATTENTION, "k": 5}),
+    "temporal-untied": ("temporal", {**ATTENTION, "tied": False, "subtract_b_dec": False}),
+    "temporal-scaled": ("temporal", {**ATTENTION, "k": 5, "input_scale": 0.5, "n_attn_layers": 2}),
 }
+OURS_ONLY = {"crosscoder": {}, "transcoder": {"rule": "topk", "k": 3}}
 OUR_NAMES = {
     "relu": "standard",
     "gated": "gated",
@@ -53,6 +70,13 @@ OUR_NAMES = {
     "batchtopk": "jumprelu",
     "jumprelu": "jumprelu",
     "matryoshka": "jumprelu",
+    "transcoder": "transcoder",
+    "transcoder-skip": "skip_transcoder",
+    "transcoder-jumprelu": "jumprelu_transcoder",
+    "transcoder-jumprelu-skip": "jumprelu_skip_transcoder",
+    "abstopk": "abstopk",
+    "matching_pursuit": "matching_pursuit",
+    "temporal": "temporal",
 }
 THEIRS = {
     "standard": "relu",
@@ -65,6 +89,47 @@ THEIRS = {
     "batchtopk-not-rescaled": "jumprelu",
     "matryoshka_batchtopk": "jumprelu",
     "jumprelu": "jumprelu",
+    "standard-layer_norm": "relu",
+    "standard-layer_norm-b_dec-not-subtracted": "relu",
+    "standard-constant_norm_rescale": "relu",
+    "standard-expected_average": "relu",
+    "topk-layer_norm": "topk",
+    "gated-layer_norm": "gated",
+    "jumprelu-constant_norm_rescale": "jumprelu",
+    "standard-bfloat16": "relu",
+    "jumprelu-float16": "jumprelu",
+    "topk-float64": "topk",
+    "transcoder": "transcoder",
+    "transcoder-layer_norm": "transcoder",
+    "skip_transcoder": "transcoder",
+    "skip_transcoder-layer_norm": "transcoder",
+    "jumprelu_transcoder": "transcoder",
+    "jumprelu_skip_transcoder": "transcoder",
+    "abstopk": "abstopk",
+    "abstopk-rescaled": "abstopk",
+    "abstopk-b_dec-not-subtracted": "abstopk",
+    "matching_pursuit": "matching_pursuit",
+    "matching_pursuit-all-iterations": "matching_pursuit",
+    "matching_pursuit-b_dec-not-subtracted": "matching_pursuit",
+    "temporal": "temporal",
+    "temporal-two-layers": "temporal",
+    "temporal-untied": "temporal",
+    "temporal-untied-b_dec-not-subtracted": "temporal",
+    "temporal-b_dec-not-subtracted": "temporal",
+    "temporal-relu": "temporal",
+    "temporal-layer_norm": "temporal",
+    "temporal-scaled": "temporal",
+    "standard-hook_z": "relu",
+    "batchtopk-checkpoint": "jumprelu",
+    "batchtopk-not-rescaled-checkpoint": "jumprelu",
+    "matryoshka_batchtopk-checkpoint": "jumprelu",
+    "old-standard": "relu",
+    "old-topk": "topk",
+    "old-boolean-norm": "relu",
+    "old-norm-is-null": "relu",
+    "old-layer_norm": "relu",
+    "old-jumprelu": "jumprelu",
+    "jumprelu-log_threshold": "jumprelu",
 }
 METADATA = BundleMetadata(
     model={"name": "org/tiny", "revision": "abc", "num_layers": 4},
@@ -83,6 +148,10 @@ METADATA = BundleMetadata(
 )
 
 
+HOOK_Z = "blocks.8.attn.hook_z"
+HOOK_OUT = {"name": "model.layers.3.mlp:out", "module_path": "model.layers.3.mlp", "side": "out", "width": D_OUT}
+
+
 def trained_looking(name: str, options: dict[str, Any]) -> SparseAutoencoder:
     """An SAE with every tensor away from its initial values, folded as after training with inputs scaled by 0.3."""
     cls = get_architecture(name)
@@ -99,6 +168,38 @@ def trained_looking(name: str, options: dict[str, Any]) -> SparseAutoencoder:
     return sae
 
 
+def from_elsewhere(architecture: str, options: dict[str, Any], skip: bool = False) -> SparseAutoencoder:
+    """One that NeuronMap does not train, its tensors random."""
+    cls: Any = get_architecture(architecture)
+    chosen = cls.Options.from_dict(options)
+    if architecture == "crosscoder":
+        sae = cls(3, D, F, chosen)
+    else:
+        sae = cls(D, F, chosen, **({"d_out": D_OUT, "skip": skip} if architecture == "transcoder" else {}))
+    generator = torch.Generator().manual_seed(len(architecture))
+    with torch.no_grad():
+        for parameter in sae.parameters():
+            parameter.copy_(0.4 * torch.randn(parameter.shape, generator=generator))
+    return sae
+
+
+def our_sae(name: str) -> SparseAutoencoder:
+    """The SAE of a row of ``OURS``."""
+    architecture, options = OURS[name]
+    build = trained_looking if architecture in list_architectures() else from_elsewhere
+    sae = from_elsewhere(architecture, options, skip=True) if name.endswith("-skip") else build(architecture, options)
+    for rule in INPUT_NORMS:
+        if name.endswith(rule):
+            sae.input_norm = rule
+    return sae
+
+
+def metadata_of(name: str) -> BundleMetadata:
+    if name.endswith("-hook_z"):  # converted from an SAE that runs on TransformerLens, where heads come apart
+        return METADATA.updated(origin={"format": "saelens", "metadata": {"hook_name": HOOK_Z}})
+    return METADATA.updated(hook_out=HOOK_OUT) if OURS[name][0] == "transcoder" else METADATA
+
+
 def rows() -> Tensor:
     return torch.randn(128, D, generator=torch.Generator().manual_seed(1))
 
@@ -108,8 +209,10 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder after sae-lens has read our bundles and written its own (one process: its import takes 12 s)."""
     folder = tmp_path_factory.mktemp("exchange")
     save_file({"x": rows()}, folder / "rows.safetensors")
-    for name, (architecture, options) in OURS.items():
-        save_bundle(trained_looking(architecture, options), folder / "ours" / name, METADATA)
+    for name in OURS:
+        save_bundle(our_sae(name), folder / "ours" / name, metadata_of(name))
+    for architecture, options in OURS_ONLY.items():
+        save_bundle(from_elsewhere(architecture, options), folder / "ours-only" / architecture)
     environment = {**os.environ, "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1", "HOME": str(folder)}
     ran = subprocess.run(
         [os.environ["NEURONMAP_PEERS_PYTHON"], str(SCRIPT), str(folder)],
@@ -124,11 +227,15 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same_function(sae: SparseAutoencoder, answers: dict[str, Tensor]) -> None:
+    """Encode and the whole reconstruction; decode where it does not depend on the rows (theirs remembers the last ones)."""
+    x = rows().reshape(8, -1, D) if sae.reads == "contexts" else rows()
     with torch.no_grad():
-        encoded = sae.encode(rows())
+        encoded = sae.encode(x)
         assert float(encoded.abs().max()) > 0
         torch.testing.assert_close(encoded, answers["encoded"], atol=TOLERANCE, rtol=TOLERANCE)
-        torch.testing.assert_close(sae.decode(encoded), answers["decoded"], atol=TOLERANCE, rtol=TOLERANCE)
+        torch.testing.assert_close(sae.reconstruct(x), answers["forward"], atol=TOLERANCE, rtol=TOLERANCE)
+        if sae.input_norm == "none" or sae.architecture == "transcoder":
+            torch.testing.assert_close(sae.decode(encoded), answers["decoded"], atol=TOLERANCE, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -136,9 +243,19 @@ def test_saelens_reads_our_bundle(name: str, exchange: Path) -> None:
     sae = load_sae(exchange / "ours" / name)
     assert_same_function(sae, load_file(exchange / "ours-read" / f"{name}.safetensors"))
     seen = json.loads((exchange / "ours-read" / f"{name}.json").read_text())
-    assert seen["architecture"] == OUR_NAMES.get(sae.architecture, seen["architecture"])
+    form = name.replace("-layer_norm", "") if sae.architecture == "transcoder" else sae.architecture
+    assert seen["architecture"] == OUR_NAMES[form]
     assert seen["metadata"]["model_name"] == "org/tiny"
-    assert seen["metadata"]["hook_name"] == "model.layers.2"
+    assert seen["metadata"]["hook_name"] == (HOOK_Z if name.endswith("-hook_z") else "model.layers.2")
+    assert seen["metadata"].get("hook_name_out") == ("model.layers.3.mlp" if sae.architecture == "transcoder" else None)
+
+
+@pytest.mark.parametrize("name", OURS_ONLY)
+def test_what_saelens_has_no_form_for_it_refuses_and_the_card_says_so(name: str, exchange: Path) -> None:
+    form = {"transcoder": "topk_transcoder"}.get(name, name)
+    assert form in json.loads((exchange / "ours-only.json").read_text())[name]
+    assert "SAELens does not open this folder" in (exchange / "ours-only" / name / "README.md").read_text()
+    assert load_sae(exchange / "ours-only" / name).architecture == name
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -163,6 +280,10 @@ def test_weights_changed_outside_neuronmap_are_noticed(exchange: Path) -> None:
         load_sae(exchange / "ours-again" / "relu")
 
 
+def test_everything_that_saelens_wrote_is_asked_for(exchange: Path) -> None:
+    assert {folder.name for folder in (exchange / "theirs").iterdir() if folder.is_dir()} == set(THEIRS)
+
+
 @pytest.mark.parametrize("name", THEIRS)
 def test_we_read_what_saelens_saves(name: str, exchange: Path) -> None:
     sae = load_sae(exchange / "theirs" / name)
@@ -170,7 +291,18 @@ def test_we_read_what_saelens_saves(name: str, exchange: Path) -> None:
     assert_same_function(sae, load_file(exchange / "theirs" / f"{name}.safetensors"))
 
 
-@pytest.mark.parametrize("name", THEIRS)
+def test_the_hook_that_a_transcoder_of_theirs_reconstructs(exchange: Path) -> None:
+    provenance = load_sae(exchange / "theirs" / "skip_transcoder").provenance
+    assert provenance is not None
+    assert provenance.metadata.hook_out == {
+        "name": "blocks.8.hook_mlp_out",
+        "layer": 8,
+        "component": "mlp",
+        "width": D_OUT,
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in THEIRS if "hook_z" not in name])
 def test_what_saelens_saves_can_join_the_library(name: str, exchange: Path, tmp_path: Path) -> None:
     hub = SAEModelHub(tmp_path / "library")
     entry = hub.register(exchange / "theirs" / name)

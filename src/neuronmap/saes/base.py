@@ -6,6 +6,10 @@ Shapes: B rows of a batch, D = d_in (width of the activation), F = d_sae (number
     f_F   = the architecture's rule applied to pre_F    feature activations, sparse, non-negative
     xhat  = f_F @ W_dec_FD + b_dec_D                    decoder, rows of W_dec of unit norm
 
+An SAE from elsewhere may normalise each row first (``input_norm``). Its ``encode`` takes raw rows all the same, but its
+``decode`` cannot know the row's mean and length: it gives the normalised reconstruction, which ``complete(decode(f), x)``
+takes back to the scale of ``x``. ``reconstruct(x)`` does all three and is right for every SAE.
+
 One file an architecture. It states its inference rule (``encode``), its training loss as a readable equation
 (``training_loss``, plain autograd: the reference) and the same loss with hand-written gradients over
 preallocated buffers (``loss_and_gradients``: what the trainer runs). ``check_sae`` proves the two equal in float64.
@@ -26,6 +30,7 @@ from torch import Tensor, nn
 
 from neuronmap.errors import ConfigError
 from neuronmap.saes.kernels.code import SparseCode
+from neuronmap.saes.normalisation import normalise, output_scale, undo_normalisation
 from neuronmap.saes.options import ArchitectureOptions
 from neuronmap.saes.workspace import Workspace
 
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["ArchitectureOptions", "SparseAutoencoder", "StepLoss", "StepState"]
 
 Revival = Literal["auxk", "resample", "none"]
+Reads = Literal["rows", "contexts", "hooks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,17 @@ class SparseAutoencoder(nn.Module):
     calibrated: ClassVar[bool] = False
     """Whether the inference threshold has to be fitted after training (``calibrate``)."""
 
+    trainable: ClassVar[bool] = True
+    """Whether NeuronMap trains it. Others can be read, run and saved only (``neuronmap.saes.inference``)."""
+    reads: ClassVar[Reads] = "rows"
+    """What ``encode`` takes: rows [..., D], each for itself; whole contexts [B, T, D]; or rows of L hooks [..., L, D]."""
+    reconstructs_input: ClassVar[bool] = True
+    """Whether the reconstruction is one of the input. That of a transcoder is one of another hook's activation."""
+    signed: ClassVar[bool] = False
+    """Whether feature activations may be negative."""
+
+    input_norm: str = "none"
+    """How each row is normalised before the encoder: a rule of :mod:`neuronmap.saes.normalisation`. Stored in the bundle."""
     provenance: Provenance | None = None
     """Where it comes from; set by the trainer and by ``load_sae``, None for one that was put together by hand."""
 
@@ -127,15 +144,19 @@ class SparseAutoencoder(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
+        self._set_sizes(d_in, d_sae, options)
+        # Stored by feature, as W_dec is: a feature's column is then contiguous for its gradient and its update.
+        self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in, device=device, dtype=dtype).T)
+        self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in, device=device, dtype=dtype))
+        self.b_dec = nn.Parameter(torch.zeros(d_in, device=device, dtype=dtype))
+
+    def _set_sizes(self, d_in: int, d_sae: int, options: ArchitectureOptions | None) -> None:
+        """Keep what was asked for, if it makes sense."""
         if d_in < 1 or d_sae < 1:
             raise ConfigError(f"An SAE needs d_in >= 1 and d_sae >= 1, got d_in={d_in} and d_sae={d_sae}.")
         self.d_in, self.d_sae = d_in, d_sae
         self.options = options if options is not None else self.Options()
         self.options.check_width(d_in, d_sae)
-        # Stored by feature, as W_dec is: a feature's column is then contiguous for its gradient and its update.
-        self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in, device=device, dtype=dtype).T)
-        self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in, device=device, dtype=dtype))
-        self.b_dec = nn.Parameter(torch.zeros(d_in, device=device, dtype=dtype))
 
     @property
     def device(self) -> torch.device:
@@ -148,16 +169,38 @@ class SparseAutoencoder(nn.Module):
     # --- inference -----------------------------------------------------------------------------------------------
 
     def encode(self, x: Tensor) -> Tensor:
-        """Feature activations [..., F] of activations [..., D]: dense, fresh and writable; one row never depends on another."""
+        """Feature activations [..., F] of raw activations [..., D]: dense, fresh and writable; one row never depends on another."""
         raise NotImplementedError
 
     def decode(self, f: Tensor) -> Tensor:
-        """Reconstruction [..., D] of feature activations [..., F], on the scale of the input."""
+        """Reconstruction [..., D] of feature activations [..., F], on the scale of the input where ``input_norm`` is none."""
         return f @ self.W_dec + self.b_dec
 
+    def complete(self, xhat: Tensor, x: Tensor) -> Tensor:
+        """What :meth:`decode` (or :meth:`decode_entries`) gives, with all that needs the rows ``x`` themselves.
+
+        Here that is undoing ``input_norm``; nothing, and no copy, where it is none.
+        """
+        return undo_normalisation(xhat, x, self.input_norm)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The reconstruction [..., D] of activations [..., D], on their scale: ``complete(decode(encode(x)), x)``."""
+        return self.complete(self.decode(self.encode(x)), x)
+
     def forward(self, x: Tensor) -> Tensor:
-        """``decode(encode(x))``."""
-        return self.decode(self.encode(x))
+        """:meth:`reconstruct`."""
+        return self.reconstruct(x)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Rows as the encoder sees them; every ``encode`` and ``encode_entries`` starts with it, training never does."""
+        return normalise(x, self.input_norm)
+
+    def decoder_scale(self, x: Tensor) -> Tensor | float:
+        """What a decoder row counts for in the reconstruction of ``x`` [..., D]: [..., 1], or 1.0 without ``input_norm``.
+
+        A feature of activation f adds f * decoder_scale(x) * W_dec_j to it.
+        """
+        return output_scale(x, self.input_norm)
 
     def encode_entries(self, x_BD: Tensor, workspace: Workspace) -> SparseCode | None:
         """What :meth:`encode` keeps, without the [B, F] matrix.
@@ -261,7 +304,14 @@ class SparseAutoencoder(nn.Module):
 
         All rules here are positively homogeneous, so pre-activations, biases and thresholds divide by ``scale`` and
         the weight matrices stay: f_raw = f / scale, xhat_raw = xhat / scale.
+
+        Raises:
+            ConfigError: for one with an ``input_norm``, which takes the scale of a row away itself.
         """
+        if self.input_norm != "none":
+            raise ConfigError(
+                f"An SAE whose input_norm is {self.input_norm!r} has no input scale to fold: every row is normalised."
+            )
         with torch.no_grad():
             for bias in self.scaled_tensors():
                 bias.div_(scale)

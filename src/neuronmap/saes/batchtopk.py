@@ -87,13 +87,16 @@ class BatchTopKSAE(TopKFamily):
         """The inference rule at the top of this file."""
         # The product and sum of SAELens, not training's fused one: entries within rounding of the threshold then fall
         # on the same side in both.
-        pre = SparseAutoencoder.pre_activations(self, x)
+        pre = SparseAutoencoder.pre_activations(self, self.normalised(x))
         return torch.relu(pre) * (pre > self.threshold)
 
     @torch.no_grad()
     def encode_entries(self, x_BD: Tensor, workspace: Workspace) -> SparseCode | None:
         """Pre-activations above the threshold."""
-        return above_floor((x_BD, self.b_dec, self.W_enc), self.b_enc, self.threshold, workspace)
+        floor_F = self.threshold.clamp_min(
+            0.0
+        )  # files from elsewhere may have it below zero; encode's relu is there too
+        return above_floor((self.normalised(x_BD), self.b_dec, self.W_enc), self.b_enc, floor_F, workspace)
 
     def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:
         """mean_b |x - xhat|^2 + aux_coefficient * AuxK, with the training rule at the top of this file, by autograd."""

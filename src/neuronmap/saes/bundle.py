@@ -31,7 +31,9 @@ from neuronmap.errors import (
     UnwritablePathError,
 )
 from neuronmap.hashing import digest_file
-from neuronmap.saes.base import ArchitectureOptions, SparseAutoencoder
+from neuronmap.saes.base import SparseAutoencoder
+from neuronmap.saes.inference.crosscoder import CrosscoderSAE
+from neuronmap.saes.inference.transcoder import TranscoderSAE
 from neuronmap.saes.metadata import (
     CARD_FILE,
     CONFIG_FILE,
@@ -44,7 +46,16 @@ from neuronmap.saes.metadata import (
 from neuronmap.saes.model_card import model_card, with_metrics
 from neuronmap.saes.provenance import Provenance
 from neuronmap.saes.registry import get_architecture
-from neuronmap.saes.saelens_format import SAELENS_VERSION, check_tensors, fold_foreign, foreign_identity, plain_config
+from neuronmap.saes.saelens_format import (
+    SAELENS_VERSION,
+    check_tensors,
+    fold_foreign,
+    foreign_identity,
+    foreign_output,
+    plain_config,
+    runtime_norm,
+    without_leftovers,
+)
 
 __all__ = ["attach_file", "load_sae", "save_bundle", "verify_bundle"]
 
@@ -78,7 +89,7 @@ def save_bundle(
     Raises:
         AlreadyExistsError: if the folder exists (and is not empty) and ``overwrite`` is off.
         InputError: if a weight is NaN or infinite, or what would be overwritten is not a bundle.
-        MismatchError: if the hook in the metadata has another width than the SAE.
+        MismatchError: if a hook in the metadata has another width than the SAE, or there are more or fewer than it reads.
         DiskSpaceError, UnwritablePathError: if it cannot be written.
     """
     folder = Path(folder)
@@ -94,7 +105,7 @@ def save_bundle(
             metadata = metadata.updated(weights_digest=digest_file(staging / WEIGHTS_FILE))
             config = _saelens_config(sae, metadata)
             paths.write_json(staging / CONFIG_FILE, config)
-            card = model_card(sae.d_in, sae.d_sae, config["architecture"], metadata, metrics)
+            card = model_card(sae.d_in, sae.d_sae, config, metadata, metrics)
             paths.write_bytes(staging / CARD_FILE, card.encode())
             if metrics is not None:
                 _write(staging, METRICS_FILE, metrics)
@@ -120,7 +131,8 @@ def load_sae(
     """Read a NeuronMap bundle or a folder saved by SAELens (6, and the common forms before it).
 
     SAELens' ``standard`` becomes ``relu``; decoder norms and an unsubtracted ``b_dec`` are folded, so that encode and
-    decode stay the same. The result is in float32, in eval mode, and takes no gradients until asked to.
+    decode stay the same. An SAE that normalises its input at run time says so in ``input_norm``. The result is in
+    float32, in eval mode, and takes no gradients until asked to.
 
     Args:
         folder: the bundle.
@@ -131,7 +143,7 @@ def load_sae(
     Raises:
         InputError: not a bundle, or pickle files only.
         DamagedError: cut off, changed, incomplete, misshapen or non-finite; names the file and every fault.
-        MismatchError: needs input normalisation at run time.
+        MismatchError: its input scale is neither in the weights nor in a rule that can be applied at run time.
         ConfigError: an unknown architecture; lists the known ones.
     """
     info = read_bundle_info(folder)
@@ -146,8 +158,10 @@ def load_sae(
         sae, metadata = _build_own(info, info.metadata, tensors, architecture), info.metadata
     else:
         sae = _build_foreign(info, tensors)
-        model, hook = foreign_identity(plain_config(info).metadata, sae.d_in)
-        metadata = BundleMetadata(architecture=sae.architecture, model=model, hook=hook)
+        foreign = plain_config(info).metadata
+        model, hook = foreign_identity(foreign, sae.d_in)
+        hook_out = foreign_output(foreign, sae.d_out) if isinstance(sae, TranscoderSAE) else None
+        metadata = BundleMetadata(architecture=sae.architecture, model=model, hook=hook, hook_out=hook_out)
     sae.provenance = Provenance(metadata, info.folder)
     return sae.to(device).eval().requires_grad_(False)
 
@@ -193,9 +207,21 @@ def attach_file(folder: str | Path, name: str, content: Content) -> Path:
 
 
 def _completed(sae: SparseAutoencoder, metadata: BundleMetadata) -> BundleMetadata:
-    width = (metadata.hook or {}).get("width")
-    if width is not None and width != sae.d_in:
-        raise MismatchError(f"The SAE reads activations of width {sae.d_in}, but its hook has width {width}.")
+    read = metadata.hooks if metadata.hooks is not None else (metadata.hook or {},)
+    for width in (hook.get("width") for hook in read):
+        if width is not None and width != sae.d_in:
+            raise MismatchError(f"The SAE reads activations of width {sae.d_in}, but its hook has width {width}.")
+    layers = sae.layers if isinstance(sae, CrosscoderSAE) else None
+    if metadata.hooks is not None and len(metadata.hooks) != layers:
+        reads = f"{layers} hooks" if layers is not None else "one hook"
+        raise MismatchError(f"The SAE reads {reads}, but its metadata names {len(metadata.hooks)} in 'hooks'.")
+    written = (metadata.hook_out or {}).get("width")
+    if metadata.hook_out is not None and not isinstance(sae, TranscoderSAE):
+        raise MismatchError(f"A {sae.architecture} SAE reconstructs what it reads; only a transcoder has a 'hook_out'.")
+    if isinstance(sae, TranscoderSAE) and written is not None and written != sae.d_out:
+        raise MismatchError(
+            f"The transcoder reconstructs activations of width {sae.d_out}, but its hook_out has width {written}."
+        )
     return metadata.updated(
         architecture=sae.architecture,
         options=sae.options.to_dict(),
@@ -220,22 +246,29 @@ def _storable(sae: SparseAutoencoder) -> dict[str, Tensor]:
 def _saelens_config(sae: SparseAutoencoder, metadata: BundleMetadata) -> dict[str, Any]:
     model, hook, corpus = metadata.model or {}, metadata.hook or {}, metadata.corpus or {}
     foreign = (metadata.origin or {}).get("metadata") or {}
-    # SAELens reads a module's output. An ':in' hook keeps our name, which no module has: an error there, not other numbers.
-    hook_name = hook.get("module_path") if hook.get("side") == "out" else hook.get("name")
+    own = sae.saelens_config()
+    if own.get("normalize_activations", sae.input_norm) != sae.input_norm and sae.input_norm != "none":
+        raise ConfigError(
+            f"A {sae.architecture} SAE has its own input scale; input_norm = {sae.input_norm!r} is too much."
+        )
+    hook_name = foreign.get("hook_name") or _saelens_hook_name(hook)
+    output = {"hook_name_out": _saelens_hook_name(metadata.hook_out)} if metadata.hook_out is not None else {}
     return {
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": True,
-        "normalize_activations": "none",
-        "reshape_activations": "none",
-        **sae.saelens_config(),
+        "normalize_activations": sae.input_norm,
+        # where it runs on TransformerLens, heads come apart: [..., heads, head size]
+        "reshape_activations": "hook_z" if str(hook_name).endswith(".hook_z") else "none",
+        **own,
         "metadata": {
             "model_name": model.get("name"),
             "model_class_name": "AutoModelForCausalLM",
             "hook_name": hook_name,
             "hook_head_index": None,
+            **output,
             "dataset_path": corpus.get("name"),
             "context_size": corpus.get("context_length"),
             "prepend_bos": False,
@@ -247,6 +280,11 @@ def _saelens_config(sae: SparseAutoencoder, metadata: BundleMetadata) -> dict[st
             "neuronmap": metadata.to_dict(),
         },
     }
+
+
+def _saelens_hook_name(hook: Mapping[str, Any]) -> Any:
+    """SAELens reads a module's output. An ':in' hook keeps our name, which no module has: an error there, not other numbers."""
+    return hook.get("module_path") if hook.get("side") == "out" else hook.get("name")
 
 
 def _refuse_existing(folder: Path, overwrite: bool) -> None:
@@ -319,7 +357,7 @@ def _build_own(
     cls: type[SparseAutoencoder] | None,
 ) -> SparseAutoencoder:
     cls = cls if cls is not None else get_architecture(info.architecture)
-    check_tensors(info.folder, str(info.config.get("architecture")), info.d_in, info.d_sae, tensors)
+    check_tensors(info.folder, str(info.config.get("architecture")), info.d_in, info.d_sae, tensors, info.config)
     try:
         options = cls.Options.from_dict(metadata.options)
         sae = cls.from_saelens(info.config, tensors, options)
@@ -332,15 +370,21 @@ def _build_own(
             f"{info.folder / CONFIG_FILE} says d_in={info.d_in} and d_sae={info.d_sae}, but the weights make an SAE "
             f"with d_in={sae.d_in} and d_sae={sae.d_sae}."
         )
+    sae.input_norm = runtime_norm(info)
     return sae
 
 
 def _build_foreign(info: BundleInfo, tensors: dict[str, Tensor]) -> SparseAutoencoder:
     plain = plain_config(info)
-    scaling = tensors.pop("scaling_factor", None)  # a leftover of early SAELens; ones mean nothing
-    if scaling is not None and not bool((scaling == 1).all()):
-        raise MismatchError(f"{info.folder} has a fine-tuning scaling_factor, which NeuronMap does not apply.")
-    check_tensors(info.folder, plain.architecture, info.d_in, info.d_sae, tensors)
+    tensors = without_leftovers(info, plain, tensors)
+    check_tensors(info.folder, plain.architecture, info.d_in, info.d_sae, tensors, info.config)
     cls = get_architecture(plain.our_name)
-    options: ArchitectureOptions = cls.Options() if plain.k is None else cls.Options.from_dict({"k": plain.k})
-    return cls.from_saelens(info.config, fold_foreign(plain, tensors), options)
+    try:
+        options = cls.Options.from_dict(plain.options)
+        sae = cls.from_saelens(info.config, fold_foreign(plain, tensors), options)
+    except ConfigError as error:
+        raise DamagedError(
+            f"{info.folder / CONFIG_FILE} does not describe a {plain.architecture} SAE: {error}"
+        ) from error
+    sae.input_norm = plain.input_norm
+    return sae

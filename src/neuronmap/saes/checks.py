@@ -108,7 +108,10 @@ def check_sae(
 
     Raises:
         PluginError: at the first broken rule; the message names the class, the rule and what was seen.
+        ConfigError: for sizes below those, and for an architecture that is read only.
     """
+    if not getattr(cls, "trainable", True):
+        raise ConfigError(f"check_sae proves training right, and a {cls.architecture} is not trained by NeuronMap.")
     if d_in < 4 or d_sae < 16:
         raise ConfigError(f"check_sae needs d_in >= 4 and d_sae >= 16, got {d_in} and {d_sae}.")
     for title, rule in _RULES:

@@ -13,6 +13,9 @@ __all__ = ["Difference", "differences", "require_fit"]
 
 Severity = Literal["impossible", "wrong", "note"]
 
+_STREAM_WIDE = ("residual", "residual_pre", "mlp", "attention")
+"""Components as wide as the residual stream."""
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -40,6 +43,8 @@ def differences(
 ) -> list[Difference]:
     """Compare what a bundle remembers with a model and the hook on it. What the bundle does not know is not compared.
 
+    A transcoder is compared at the hook that it reads; of the one that it reconstructs, and of a crosscoder's hooks, the widths.
+
     Args:
         metadata: the bundle's block.
         d_in: width of the SAE.
@@ -62,10 +67,17 @@ def differences(
 
     if hook is not None and hook.get("width") is not None and hook["width"] != d_in:
         found.append(Difference("width at the hook", str(d_in), str(hook["width"]), "impossible"))
-    elif hook is None and stored_hook.get("component") in ("residual", "residual_pre", "mlp", "attention"):
-        width = model.get("hidden_size")
-        if width is not None and width != d_in:
-            found.append(Difference("width", str(d_in), str(width), "impossible"))
+    hidden = model.get("hidden_size")
+    if hidden is not None:
+        widths: list[tuple[str, Any, dict[str, Any]]] = [("width", d_in, stored_hook)] if hook is None else []
+        widths += [("width", each.get("width"), each) for each in metadata.hooks or ()]
+        widths += [("width of its output", (metadata.hook_out or {}).get("width"), metadata.hook_out or {})]
+        wrong = {
+            (what, width)
+            for what, width, place in widths
+            if place.get("component") in _STREAM_WIDE and width not in (None, hidden)
+        }
+        found += [Difference(what, str(width), str(hidden), "impossible") for what, width in sorted(wrong)]
     if hook is not None and stored_hook.get("module_path"):
         ours = f"{stored_hook['module_path']}:{stored_hook.get('side', 'out')}"
         theirs = f"{hook['module_path']}:{hook['side']}" if "side" in hook else "no such module"

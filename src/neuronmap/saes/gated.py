@@ -80,14 +80,14 @@ class GatedSAE(SparseAutoencoder):
 
     def encode(self, x: Tensor) -> Tensor:
         """Magnitudes where the gate is open, else zero."""
-        product = (x - self.b_dec) @ self.W_enc
+        product = (self.normalised(x) - self.b_dec) @ self.W_enc
         magnitude = torch.relu(product * self.r_mag.exp() + self.b_mag)
         return magnitude * (product + self.b_gate > 0)
 
     @torch.no_grad()
     def encode_entries(self, x_BD: Tensor, workspace: Workspace) -> SparseCode | None:
         """Magnitudes of the open gates; one that is not positive stays as 0."""
-        gates = above_floor((x_BD, self.b_dec, self.W_enc), self.b_gate, None, workspace)
+        gates = above_floor((self.normalised(x_BD), self.b_dec, self.W_enc), self.b_gate, None, workspace)
         return None if gates is None else replace(gates, value_N=self._magnitudes(gates))
 
     def _magnitudes(self, gates: SparseCode) -> Tensor:

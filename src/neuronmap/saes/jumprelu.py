@@ -108,13 +108,16 @@ class JumpReLUSAE(SparseAutoencoder):
 
     def encode(self, x: Tensor) -> Tensor:
         """Pre-activations where they exceed the feature's threshold (strictly), else zero."""
-        pre = self.pre_activations(x)
+        pre = self.pre_activations(self.normalised(x))
         return torch.relu(pre) * (pre > self.threshold)
 
     @torch.no_grad()
     def encode_entries(self, x_BD: Tensor, workspace: Workspace) -> SparseCode | None:
         """Pre-activations above their thresholds."""
-        return above_floor((x_BD, self.b_dec, self.W_enc), self.b_enc, self.threshold, workspace)
+        floor_F = self.threshold.clamp_min(
+            0.0
+        )  # files from elsewhere may have it below zero; encode's relu is there too
+        return above_floor((self.normalised(x_BD), self.b_dec, self.W_enc), self.b_enc, floor_F, workspace)
 
     def initialise(self, mean_D: Tensor, generator: torch.Generator) -> None:
         """As every SAE, and thresholds at which about ``initial_l0`` features are active.

@@ -72,6 +72,10 @@ class BundleMetadata(FrozenConfig):
     hidden_size, num_layers."""
     hook: dict[str, Any] | None = None
     """Where activations were taken: name, layer, component, module_path, side, width."""
+    hook_out: dict[str, Any] | None = None
+    """Transcoders: the hook that is reconstructed, as in ``hook``."""
+    hooks: tuple[dict[str, Any], ...] | None = None
+    """Crosscoders: the hooks that are read and reconstructed, in the order of the weights; ``hook`` is then empty."""
     corpus: dict[str, Any] | None = None
     """Text it was trained on: name, digest, counts, context_length."""
     training: dict[str, Any] | None = None
@@ -272,7 +276,8 @@ def _positive_integer(folder: Path, config: dict[str, Any], key: str) -> int:
 
 def _plain_k(config: dict[str, Any]) -> Any:
     old = config.get("activation_fn_kwargs")  # before SAELens 6
-    return config.get("k", old.get("k") if isinstance(old, dict) else None)
+    k = config.get("k", old.get("k") if isinstance(old, dict) else None)
+    return k if k is not None else config.get("kval_topk")  # temporal
 
 
 def _read_metrics(file: Path) -> dict[str, float]:

@@ -65,12 +65,12 @@ class ReLUSAE(SparseAutoencoder):
 
     def encode(self, x: Tensor) -> Tensor:
         """relu of the pre-activations."""
-        return torch.relu(self.pre_activations(x))
+        return torch.relu(self.pre_activations(self.normalised(x)))
 
     @torch.no_grad()
     def encode_entries(self, x_BD: Tensor, workspace: Workspace) -> SparseCode | None:
         """Positive pre-activations."""
-        return above_floor((x_BD, self.b_dec, self.W_enc), self.b_enc, None, workspace)
+        return above_floor((self.normalised(x_BD), self.b_dec, self.W_enc), self.b_enc, None, workspace)
 
     def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:
         """The loss at the top of this file, by autograd."""

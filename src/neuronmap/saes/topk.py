@@ -183,7 +183,7 @@ class TopKSAE(TopKFamily):
     def encode(self, x: Tensor) -> Tensor:
         """The rule at the top of this file, with the option's k."""
         # The product and sum of SAELens, so that near ties fall alike there.
-        pre_RF = SparseAutoencoder.pre_activations(self, x).reshape(-1, self.d_sae)
+        pre_RF = SparseAutoencoder.pre_activations(self, self.normalised(x)).reshape(-1, self.d_sae)
         f_RF = dense_activations(pre_RF, select_top_k(pre_RF.detach(), self.options.k))
         return f_RF.view(*x.shape[:-1], self.d_sae)
 
@@ -193,7 +193,7 @@ class TopKSAE(TopKFamily):
         kernels = backend(workspace, self.W_enc)
         if not is_sparse(workspace, kernels, self.options.k / self.d_sae):
             return None
-        encoder = Encoder((x_BD - self.b_dec).contiguous(), self.W_enc, self.b_enc)
+        encoder = Encoder((self.normalised(x_BD) - self.b_dec).contiguous(), self.W_enc, self.b_enc)
         return kernels.encode_top_k(encoder, self.options.k).code.trimmed()
 
     def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:

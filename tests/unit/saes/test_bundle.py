@@ -24,6 +24,7 @@ from neuronmap.errors import (
 from neuronmap.hashing import digest_file
 from neuronmap.saes import (
     BundleMetadata,
+    Workspace,
     attach_file,
     get_architecture,
     list_architectures,
@@ -327,7 +328,7 @@ def test_decoder_norms_of_topk_are_folded(subtract: bool, tmp_path: Path) -> Non
 def test_files_from_before_saelens_6_open(tmp_path: Path) -> None:
     plain(
         tmp_path / "old",
-        drop=("architecture", "metadata", "normalize_activations"),
+        drop=("architecture", "metadata"),
         hook_point="blocks.1.hook_resid_pre",
         model_name="gpt2-small",
         activation_fn_str="topk",
@@ -339,25 +340,107 @@ def test_files_from_before_saelens_6_open(tmp_path: Path) -> None:
     assert int((sae.encode(rows()) > 0).sum(dim=1).max()) <= 3
 
 
-def test_half_precision_becomes_single(tmp_path: Path) -> None:
-    tensors = plain(tmp_path / "p")
-    save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, tmp_path / "p" / WEIGHTS)
-    assert load_sae(tmp_path / "p").dtype == torch.float32
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_precisions_become_single(dtype: torch.dtype, tmp_path: Path) -> None:
+    tensors = plain(tmp_path / "p", dtype=str(dtype))
+    save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, tmp_path / "p" / WEIGHTS)
+    sae = load_sae(tmp_path / "p")
+    assert sae.dtype == torch.float32
+    assert torch.equal(sae.W_enc, tensors["W_enc"].to(dtype).float())
 
 
-@pytest.mark.parametrize("kind", ["expected_average_only_in", "layer_norm", "constant_norm_rescale", True])
-def test_normalisation_at_run_time_is_refused(kind: Any, tmp_path: Path) -> None:
-    plain(tmp_path / "p", normalize_activations=kind)
-    with pytest.raises(MismatchError, match="normalize_activations"):
+def test_one_head_is_no_component(tmp_path: Path) -> None:
+    metadata = {"sae_lens_version": "6.54.12", "hook_name": "blocks.1.attn.hook_z", "model_name": "gpt2"}
+    for head, component in ((None, "attention_heads"), (3, None)):
+        plain(tmp_path / f"head-{head}", reshape_activations="hook_z", metadata={**metadata, "hook_head_index": head})
+        provenance = load_sae(tmp_path / f"head-{head}").provenance
+        assert provenance is not None
+        assert provenance.metadata.hook == {
+            "name": "blocks.1.attn.hook_z",
+            "layer": 1,
+            "width": D,
+            "component": component,
+        }
+
+
+@pytest.mark.parametrize("kind", ["expected_average_only_in", True, None, False])
+def test_a_scale_that_is_in_the_weights_already_means_nothing(kind: Any, tmp_path: Path) -> None:
+    t = plain(tmp_path / "p", normalize_activations=kind)
+    (tmp_path / "p" / "activation_scaler.json").write_text('{"scaling_factor": null}')
+    sae = load_sae(tmp_path / "p")
+    assert sae.input_norm == "none"
+    assert torch.allclose(sae.encode(rows()), ((rows() - t["b_dec"]) @ t["W_enc"] + t["b_enc"]).relu(), atol=1e-5)
+
+
+def test_a_scale_beside_the_weights_is_refused(tmp_path: Path) -> None:
+    """A checkpoint of a SAELens run: the loader of SAELens ignores the scale, and gives other numbers."""
+    plain(tmp_path / "p", normalize_activations="expected_average_only_in")
+    (tmp_path / "p" / "activation_scaler.json").write_text('{"scaling_factor": 0.2}')
+    with pytest.raises(MismatchError, match=r"its scale lies beside the weights \(activation_scaler.json\)"):
         load_sae(tmp_path / "p")
 
 
-@pytest.mark.parametrize("architecture", ["temporal", "transcoder", "matching_pursuit", "batchtopk", 3])
+@pytest.mark.parametrize("kind", ["covariance_whitening", "constant_scalar_rescale", 3, "LayerNorm"])
+def test_unknown_normalisation_is_refused(kind: Any, tmp_path: Path) -> None:
+    plain(tmp_path / "p", normalize_activations=kind)
+    with pytest.raises(MismatchError, match=r"normalize_activations is .*none, layer_norm, constant_norm_rescale"):
+        load_sae(tmp_path / "p")
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "constant_norm_rescale"])
+def test_normalisation_at_run_time_is_kept(kind: str, tmp_path: Path) -> None:
+    """And survives our own bundle; the formula itself is in test_normalisation."""
+    plain(tmp_path / "p", normalize_activations=kind)
+    sae = load_sae(tmp_path / "p")
+    again = load_sae(save_bundle(sae, tmp_path / "b"))
+    assert sae.input_norm == again.input_norm == kind
+    assert json.loads((tmp_path / "b" / "cfg.json").read_text())["normalize_activations"] == kind
+    assert "(at run time)" in (tmp_path / "b" / "README.md").read_text()
+    assert torch.equal(again(rows()), sae(rows()))
+    assert torch.allclose(sae.encode(2 * rows()), sae.encode(rows()), atol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ["groupmax", "crosscoder", 3])
 def test_foreign_architectures_without_a_rule_here_are_refused(architecture: Any, tmp_path: Path) -> None:
     plain(tmp_path / "p")
     edit(tmp_path / "p", {"architecture": architecture})
-    with pytest.raises(ConfigError, match="Supported: standard, topk, jumprelu, gated"):
+    with pytest.raises(ConfigError, match=r"Supported: standard, topk, jumprelu, .*temporal"):
         load_sae(tmp_path / "p")
+
+
+@pytest.mark.parametrize("rescale", [True, False])
+def test_a_batchtopk_checkpoint_opens_with_its_threshold(rescale: bool, tmp_path: Path) -> None:
+    t = plain(tmp_path / "p", "batchtopk", k=3.5, rescale_acts_by_decoder_norm=rescale)
+    save_file({**t, "topk_threshold": torch.tensor(0.7, dtype=torch.float64)}, tmp_path / "p" / WEIGHTS)
+    norm = t["W_dec"].norm(dim=1) if rescale else torch.ones(F)
+    pre = ((rows() - t["b_dec"]) @ t["W_enc"] + t["b_enc"]) * norm
+    expected = pre * (pre > 0.7)
+    sae = load_sae(tmp_path / "p")
+    assert sae.architecture == "jumprelu"
+    assert torch.allclose(sae.encode(rows()), expected, atol=1e-5)
+    assert torch.allclose(sae(rows()), (expected / norm) @ t["W_dec"] + t["b_dec"], atol=1e-5)
+
+
+def test_thresholds_that_were_trained_as_logarithms_open(tmp_path: Path) -> None:
+    t = plain(tmp_path / "p", "jumprelu")
+    save_file({**t, "log_threshold": t["threshold"].log()}, tmp_path / "p" / WEIGHTS)
+    with pytest.raises(DamagedError, match="both threshold and log_threshold"):
+        load_sae(tmp_path / "p")
+    logarithm = t.pop("threshold").log()
+    save_file({**t, "log_threshold": logarithm}, tmp_path / "p" / WEIGHTS)
+    assert torch.allclose(load_sae(tmp_path / "p").threshold, logarithm.exp())
+
+
+def test_a_threshold_below_zero_is_one_of_zero(tmp_path: Path) -> None:
+    """By every path: without the dense matrix, too, no activation is negative."""
+    t = plain(tmp_path / "p", "jumprelu")
+    save_file({**t, "threshold": -t["threshold"]}, tmp_path / "p" / WEIGHTS)
+    sae, x = load_sae(tmp_path / "p"), rows()
+    code = sae.encode_entries(x, Workspace(products="sparse"))
+    assert code is not None
+    assert float(code.value_N.min()) > 0
+    assert torch.allclose(code.dense(code.value_N, torch.empty(len(x), F)), sae.encode(x), atol=1e-6)
+    assert torch.allclose(sae.encode(x), ((x - t["b_dec"]) @ t["W_enc"] + t["b_enc"]).relu(), atol=1e-5)
 
 
 def test_other_activation_functions_are_refused(tmp_path: Path) -> None:

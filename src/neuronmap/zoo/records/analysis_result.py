@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from neuronmap.zoo.records.common import CorpusRef, Metrics, ModelRef, Record, SearchFields, Text
+from neuronmap.zoo.records.parts import CorpusRef, Metrics, ModelRef, Record, SearchFields, Text
 
 __all__ = ["AnalysisResultRecord"]
 
@@ -20,7 +20,7 @@ class AnalysisResultRecord(Record):
     """How its files are to be read: neuronmap-features, neuronmap-metrics, neuronmap-report, saebench, ..."""
     model: ModelRef
     """The language model."""
-    layer: Annotated[int | None, Field(ge=-1)] = None
+    layer: Annotated[int | None, Field(ge=-1, lt=1 << 31)] = None
     """Block, where it is about one."""
     component: Annotated[str | None, Field(max_length=60)] = None
     """Component of the block."""
@@ -30,7 +30,7 @@ class AnalysisResultRecord(Record):
     """Text that was read."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of the analysis, complete."""
-    features: Annotated[int | None, Field(ge=0)] = None
+    features: Annotated[int | None, Field(ge=0, lt=1 << 53)] = None
     """Features of the dictionary."""
     concepts: Annotated[tuple[Text, ...], Field(max_length=1000)] = ()
     """Names of the concepts, for a report on abstractions."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from neuronmap.zoo.records.common import Metrics, ModelRef, Record, SearchFields, Text
+from neuronmap.zoo.records.parts import Metrics, ModelRef, Record, SearchFields, Text
 
 __all__ = ["CircuitRecord", "DatasetRecord", "ExplanationsRecord"]
 
@@ -26,7 +26,7 @@ class ExplanationsRecord(Record):
     """How they were scored."""
     model: ModelRef | None = None
     """The language model whose features they explain."""
-    count: Annotated[int, Field(ge=0)]
+    count: Annotated[int, Field(ge=0, lt=1 << 53)]
     """Explained features."""
     metrics: Metrics = Field(default_factory=dict)
     """Figures over all (mean score, ...)."""
@@ -46,7 +46,7 @@ class CircuitRecord(Record):
     """The language model."""
     task: Text = ""
     """What the circuit does."""
-    nodes: Annotated[int, Field(ge=0)]
+    nodes: Annotated[int, Field(ge=0, lt=1 << 53)]
     """How many."""
     edges: Annotated[int, Field(ge=0)]
     """How many."""
@@ -64,7 +64,7 @@ class DatasetRecord(Record):
     """How its files are to be read: jsonl, parquet, neuronmap-activations, neuronmap-concept, ..."""
     description: Annotated[str, Field(max_length=5000)] = ""
     """What it holds."""
-    rows: Annotated[int | None, Field(ge=0)] = None
+    rows: Annotated[int | None, Field(ge=0, lt=1 << 53)] = None
     """Documents, tokens or items."""
     languages: Annotated[tuple[Annotated[str, Field(max_length=35)], ...], Field(max_length=100)] = ()
     """By BCP 47 (``en``, ``de``)."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from neuronmap.zoo.document import Document
-from neuronmap.zoo.records.common import CorpusRef, HookRef, Metrics, ModelRef, Record, SearchFields, Text
+from neuronmap.zoo.records.parts import CorpusRef, HookRef, Metrics, ModelRef, Record, SearchFields, Text
 
 __all__ = ["Compatibility", "SAEModelRecord", "Training"]
 
@@ -61,9 +61,9 @@ class SAEModelRecord(Record):
     """Where it writes, for a transcoder."""
     architecture: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,60}$")]
     """relu, gated, topk, batchtopk, jumprelu, matryoshka, transcoder, ..."""
-    d_in: Annotated[int, Field(ge=1)]
+    d_in: Annotated[int, Field(ge=1, lt=1 << 31)]
     """Width of the activation."""
-    d_sae: Annotated[int, Field(ge=1)]
+    d_sae: Annotated[int, Field(ge=1, lt=1 << 53)]
     """Number of features."""
     k: Annotated[int | None, Field(ge=1)] = None
     """Active features of a row, where the architecture has a k."""
@@ -88,6 +88,8 @@ class SAEModelRecord(Record):
             tokenizer_digest=self.model.tokenizer_digest,
             model_digest=self.model.digest,
             metrics=dict(self.metrics),
+            fits_models=self.compatibility.models,
+            fits_layers=self.compatibility.layers,
         )
 
     def inconsistencies(self) -> list[str]:

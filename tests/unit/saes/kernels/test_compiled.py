@@ -81,6 +81,7 @@ def step(dtype: torch.dtype, d_in: int, features: int, widths: tuple[int, ...]) 
 
     num_rows, k = 32, 8
     backend.BLOCK_BYTES = 4 * num_rows * 512
+    backend.ROWS_BYTES = 1
     kernels = backend.TritonKernels(Workspace())
     x_BD, W_FD = torch.zeros(num_rows, d_in, dtype=dtype), torch.zeros(features, d_in, dtype=dtype)
     rounded = W_FD.bfloat16() if dtype == torch.float32 else None
@@ -109,10 +110,10 @@ def test_every_kernel_compiles_to_machine_code(name: str) -> None:
         [sys.executable, __file__, str(CAPABILITIES[name])], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    from neuronmap.saes.kernels.triton import batch, parameters, products, rows
+    from neuronmap.saes.kernels.triton import batch, groups, parameters, products, rows
 
     kernels = {
-        *rows.__all__, *products.__all__, *parameters.__all__,
+        *rows.__all__, *groups.__all__, *products.__all__, *parameters.__all__,
         *(kernel for kernel in batch.__all__ if kernel not in ("BINS", "COPIES", "digits")),
     }  # fmt: skip
     sizes = json.loads(done.stdout)

@@ -376,10 +376,10 @@ def test_the_torch_backend_holds_a_bounded_part_of_the_pre_activations():
 
 @pytest.mark.parametrize("rule", ["top_k", "top_of_batch"])
 def test_factors_in_bfloat16_are_multiplied_exactly(triton_backend, rule):
-    """A copy of W in bfloat16 rounds both factors to 8 bits; their products and sums are exact in float32."""
+    """A copy of W in bfloat16 rounds both factors to 8 bits, and what they come to; products and sums are exact in float32."""
     encoder, _ = problem(9, 7, 200, levels=1500)
     rounded_BD, rounded_DF = encoder.centred_BD.bfloat16(), encoder.W_DF.bfloat16()
-    pre_BF = rounded_BD.double() @ rounded_DF.double() + encoder.b_F
+    pre_BF = (rounded_BD.double() @ rounded_DF.double()).bfloat16().double() + encoder.b_F
     assert not torch.equal(pre_BF, encoder.centred_BD @ encoder.W_DF + encoder.b_F)
     cased = cast(encoder, torch.float32)
     kernels = triton_backend.make(Workspace())

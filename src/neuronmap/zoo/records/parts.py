@@ -73,7 +73,7 @@ class HookRef(Document):
 
     name: Annotated[str, Field(min_length=1, max_length=300)]
     """The hook point, such as layers.8.residual."""
-    layer: Annotated[int | None, Field(ge=-1)] = None
+    layer: Annotated[int | None, Field(ge=-1, lt=1 << 31)] = None
     """Block, from 0; -1 for the embedding."""
     component: Annotated[str | None, Field(max_length=60)] = None
     """residual, residual_pre, mlp, attention, mlp_hidden, attention_heads."""
@@ -121,6 +121,10 @@ class SearchFields(Document):
     """Of the model."""
     metrics: dict[str, float] = Field(default_factory=dict)
     """Figures to filter and sort by; ``l0`` among them where it is known."""
+    fits_models: tuple[str, ...] = ()
+    """Names of further models that it is said to fit."""
+    fits_layers: tuple[int, ...] = ()
+    """Further blocks that it is said to fit."""
 
 
 class Record(Document):

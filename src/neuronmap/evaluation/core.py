@@ -22,10 +22,14 @@ from neuronmap.errors import ConfigError, EmptyCorpusError, MismatchError
 from neuronmap.evaluation.bootstrap import Resampler
 from neuronmap.evaluation.figures import behaviour_of, reconstruction_of, sparsity_of, weights_of
 from neuronmap.evaluation.metrics import Behaviour, CoreMetrics, Protocol
+from neuronmap.evaluation.pairs import rows_and_targets
 from neuronmap.evaluation.rows import Autoencoder, Reconstructor, RowSums, SpreadContexts, Units, rows_of_source
 from neuronmap.evaluation.splice import Replacement, splice_contexts
 from neuronmap.models import HookPoint, LanguageModel, resolve_hook
 from neuronmap.progress import Progress
+from neuronmap.saes import SparseAutoencoder
+from neuronmap.saes.places import output_hook
+from neuronmap.saes.uses import require_use
 
 __all__ = ["Ablation", "evaluate_sae"]
 
@@ -41,6 +45,7 @@ def evaluate_sae(
     *,
     model: LanguageModel | None = None,
     hook: HookPoint | str | None = None,
+    hook_out: HookPoint | str | None = None,
     tokens: TokenSet | None = None,
     mask: MaskConfig | None = None,
     outlier_threshold: float | None = None,
@@ -62,6 +67,9 @@ def evaluate_sae(
       attention sink.
     - From rows and a model with tokens: rows for the first part, the model for the second.
 
+    A transcoder is measured by the hook that it reconstructs: rows of both hooks come from the same forward pass (so a model is
+    needed), and its output takes the place of that hook's activation.
+
     Sums are float64, every quotient is one of totals, and every error comes from resampling whole contexts.
     Definitions and the reasons for them: docs/explanation/metrics.md.
 
@@ -70,6 +78,7 @@ def evaluate_sae(
         source: rows [N, D], already masked, such as an ``ActivationStore`` of held-out text; or a token set.
         model: the language model the activations come from.
         hook: where; a hook point or its name. Left out, it is the store's.
+        hook_out: for a transcoder: what it reconstructs. Left out, what the SAE knows.
         tokens: contexts of held-out text, tokenised for ``model``.
         mask: positions to leave out; the store's own, else the default mask. Not for rows that are masked already.
         outlier_threshold: norm above which a position is left out, if it is known (from the rows the SAE was trained
@@ -90,7 +99,7 @@ def evaluate_sae(
 
     Raises:
         ConfigError: for arguments that do not go together.
-        MismatchError: if SAE, hook, model and store do not belong together.
+        MismatchError: if SAE, hook, model and store do not belong together, or the SAE reads more than rows of one hook.
         EmptyCorpusError: if the mask leaves nothing to score.
         InputError: if SAE or model give NaN or infinity.
 
@@ -103,7 +112,9 @@ def evaluate_sae(
         tokens, source = _only(tokens, source), None
     if isinstance(source, Tensor | np.ndarray):
         source = ArrayRows(source)
-    task = _Evaluation(sae, source, model, hook, tokens, mask, outlier_threshold, progress or progress_module.default())
+    hooks = (hook, hook_out)
+    shown = progress or progress_module.default()
+    task = _Evaluation(sae, source, model, hooks, tokens, mask, outlier_threshold, shown)
     task.check_arguments(max_tokens, max_ce_tokens, batch_tokens, ablations)
     return task.run(max_tokens, max_ce_tokens, batch_tokens, tuple(dict.fromkeys(ablations)), bootstrap, seed)
 
@@ -114,6 +125,20 @@ def _only(tokens: TokenSet | None, source: TokenSet) -> TokenSet:
     return source
 
 
+def _check_use(sae: Autoencoder, source: RowSource | None, hook_out: HookPoint | str | None) -> None:
+    """Refuse what rows of one hook, or of two, cannot tell."""
+    transcodes = isinstance(sae, SparseAutoencoder) and not sae.reconstructs_input
+    if isinstance(sae, SparseAutoencoder) and not (transcodes and sae.reads == "rows"):
+        require_use(sae, "reconstruction", "Evaluation")
+    if hook_out is not None and not transcodes:
+        raise ConfigError("hook_out= is for transcoders: other SAEs reconstruct what they read.")
+    if transcodes and source is not None:
+        raise MismatchError(
+            "Rows of one hook do not tell how good a transcoder is: it reconstructs another hook than it reads.",
+            hint="Give model= and tokens=; rows of both hooks are then captured in one pass.",
+        )
+
+
 class _Evaluation:
     """One evaluation: what was given, resolved and checked."""
 
@@ -122,12 +147,13 @@ class _Evaluation:
         sae: Autoencoder,
         source: RowSource | None,
         model: LanguageModel | None,
-        hook: HookPoint | str | None,
+        hooks: tuple[HookPoint | str | None, HookPoint | str | None],
         tokens: TokenSet | None,
         mask: MaskConfig | None,
         outlier_threshold: float | None,
         progress: Progress,
     ) -> None:
+        _check_use(sae, source, hooks[1])
         self.sae, self.source, self.model, self.tokens, self.progress = sae, source, model, tokens, progress
         if (model is None) != (tokens is None):
             given, missing = ("model", "tokens") if tokens is None else ("tokens", "model")
@@ -151,8 +177,9 @@ class _Evaluation:
         self.outlier_threshold = outlier_threshold
         self.store = store
         self.mask = mask or stored_mask or MaskConfig()
-        self.hook = self._resolve(hook)
+        self.hook = self._resolve(hooks[0])
         self._check_fit()
+        self.written = self._written(hooks[1])
         decoder = getattr(sae, "W_dec", None)
         if isinstance(decoder, Tensor):
             self.dtype, device = decoder.dtype, decoder.device
@@ -172,6 +199,13 @@ class _Evaluation:
                 "hook= is needed: where in the model does the SAE read?", hint="neuronmap models hooks MODEL"
             )
         return resolve_hook(self.model, component=hook) if isinstance(hook, str) else hook
+
+    def _written(self, given: HookPoint | str | None) -> HookPoint | None:
+        """The hook that a transcoder reconstructs; None for what reconstructs its input."""
+        if not isinstance(self.sae, SparseAutoencoder) or self.sae.reconstructs_input:
+            return None
+        model, _, hook = self._model_parts()
+        return output_hook(self.sae, model, hook, given)
 
     def _check_fit(self) -> None:
         wrong: list[str] = []
@@ -287,15 +321,16 @@ class _Evaluation:
         batch = contexts_per_batch(tokens, batch_tokens)
         units = Units.of_contexts(0, chosen.num_contexts - 1)
         sums = RowSums(self.reconstructor, units.count, self.decoder_norm_F)
-        extractor = RowExtractor(model, chosen, [hook], self.mask, batch)
+        hooks = [hook] if self.written is None else [hook, self.written]
+        extractor = RowExtractor(model, chosen, hooks, self.mask, batch)
         dropped: dict[str, int] = {}
         contexts: set[int] = set()
         with self.progress.task("Reconstruction", chosen.num_contexts * tokens.context_length, "tokens") as bar:
             for start in range(0, chosen.num_contexts, batch):
                 stop = min(start + batch, chosen.num_contexts)
-                for _, extracted in extractor.extract(start, stop, [hook], {hook.name: threshold}):
+                for extracted, target_NO in rows_and_targets(extractor, start, stop, hook, self.written, threshold):
                     context_N = torch.from_numpy(extracted.index[:, 3].astype(np.int64))
-                    sums.add(extracted.rows_NW, units.number(context_N))
+                    sums.add(extracted.rows_NW, units.number(context_N), target_NO)
                     contexts.update(context_N.tolist())
                     for reason, count in extracted.dropped.items():
                         dropped[reason] = dropped.get(reason, 0) + count
@@ -325,13 +360,14 @@ class _Evaluation:
         with self.progress.task("Loss and KL, clean and spliced", forwards, "tokens") as bar:
             spliced = splice_contexts(
                 model,
-                hook,
+                hook if self.written is None else self.written,
                 chosen,
                 replacements,
                 mask=self.mask,
                 outlier_threshold=threshold,
                 batch_contexts=contexts_per_batch(tokens, batch_tokens),
                 task=bar,
+                read=None if self.written is None else hook,
             )
         filled_C = spliced.tokens_C > 0
         if not bool(filled_C.any()):
@@ -350,6 +386,9 @@ class _Evaluation:
 
     def _protocol(self, **counted: Any) -> Protocol:
         store, model, tokens = self.store, self.model, self.tokens
+        names = [place.name for place in (self.hook, self.written) if place is not None]
+        if not names and store is not None:
+            names = [str(store.hook["name"])]
         knows_mask = store is not None or self.source is None
         if self.source is not None:
             said = "stored rows" if store is not None else "rows in memory"
@@ -370,7 +409,7 @@ class _Evaluation:
             model=model.identity.name if model else store.model["name"] if store else None,
             model_dtype=model.identity.dtype if model else store.model["dtype"] if store else None,
             rows_dtype=str(self.source.dtype).removeprefix("torch.") if self.source is not None else None,
-            hook=self.hook.name if self.hook else store.hook["name"] if store else None,
+            hook=" -> ".join(names) or None,
             versions={name: version(name) for name in ("neuronmap", "torch", "transformers")},
             **counted,
         )

@@ -127,7 +127,8 @@ def weights_of(sae: Any) -> Weights:
     dec_FD = decoder.detach().float() if isinstance(decoder, Tensor) else None
     enc_FD = encoder.detach().float().T if isinstance(encoder, Tensor) else None
     cosine = None
-    if dec_FD is not None and enc_FD is not None and dec_FD.shape == enc_FD.shape:
+    same_hook = getattr(sae, "reconstructs_input", True)  # else the two are directions of different spaces
+    if same_hook and dec_FD is not None and enc_FD is not None and dec_FD.shape == enc_FD.shape:
         norms_F = dec_FD.norm(dim=1) * enc_FD.norm(dim=1)
         cosine = _spread((torch.linalg.vecdot(dec_FD, enc_FD) / norms_F)[norms_F > 0])
     return Weights(

@@ -156,7 +156,7 @@ class Weights(FrozenConfig):
     encoder_norm: Spread | None = None
     """Norms of the encoder columns; null for an SAE without W_enc."""
     encoder_decoder_cosine: Spread | None = None
-    """Cosine of each feature's encoder column and decoder row; null when one is missing or zero."""
+    """Cosine of each feature's encoder column and decoder row; null when one is missing or zero, and for a transcoder."""
 
 
 class Protocol(FrozenConfig):
@@ -199,7 +199,7 @@ class Protocol(FrozenConfig):
     rows_dtype: str | None = None
     """Number format of the rows, when they were given."""
     hook: str | None = None
-    """Hook point."""
+    """Hook point; of a transcoder ``read -> reconstructed``."""
     resamples: int = Field(ge=0)
     """Bootstrap resamples."""
     resampled: str

@@ -4,7 +4,7 @@ The figures themselves are those of :class:`neuronmap.saes.ReconstructionMeter`,
 too. The sums kept here, by unit (a context, or a run of neighbours), serve the bootstrap only; a test holds that
 the figures computed from their totals are the meter's.
 
-Shapes: N rows, D = d_in, F = d_sae, C units, R resamples.
+Shapes: N rows, D = d_in, O = width of what is reconstructed (D, but for a transcoder), F = d_sae, C units, R resamples.
 """
 
 from __future__ import annotations
@@ -53,14 +53,26 @@ class Reconstructor:
     Args:
         sae: the SAE.
         device, dtype: where and in which precision it runs.
+
+    Attributes:
+        sae: as given.
+        width: O, of its reconstructions.
     """
 
     def __init__(self, sae: Autoencoder, device: torch.device, dtype: torch.dtype) -> None:
         self.sae, self._device, self._dtype = sae, device, dtype
+        self.width: int = getattr(sae, "d_out", sae.d_in)
+        self._complete = getattr(sae, "complete", None)
         self._chunk = max(1, min(_PIECE_ROWS, _CHUNK_VALUES // sae.d_sae))
 
-    def pieces(self, rows_ND: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-        """``(which rows, x [n, D], features [n, F], reconstruction [n, D])`` for rows of any float dtype.
+    def pieces(
+        self, rows_ND: Tensor, target_NO: Tensor | None = None
+    ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+        """``(which rows, y [n, O], features [n, F], reconstruction [n, O])`` for rows of any float dtype.
+
+        Args:
+            rows_ND: what the SAE reads.
+            target_NO: what it is to reconstruct, y; None for the rows themselves.
 
         Raises:
             InputError: if the SAE gives NaN or infinity.
@@ -70,23 +82,29 @@ class Reconstructor:
             part = slice(start, min(start + self._chunk, rows_ND.shape[0]))
             x_nD = rows_ND[part].to(device=self._device, dtype=self._dtype)
             f_nF = self.sae.encode(x_nD)
-            xhat_nD = self.sae.decode(f_nF)
-            if f_nF.shape != (x_nD.shape[0], self.sae.d_sae) or xhat_nD.shape != x_nD.shape:
+            xhat_nO = self.sae.decode(f_nF)
+            if self._complete is not None:
+                xhat_nO = self._complete(xhat_nO, x_nD)
+            n = x_nD.shape[0]
+            if f_nF.shape != (n, self.sae.d_sae) or xhat_nO.shape != (n, self.width):
                 raise MismatchError(
                     f"For rows {list(x_nD.shape)} the SAE gives features {list(f_nF.shape)} and a reconstruction "
-                    f"{list(xhat_nD.shape)}; {[x_nD.shape[0], self.sae.d_sae]} and {list(x_nD.shape)} are expected."
+                    f"{list(xhat_nO.shape)}; {[n, self.sae.d_sae]} and {[n, self.width]} are expected."
                 )
-            bad = int((~(xhat_nD.isfinite().all(1) & f_nF.isfinite().all(1))).sum())
+            bad = int((~(xhat_nO.isfinite().all(1) & f_nF.isfinite().all(1))).sum())
             if bad:
                 raise InputError(
                     f"The SAE gives NaN or infinity for {bad:,} of {x_nD.shape[0]:,} rows.",
                     hint="Its weights are damaged, or it was made for activations of another scale.",
                 )
-            yield part, x_nD, f_nF, xhat_nD
+            y_nO = x_nD if target_NO is None else target_NO[part].to(device=self._device, dtype=self._dtype)
+            yield part, y_nO, f_nF, xhat_nO
 
     def __call__(self, rows_ND: Tensor) -> Tensor:
-        """Reconstruction [N, D] in float32."""
-        return torch.cat([xhat_nD.float() for _, _, _, xhat_nD in self.pieces(rows_ND)]) if len(rows_ND) else rows_ND
+        """Reconstruction [N, O] in float32."""
+        if not len(rows_ND):
+            return rows_ND.new_empty(0, self.width)
+        return torch.cat([xhat_nO.float() for _, _, _, xhat_nO in self.pieces(rows_ND)])
 
 
 class RowSums:
@@ -101,18 +119,18 @@ class RowSums:
     def __init__(self, reconstructor: Reconstructor, units: int, decoder_norm_F: Tensor) -> None:
         self._reconstructor = reconstructor
         self._norm_F = decoder_norm_F
-        d_in = reconstructor.sae.d_in
-        self.meter = ReconstructionMeter(d_in, reconstructor.sae.d_sae)
+        width = reconstructor.width
+        self.meter = ReconstructionMeter(width, reconstructor.sae.d_sae)
         scalars = ("rows", "r2", "x2", "cos", "cos_rows", "ratio", "ratio_rows", "xhat2", "x_xhat", "l0", "l1")
         self._sums = {name: torch.zeros(units, dtype=torch.float64) for name in scalars}
-        self._sums |= {name: torch.zeros(units, d_in, dtype=torch.float64) for name in ("x_D", "x2_D", "r2_D")}
+        self._sums |= {name: torch.zeros(units, width, dtype=torch.float64) for name in ("x_D", "x2_D", "r2_D")}
 
     @torch.inference_mode()
-    def add(self, rows_ND: Tensor, unit_N: Tensor) -> None:
-        """Count rows [N, D] (any float dtype) of units [N]."""
-        for part, x_nD, f_nF, xhat_nD in self._reconstructor.pieces(rows_ND):
-            self.meter.update(x_nD, xhat_nD, f_nF, self._norm_F)
-            self._sum(x_nD, f_nF, xhat_nD, unit_N[part])
+    def add(self, rows_ND: Tensor, unit_N: Tensor, target_NO: Tensor | None = None) -> None:
+        """Count rows [N, D] (any float dtype) of units [N]; ``target_NO`` is what a transcoder is to make of them."""
+        for part, y_nO, f_nF, xhat_nO in self._reconstructor.pieces(rows_ND, target_NO):
+            self.meter.update(y_nO, xhat_nO, f_nF, self._norm_F)
+            self._sum(y_nO, f_nF, xhat_nO, unit_N[part])
 
     def result(self) -> ReconstructionMetrics:
         """The meter's figures."""
@@ -124,7 +142,7 @@ class RowSums:
         return int(self._sums["rows"].sum())
 
     def mean(self) -> Tensor:
-        """float64 [D]: mean of the rows."""
+        """float64 [O]: mean of what is reconstructed."""
         mean_D: Tensor = self._sums["x_D"].sum(0) / self.rows
         return mean_D
 

@@ -18,6 +18,7 @@ Shapes: B contexts, T tokens, N scored rows, V vocabulary, W width of the hook.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +78,7 @@ def splice_contexts(
     outlier_threshold: float | None,
     batch_contexts: int,
     task: Task,
+    read: HookPoint | None = None,
 ) -> SplicedSums:
     """Run every context of ``tokens`` once clean and once a replacement.
 
@@ -89,9 +91,11 @@ def splice_contexts(
         outlier_threshold: norm above which a position is neither replaced nor scored; None for no limit.
         batch_contexts: contexts in one forward pass.
         task: advanced by the tokens of every forward pass.
+        read: where a transcoder reads, which must run before ``hook``: norms are taken there, and the replacement ``sae`` is given
+            the rows of the same pass there.
 
     Raises:
-        InputError: if the clean model gives NaN or infinity at a scored position.
+        InputError: if the clean model gives NaN or infinity at a scored position, or ``read`` runs after ``hook``.
     """
     C = tokens.num_contexts
     sums = SplicedSums(
@@ -106,7 +110,7 @@ def splice_contexts(
         attention_BT = _attention(batch, model.device)
         left_BT = torch.from_numpy(candidates(batch, mask)[0]).to(model.device)
         watcher = _NormWatcher(left_BT, outlier_threshold)
-        with replaced(model, hook, watcher):
+        with replaced(model, hook if read is None else read, watcher):
             logits_BTV = model.logits(ids_BT, attention_BT)
         scored_BT = watcher.scored_BT
         task.advance(ids_BT.numel())
@@ -119,7 +123,12 @@ def splice_contexts(
         sums.tokens_C.index_add_(0, context_N, torch.ones_like(ce_N))
         sums.ce["clean"].index_add_(0, context_N, ce_N)
         for name, replacement in replacements.items():
-            with replaced(model, hook, _Splice(scored_BT, replacement)):
+            with ExitStack() as stack:
+                splice = _Splice(scored_BT, replacement)
+                if read is not None and name == "sae":
+                    splice = _Transcode(scored_BT, replacement, read, hook)
+                    stack.enter_context(replaced(model, read, splice.watch))
+                stack.enter_context(replaced(model, hook, splice))
                 logits_BTV = model.logits(ids_BT, attention_BT)
             ce_N, kl_N = clean.compare(name, logits_BTV, rows_N, target_N)
             del logits_BTV
@@ -174,4 +183,28 @@ class _Splice:
     def __call__(self, x_BTW: Tensor) -> Tensor:
         spliced_BTW = x_BTW.clone()
         spliced_BTW[self._scored_BT] = self._replacement(x_BTW[self._scored_BT].float()).to(x_BTW)
+        return spliced_BTW
+
+
+class _Transcode(_Splice):
+    """Replaces the scored positions of one hook by what a transcoder makes of those of another, earlier in the same pass."""
+
+    def __init__(self, scored_BT: Tensor, replacement: Replacement, read: HookPoint, hook: HookPoint) -> None:
+        super().__init__(scored_BT, replacement)
+        self._read, self._hook = read, hook
+        self._rows_ND: Tensor | None = None
+
+    def watch(self, x_BTW: Tensor) -> Tensor:
+        """Note what is read; the activation stays."""
+        self._rows_ND = x_BTW[self._scored_BT].float()
+        return x_BTW
+
+    def __call__(self, x_BTW: Tensor) -> Tensor:
+        if self._rows_ND is None:
+            raise InputError(
+                f"{self._hook.name} runs before {self._read.name}, so a transcoder cannot write what it has read there.",
+                hint="Check the two hooks, or leave loss and KL out: max_ce_tokens=0.",
+            )
+        spliced_BTW = x_BTW.clone()
+        spliced_BTW[self._scored_BT] = self._replacement(self._rows_ND).to(x_BTW)
         return spliced_BTW

@@ -53,12 +53,11 @@ def require_digest(bundle: Path, metadata: BundleMetadata) -> None:
 def convert_saelens(folder: Path, bundle: Path) -> None:
     """Read a plain SAELens folder and write it as a NeuronMap bundle that remembers where it came from."""
     from neuronmap.saes.bundle import load_sae, save_bundle
-    from neuronmap.saes.saelens_format import foreign_identity, plain_config
+    from neuronmap.saes.saelens_format import plain_config
 
     info = read_bundle_info(folder)
     plain = plain_config(info)
     sae = load_sae(folder)
-    model, hook = foreign_identity(plain.metadata, sae.d_in)
     origin = {
         "format": "saelens",
         "version": plain.metadata.get("sae_lens_version"),
@@ -66,7 +65,8 @@ def convert_saelens(folder: Path, bundle: Path) -> None:
         "weights_digest": digest_file(folder / WEIGHTS_FILE),
         "metadata": plain.metadata,
     }
-    save_bundle(sae, bundle, BundleMetadata(model=model, hook=hook, origin=origin))
+    known = sae.provenance.metadata if sae.provenance is not None else BundleMetadata()
+    save_bundle(sae, bundle, known.updated(origin=origin))
 
 
 def write_metadata(bundle: Path, metadata: BundleMetadata) -> None:

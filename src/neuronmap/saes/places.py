@@ -52,10 +52,11 @@ def output_hook(
         return hook
     if isinstance(given, str):
         given = resolve_hook(model, component=given)
-    recorded = sae.provenance.metadata.hook_out if sae.provenance is not None else None
+    recorded = (sae.provenance.metadata.hook_out if sae.provenance is not None else None) or {}
     found = given if given is not None else recorded_hook(recorded, model)
     if found is None:
-        said = f"only {recorded['name']!r}, which is no place of this model" if (recorded or {}).get("name") else "nothing"
+        name = recorded.get("name")
+        said = f"only {name!r}, which is no place of a Hugging Face model" if name else "nothing"
         raise InputError(
             f"The {sae.architecture} does not say which hook it reconstructs: its metadata have {said}.",
             hint="Where it can be given, name it: hook_out='model.layers.8.mlp:out'.",

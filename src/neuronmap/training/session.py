@@ -317,10 +317,10 @@ def measure_heldout(
     for x_BD in data.heldout_batches(scale, sae.device, most):
         code = sae.encode_entries(x_BD, workspace)
         if code is not None:
-            meter.update(x_BD, sae.decode_entries(code), (code.feature_N, code.value_N))
+            meter.update(x_BD, sae.complete(sae.decode_entries(code), x_BD), (code.feature_N, code.value_N))
         else:
             f_BF = sae.encode(x_BD)
-            meter.update(x_BD, sae.decode(f_BF), f_BF)
+            meter.update(x_BD, sae.complete(sae.decode(f_BF), x_BD), f_BF)
         if look is not None:
             look(f_BF if code is None else code, meter)
     return meter.result()

@@ -418,6 +418,7 @@ def _start_from(sae: SparseAutoencoder, other: SparseAutoencoder, scale: float) 
             ("architecture", other.architecture, sae.architecture),
             ("input width", other.d_in, sae.d_in),
             ("number of features", other.d_sae, sae.d_sae),
+            ("input normalisation", other.input_norm, sae.input_norm),
         )
         if theirs != ours
     ]

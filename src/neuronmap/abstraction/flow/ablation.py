@@ -3,8 +3,9 @@
 Shapes: B contexts of a batch, T tokens in a context, D width of the activation, E firings.
 
 At the tokens where feature i of the earlier SAE fires, its part is taken out of the activation and everything else stays, the SAE's error
-included: x' = x - f_i w_i. The model runs on from there, and the effect on feature j of the later SAE is the mean of f_j' - f_j over those
-tokens. Several features share a forward pass, each in contexts of its own; f_i and f_j are known from the shared codes.
+included: x' = x - s f_i w_i, where s is 1, or what the SAE's ``input_norm`` multiplies its reconstruction of this x by. The model runs on
+from there, and the effect on feature j of the later SAE is the mean of f_j' - f_j over those tokens. Several features share a forward
+pass, each in contexts of its own; f_i and f_j are known from the shared codes.
 """
 
 from __future__ import annotations
@@ -153,7 +154,8 @@ def _changes(
         taken_BTD[index, torch.from_numpy(run.place_E)] = part_ED.to(model.device)
 
     def without(x_BTD: Tensor) -> Tensor:
-        return x_BTD.float() - taken_BTD
+        x_BTD = x_BTD.float()
+        return x_BTD - taken_BTD * earlier.sae.decoder_scale(x_BTD)
 
     with replaced(model, earlier.hook, without):
         ablated_BTD = capture(model, ids_BT, [later.hook], attention_mask_BT=mask_BT)[later.hook.name]

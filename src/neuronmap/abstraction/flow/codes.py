@@ -31,6 +31,7 @@ from neuronmap.activations.extract import (
 from neuronmap.activations.mask import count_candidates, nothing_left
 from neuronmap.errors import InputError, MemoryExhaustedError
 from neuronmap.progress import Progress, default
+from neuronmap.saes.uses import require_use
 from neuronmap.saes.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -130,9 +131,11 @@ def encode_shared(
     Raises:
         EmptyCorpusError: if the mask leaves no row.
         InputError: if the contexts are too long for the model, or an activation is NaN or infinite.
-        MismatchError: if the text was tokenised for another model.
+        MismatchError: if the text was tokenised for another model, or an SAE reads more than rows of one hook.
         MemoryExhaustedError: if an SAE has more than 2**28 firings.
     """
+    for sae, hook in saes:
+        require_use(sae, "features", f"Reading the features at {hook.name}")
     hooks = list({hook.name: hook for _, hook in saes}.values())
     check_fit(model, tokens, hooks)
     rows, dropped = count_candidates(tokens, FLOW_MASK)
@@ -187,7 +190,9 @@ def encode_rows(sae: SparseAutoencoder, x_ND: Tensor, where: str = "the rows") -
 
     Raises:
         InputError: if the width is not the SAE's, or an activation is NaN or infinite.
+        MismatchError: if the SAE reads more than rows of one hook, or its activations may be negative.
     """
+    require_use(sae, "features", f"Reading the features of {where}")
     if x_ND.dim() != 2 or x_ND.shape[1] != sae.d_in:
         raise InputError(f"An SAE of width {sae.d_in} reads activations [rows, {sae.d_in}], not {list(x_ND.shape)}.")
     builder = _CodeBuilder(sae)

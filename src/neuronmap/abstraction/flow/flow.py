@@ -26,6 +26,7 @@ from neuronmap.abstraction.flow.shown import Shown, choose_shown, masses_of
 from neuronmap.abstraction.record import FeatureFlow, FlowEdge, FlowNode
 from neuronmap.errors import EmptyCorpusError, InputError, MismatchError
 from neuronmap.progress import Progress, default
+from neuronmap.saes.uses import require_use
 
 if TYPE_CHECKING:
     from neuronmap.corpora import TokenSet
@@ -80,7 +81,7 @@ def feature_flow(
 
     Raises:
         InputError: for fewer than two SAEs, names or layers that occur twice, hooks outside the blocks, or too few contexts.
-        MismatchError: an SAE's width is not its hook's, or it was trained with another model.
+        MismatchError: an SAE's width is not its hook's, it was trained with another model, or it does not reconstruct what it reads.
         EmptyCorpusError: no token of the text is left by the mask (position 0, special tokens, padding).
     """
     progress = progress or default()
@@ -173,6 +174,7 @@ def _checked(
 
 
 def _check_place(model: LanguageModel, place: SAEAtHook) -> None:
+    require_use(place.sae, "intervention", f"Following the features of {place.name}")
     if place.hook.layer is None:
         raise InputError(
             f"{place.name} reads {place.hook.name}, which is in no block of the model and so has no layer."

@@ -37,6 +37,7 @@ from neuronmap.hashing import digest_parts
 from neuronmap.paths import read_json, require_writable, write_json
 from neuronmap.progress import Progress
 from neuronmap.saes import SparseAutoencoder
+from neuronmap.saes.uses import require_use
 from neuronmap.saes.workspace import Workspace
 from neuronmap.training.interrupts import StopSignals
 
@@ -86,7 +87,8 @@ def run_pass(
     Raises:
         ConfigError: for a shard that there is not.
         InputError: if rows or activations are NaN or infinite, or an SAE has no hook point among the rows'.
-        MismatchError: if the widths do not fit (all of them are listed), or the folder holds another pass.
+        MismatchError: if the widths do not fit (all of them are listed), the folder holds another pass, or an SAE reads more than
+            rows of one hook or has negative activations.
         DamagedError: if a checkpoint in the folder was changed.
         Interrupted: on Ctrl-C or SIGTERM, after saving.
     """
@@ -150,8 +152,9 @@ def shard_blocks(blocks: int, shard: tuple[int, int]) -> range:
 
 
 def weights_digest(sae: SparseAutoencoder) -> str:
-    """Of the architecture, the options and every weight."""
-    head = f"{sae.architecture} {sae.options.digest()}".encode()
+    """Of the architecture, the options, the input normalisation if there is one, and every weight."""
+    norm = "" if sae.input_norm == "none" else f" {sae.input_norm}"
+    head = f"{sae.architecture} {sae.options.digest()}{norm}".encode()
     tensors = sorted(sae.state_dict().items())
     return digest_parts(
         [
@@ -182,7 +185,8 @@ class _Job:
 def _check_fit(saes: Mapping[str, SparseAutoencoder], rows: AnalysisRows, hook_of: Mapping[str, str]) -> None:
     if not saes:
         raise InputError("No SAE was given to analyse.")
-    for name in saes:
+    for name, sae in saes.items():
+        require_use(sae, "features", f"Feature analysis of {name!r}")
         if hook_of.get(name) not in rows.hooks:
             raise InputError(
                 f"SAE {name!r} is of hook point {hook_of.get(name)!r}, of which there are no rows; there are rows of"

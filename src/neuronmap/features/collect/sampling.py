@@ -88,8 +88,9 @@ def coded_part(
     code = SparseCode(row_R, feature_R, torch.from_numpy(value_e).to(device, dtype), offset_R, sae.d_sae)
     x_nD = workspace.get("sampled", (len(row_n), sae.d_in), dtype)
     torch.index_select(x_BD, 0, torch.from_numpy(row_n).to(device), out=x_nD)
-    error_nD = sae.decode_entries(code).sub_(x_nD)
-    error_n = error_nD.square_().sum(1)
+    error_n = x_nD.new_full((len(row_n),), torch.nan)  # where another hook is reconstructed, of which there are no rows
+    if sae.reconstructs_input:
+        error_n = sae.complete(sae.decode_entries(code), x_nD).sub_(x_nD).square_().sum(1)
     centred_nD = x_nD.sub_(mean_D.to(device, dtype))
     energy_n = centred_nD.square_().sum(1)
     return CodedSample(

@@ -44,7 +44,7 @@ class CodedSample:
         offset_N: int64 [N + 1], where each row's entries start.
         feature_E: int32, ascending within a row.
         value_E: float16, activation over the unit.
-        error_N: float32, |x - xhat|^2 of each row.
+        error_N: float32, |x - xhat|^2 of each row; NaN for a transcoder, which reconstructs another hook.
         energy_N: float32, |x - mean|^2 of each row, for the mean that ``facts["mean_from"]`` tells of.
     """
 

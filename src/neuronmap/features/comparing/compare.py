@@ -36,6 +36,7 @@ from neuronmap.features.comparing.similarity import (
 from neuronmap.progress import Progress, default
 from neuronmap.saes import SparseAutoencoder
 from neuronmap.saes.metadata import BundleMetadata
+from neuronmap.saes.uses import require_use
 
 __all__ = ["CompareConfig", "SAEComparison", "SharedText", "compare_saes"]
 
@@ -75,6 +76,7 @@ class _Input:
     sae: SparseAutoencoder
     model: Mapping[str, Any] | None
     hook: Mapping[str, Any] | None
+    hook_out: Mapping[str, Any] | None = None
 
     @property
     def model_digest(self) -> str | None:
@@ -87,6 +89,20 @@ class _Input:
     @property
     def hook_name(self) -> str | None:
         return None if self.hook is None else self.hook.get("name")
+
+    @property
+    def written(self) -> Mapping[str, Any] | None:
+        """The hook that decoder rows are directions at."""
+        return self.hook if self.sae.reconstructs_input else self.hook_out
+
+    @property
+    def written_name(self) -> str | None:
+        return None if self.written is None else self.written.get("name")
+
+    @property
+    def verb(self) -> str:
+        """What it does there."""
+        return "reads" if self.sae.reconstructs_input else "reconstructs"
 
 
 def compare_saes(
@@ -120,7 +136,8 @@ def compare_saes(
         The comparison: tables, summary, plot.
 
     Raises:
-        MismatchError: if there is nothing to compare them by; the message lists every difference.
+        MismatchError: if there is nothing to compare them by (the message lists every difference), or one reads more than rows of
+            one hook or has negative activations.
         InputError: if rows are unusable, or no feature fires often enough.
 
     Example:
@@ -132,9 +149,16 @@ def compare_saes(
         raise InputError(
             "rows_b or text was given without rows.", hint="Give the rows that the first SAE reads as rows."
         )
+    for name, sae in zip(names, (a, b), strict=True):
+        require_use(sae, "features", f"Comparing the features of {name}")
     readers = [reader_of(source) for source in (rows, rows_b) if source is not None]
     inputs = [
-        _Input(name, sae, *_origin(metadata, readers[min(side, len(readers) - 1)] if readers else None))
+        _Input(
+            name,
+            sae,
+            *_origin(metadata, readers[min(side, len(readers) - 1)] if readers else None),
+            None if metadata is None else metadata.hook_out,
+        )
         for side, (name, sae, metadata) in enumerate(zip(names, (a, b), (metadata_a, metadata_b), strict=True))
     ]
     space = _space_differences(*inputs, two_sources=len(readers) == 2)
@@ -153,7 +177,7 @@ def compare_saes(
         decoder = _matched(cosine, config, progress)
         notes += _space_notes(*inputs)
     activation = None if firing is None else _matched(firing, config, progress)
-    same_hook = inputs[0].hook_name == inputs[1].hook_name
+    same_hook = inputs[0].written_name == inputs[1].written_name
     for matching in (decoder, activation):
         if matching is not None:
             notes += _matching_notes(matching, config)
@@ -252,15 +276,22 @@ def _hook_in(reader: ReaderOfRows, one: _Input) -> str:
 def _space_differences(a: _Input, b: _Input, *, two_sources: bool) -> list[str]:
     """Why the decoders' directions are not of one space; empty if they are, as far as is known."""
     differences = []
-    if a.sae.d_in != b.sae.d_in:
-        differences.append(f"{a.name} reads activations of width {a.sae.d_in:,} and {b.name} of {b.sae.d_in:,}")
+    if a.sae.reconstructs_input != b.sae.reconstructs_input and None in (a.written_name, b.written_name):
+        one = a if b.sae.reconstructs_input else b
+        differences.append(
+            f"{one.name} reconstructs another hook than it reads, and nothing says that it is the other's"
+        )
+    width_a, width_b = (one.sae.W_dec.shape[1] for one in (a, b))
+    if width_a != width_b:
+        second = "" if a.verb == b.verb else f"{b.verb} those "
+        differences.append(f"{a.name} {a.verb} activations of width {width_a:,} and {b.name} {second}of {width_b:,}")
     same_model = bool(a.model_digest) and a.model_digest == b.model_digest
     if a.model_digest and b.model_digest and not same_model:
         differences.append(f"{a.name} reads the model {a.model_name} and {b.name} reads {b.model_name}")
-    if a.hook_name and b.hook_name:
-        one_stream = same_model and all((one.hook or {}).get("component") == "residual" for one in (a, b))
-        if a.hook_name != b.hook_name and not one_stream:
-            differences.append(f"{a.name} reads {a.hook_name} and {b.name} reads {b.hook_name}")
+    if a.written_name and b.written_name:
+        one_stream = same_model and all((one.written or {}).get("component") == "residual" for one in (a, b))
+        if a.written_name != b.written_name and not one_stream:
+            differences.append(f"{a.name} {a.verb} {a.written_name} and {b.name} {b.verb} {b.written_name}")
     elif two_sources:
         differences.append(
             "rows of two sources were given, and nothing says that they are of one space (metadata_a, metadata_b)"
@@ -319,11 +350,12 @@ def _rows_against(one: _Input, reader: ReaderOfRows) -> list[str]:
 
 
 def _space_notes(a: _Input, b: _Input) -> list[str]:
-    if a.hook_name is None or b.hook_name is None:
-        return ["Nothing says which hooks the SAEs read; their decoders are taken to be of one space."]
-    if a.hook_name != b.hook_name:
+    if a.written_name is None or b.written_name is None:
+        does = "read" if a.sae.reconstructs_input else "reconstruct"
+        return [f"Nothing says which hooks the SAEs {does}; their decoders are taken to be of one space."]
+    if a.written_name != b.written_name:
         return [
-            f"{a.hook_name} and {b.hook_name} are two layers of one residual stream: directions can be compared, but what they"
+            f"{a.written_name} and {b.written_name} are two layers of one residual stream: directions can be compared, but what they"
             " mean may drift from layer to layer. Firing on the same tokens is the primary measure."
         ]
     return []

@@ -12,8 +12,9 @@ found and why the model's own module is called. Blocks that normalise the stream
 ``mlp_hidden`` the row goes through the projection after it first, and the norm behind that where there is one (Gemma 2). Any other
 place has no direct path that can be known, and gets a reason instead.
 
-**Input tokens.** The embedding row of each token, scaled to length 1, times the encoder's column: the direct path again, through no
-block. Only for the stream itself (``residual``, ``residual_pre``), and only where embedding and stream have the same width.
+**Input tokens.** The embedding row of each token, scaled to length 1 (or as the SAE normalises its input), times the encoder's column:
+the direct path again, through no block. Only for the stream itself (``residual``, ``residual_pre``), and only where embedding and stream
+have the same width.
 
 Cost: 2 D V F operations for each of the two, in blocks of B features; a block's logits take 128 MB, and nothing of size F x V is there.
 """
@@ -27,12 +28,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from neuronmap.errors import MismatchError, ModelFormatError
+from neuronmap.errors import HookPointError, InputError, MismatchError, ModelFormatError
 from neuronmap.features.directions.ranking import largest
 from neuronmap.models import HookPoint, LanguageModel
 from neuronmap.models.unembedding import DirectionMap, find_unembedding
 from neuronmap.progress import Progress, default
 from neuronmap.saes.base import SparseAutoencoder
+from neuronmap.saes.places import output_hook
+from neuronmap.saes.uses import require_use
 
 __all__ = ["LENS_BINS", "LENS_LIMIT", "LensFacts", "lens_facts", "lens_or_reason"]
 
@@ -68,7 +71,8 @@ class LensFacts:
         suppressed_logit_FN: float32 [F, N], those logits.
         histogram_F64: uint32 [F, 64], tokens by (logit - mean) / std in bins of 1/4 from -8 to 8, ends open.
         input_tokens_FN: int32 [F, N], tokens whose embedding scores highest at the encoder; [F, 0] where there is no such score.
-        input_scores_FN: float32 [F, N], those scores, in units of the pre-activation for an embedding of length 1.
+        input_scores_FN: float32 [F, N], those scores, in units of the pre-activation for an embedding of length 1; for an SAE
+            with an ``input_norm``, of the embedding as it normalises it.
     """
 
     vocabulary: int
@@ -107,7 +111,8 @@ def lens_facts(
     Args:
         sae: the SAE, decoder rows [F, W].
         model: the model it was trained on, with its head.
-        hook: where it reads; ``hook.width`` is W.
+        hook: where it reads; its width is the SAE's. Decoder rows lie there too, but for a transcoder: those are directions at the
+            hook that its metadata say it reconstructs, and W is that one's width.
         entries: N, tokens of each list, at most V.
         progress: where bars go.
 
@@ -115,16 +120,18 @@ def lens_facts(
         The facts, on the CPU; computed on the device of the unembedding.
 
     Raises:
-        MismatchError: if the SAE's width is not the hook's.
-        ModelFormatError: if the model has no head, the way to it is not linear behind a norm, or what the hook reads does not
-            reach the residual stream by a linear map.
+        MismatchError: if the SAE's width is not the hook's, or it reads more than rows of one hook.
+        ModelFormatError: if the model has no head, the way to it is not linear behind a norm, what the hook reads does not
+            reach the residual stream by a linear map, or a transcoder does not say what it reconstructs.
     """
+    if sae.reads != "rows":
+        require_use(sae, "features", "A logit lens")
     if sae.d_in != hook.width:
         raise MismatchError(f"The SAE reads {sae.d_in} dimensions, but {hook.name} has {hook.width}.")
     progress = progress or default()
     unembedding = find_unembedding(model)
     device = unembedding.weight_VE.device
-    to_stream = _way_to_stream(model, hook, device)
+    to_stream = _way_to_stream(model, _where_it_writes(sae, model, hook), device)
     V = len(unembedding.weight_VE) if model.tokenizer is None else min(len(unembedding.weight_VE), len(model.tokenizer))
     lens = _empty(sae.d_sae, V, min(entries, V))
     block = max(16, min(1024, _BLOCK_VALUES // V))
@@ -139,6 +146,14 @@ def lens_facts(
                 _fill(lens, start, rows_BV)
                 task.advance(len(y_BE))
         return _with_input_tokens(lens, sae, model, hook, logits_BV, min(entries, V), progress)
+
+
+def _where_it_writes(sae: SparseAutoencoder, model: LanguageModel, hook: HookPoint) -> HookPoint:
+    """:func:`output_hook`, where not knowing it is a reason to have no lens."""
+    try:
+        return output_hook(sae, model, hook)
+    except (InputError, HookPointError) as error:
+        raise ModelFormatError(f"The decoder's directions have no direct logits: {error.message}") from None
 
 
 def _way_to_stream(model: LanguageModel, hook: HookPoint, device: torch.device) -> DirectionMap | None:
@@ -254,16 +269,17 @@ def _with_input_tokens(
         return lens
     F, V, device = sae.d_sae, lens.vocabulary, scores_BV.device
     embedding_VD = embedding_VD.detach()[:V].to(device)
-    length_V = torch.linalg.vector_norm(embedding_VD, dim=1, dtype=torch.float32)
-    inverse_V = torch.where(length_V > 0, 1.0 / length_V, 0.0)
+    seen_V = _seen(sae, embedding_VD)
     token_FN, score_FN = np.zeros((F, n), np.int32), np.zeros((F, n), np.float32)
     block = len(scores_BV)
     with progress.task("input tokens", F, "features") as task:
         for start in range(0, F, block):
             rows_BD = sae.W_enc.T[start : start + block].to(device=device, dtype=torch.float32)
+            if sae.input_norm == "layer_norm":
+                rows_BD = rows_BD - rows_BD.mean(dim=1, keepdim=True)  # as good as centring every embedding
             rows_BV = scores_BV[: len(rows_BD)]
             _times_rows(rows_BD, embedding_VD, rows_BV)
-            rows_BV *= inverse_V
+            rows_BV *= seen_V
             value_BN, token_BN = largest(rows_BV, n)
             token_FN[start : start + block], score_FN[start : start + block] = (
                 token_BN.cpu().numpy(),
@@ -271,3 +287,20 @@ def _with_input_tokens(
             )
             task.advance(len(rows_BD))
     return replace(lens, input_tokens_FN=token_FN, input_scores_FN=score_FN)
+
+
+def _seen(sae: SparseAutoencoder, embedding_VD: Tensor) -> Tensor:
+    """float32 [V], what embeddings are multiplied by: to length 1, or as the SAE's ``input_norm`` does it (once centred, if it centres)."""
+    if sae.input_norm == "none":
+        length_V = torch.linalg.vector_norm(embedding_VD, dim=1, dtype=torch.float32)
+        return torch.where(length_V > 0, 1.0 / length_V, 0.0)
+    parts = []
+    rows = max(1, _CHUNK_VALUES // embedding_VD.shape[1])
+    for start in range(0, len(embedding_VD), rows):
+        x_CD = embedding_VD[start : start + rows].float()
+        seen_C = torch.linalg.vector_norm(sae.normalised(x_CD), dim=1)
+        if sae.input_norm == "layer_norm":
+            x_CD = x_CD - x_CD.mean(dim=1, keepdim=True)
+        length_C = torch.linalg.vector_norm(x_CD, dim=1)
+        parts.append(torch.where(length_C > 0, seen_C / length_C, 0.0))
+    return torch.cat(parts)

@@ -23,6 +23,7 @@ from neuronmap.features.directions.ranking import largest
 from neuronmap.models import HookPoint, LanguageModel
 from neuronmap.progress import Progress, default
 from neuronmap.saes.base import SparseAutoencoder
+from neuronmap.saes.uses import require_use
 
 __all__ = ["LONG_NEIGHBOURS", "WeightFacts", "nearest_rows", "weight_facts"]
 
@@ -43,7 +44,8 @@ class WeightFacts:
     Attributes:
         decoder_norm_F: float32, Euclidean norms of the decoder's rows.
         encoder_norm_F: float32, of the encoder's columns.
-        encoder_decoder_cosine_F: float32, between the two; 0 where one of them is zero.
+        encoder_decoder_cosine_F: float32, between the two; 0 where one of them is zero, NaN for a transcoder, whose two are
+            directions at different hooks.
         encoder_bias_F: float32, bias of the pre-activation that decides whether the feature fires; None for architectures
             without one.
         threshold_F: float32, what the pre-activation has to exceed, by feature (BatchTopK: the same for all); None for
@@ -80,7 +82,7 @@ def weight_facts(
         sae: the SAE, folded to raw activations.
         neighbours: N, decoder neighbours of each feature; 0 for none. At most F - 1 are there.
         model: the language model the SAE is of, with its head; None for no logit lens.
-        hook: where in the model the SAE reads; needed with ``model``.
+        hook: where in the model the SAE reads; needed with ``model``. The lens of a transcoder is that of the hook it reconstructs.
         lens_tokens: tokens of each list of the lens; as many as ``neighbours`` when None.
         progress: where bars and notes go.
 
@@ -89,7 +91,7 @@ def weight_facts(
 
     Raises:
         InputError: if a weight is NaN or infinite, a number is negative, or ``model`` comes without ``hook``.
-        MismatchError: if the SAE's width is not the hook's.
+        MismatchError: if the SAE's width is not the hook's, or it reads more than rows of one hook.
 
     Example:
         >>> from neuronmap.saes import get_architecture
@@ -98,6 +100,8 @@ def weight_facts(
         >>> weight_facts(sae, neighbours=5).neighbours_FN.shape
         (32, 5)
     """
+    if sae.reads != "rows":
+        require_use(sae, "features", "A table of features")
     progress = progress or default()
     entries = neighbours if lens_tokens is None else lens_tokens
     if neighbours < 0 or entries < 0:
@@ -194,7 +198,10 @@ def _lengths(sae: SparseAutoencoder) -> tuple[_Floats, _Floats, _Floats]:
         decoder_BD = sae.W_dec[start : start + _ROWS].double()
         encoder_BD = sae.W_enc.T[start : start + _ROWS].double()
         decoder_B, encoder_B = (torch.linalg.vector_norm(rows, dim=1) for rows in (decoder_BD, encoder_BD))
-        cosine_B = torch.linalg.vecdot(decoder_BD, encoder_BD) / (decoder_B * encoder_B).clamp_min(1e-60)
+        if sae.reconstructs_input:
+            cosine_B = torch.linalg.vecdot(decoder_BD, encoder_BD) / (decoder_B * encoder_B).clamp_min(1e-60)
+        else:
+            cosine_B = torch.full_like(decoder_B, torch.nan)
         parts.append((decoder_B, encoder_B, cosine_B.clamp(-1.0, 1.0)))
     decoder_F, encoder_F, cosine_F = (torch.cat(column) for column in zip(*parts, strict=True))
     broken_F = ~(torch.isfinite(decoder_F) & torch.isfinite(encoder_F))

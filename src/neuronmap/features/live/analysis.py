@@ -106,14 +106,16 @@ class TextAnalysis:
         token_N: int64 [N], token ids.
         text_N: int32 [N], which text each token is of.
         masked_N: ``""`` for a row, else ``first``, ``special`` or ``outlier``.
-        error_N: float32 [N], squared distance |x - xhat|^2; NaN where masked.
-        energy_N: float32 [N], |x - b_dec|^2, the squared distance from what the SAE says without any feature; NaN where masked.
+        error_N: float32 [N], squared distance |x - xhat|^2; NaN where masked, and for a transcoder, which reconstructs another hook.
+        energy_N: float32 [N], |x - b_dec|^2, the squared distance from what the SAE says without any feature; NaN as error_N.
         top: features shown for each token.
         by: how they are ordered: by activation, or by activation over the feature's largest in the store.
         names: labels and maxima from the store.
         vocabulary: text of the tokens.
         notes: what a reader should know.
         title: SAE, hook and model.
+        length_N: float32 [N], length of what the encoder's columns are multiplied with, so in units of feature activations; None
+            where that is the square root of ``energy_N`` (no ``input_norm``, no transcoder).
     """
 
     features_NF: csr_array
@@ -128,6 +130,7 @@ class TextAnalysis:
     vocabulary: Vocabulary
     notes: tuple[str, ...]
     title: str
+    length_N: npt.NDArray[np.float32] | None = None
 
     # --- tokens ------------------------------------------------------------------------------------------------------
 
@@ -143,14 +146,14 @@ class TextAnalysis:
 
     @property
     def explained_shares(self) -> npt.NDArray[np.float64]:
-        """float64 [N], share of the energy that the features explain: 1 - error / energy; NaN where masked."""
+        """float64 [N], share of the energy that the features explain: 1 - error / energy; NaN where masked or not known."""
         with np.errstate(divide="ignore", invalid="ignore"):
             share: npt.NDArray[np.float64] = 1.0 - self.error_N.astype(np.float64) / self.energy_N
         return share
 
     @property
     def explained(self) -> float:
-        """The same over all rows: 1 - sum of errors / sum of energies; NaN without rows."""
+        """The same over all rows: 1 - sum of errors / sum of energies; NaN without rows, or where not known."""
         energy = float(np.nansum(self.energy_N, dtype=np.float64))
         return 1.0 - float(np.nansum(self.error_N, dtype=np.float64)) / energy if energy > 0 else float("nan")
 
@@ -198,8 +201,8 @@ class TextAnalysis:
         Args:
             top: how many.
             by: ``activation``; ``relative`` to the feature's largest in the store (features for which that is not known come
-                last); ``share``: activation over the distance of the token's activation from b_dec, so that tokens with a large
-                norm do not fill the list. None: ``relative`` with a store, ``share`` without.
+                last); ``share``: activation over the length of what the encoder sees (the distance of the token's activation from
+                b_dec), so that tokens with a large norm do not fill the list. None: ``relative`` with a store, ``share`` without.
             min_activation: leave out features that stay below it.
 
         Raises:
@@ -215,8 +218,8 @@ class TextAnalysis:
         largest = np.maximum.reduceat(columns.data, starts)
         total = np.add.reduceat(columns.data.astype(np.float64), starts)
         if by == "share":
-            distance_N = np.sqrt(self.energy_N.astype(np.float64))
-            score = np.maximum.reduceat(columns.data / np.maximum(distance_N[columns.indices], 1e-30), starts)
+            length_N = np.sqrt(self.energy_N.astype(np.float64)) if self.length_N is None else self.length_N
+            score = np.maximum.reduceat(columns.data / np.maximum(length_N[columns.indices], 1e-30), starts)
         else:
             score = self._scores(largest, active, by)
         found = []
@@ -308,7 +311,8 @@ class TextAnalysis:
         masked = int((self.masked_N != "").sum())
         return (
             f"{self.num_texts} text{'s' * (self.num_texts != 1)}, {self.num_tokens} tokens ({masked} masked); "
-            f"{self.l0:.1f} active features a token; {self.explained:.1%} of the energy explained"
+            f"{self.l0:.1f} active features a token"
+            + (f"; {self.explained:.1%} of the energy explained" if not np.isnan(self.explained) else "")
         )
 
     def overview(self, text: int) -> Strip:
@@ -322,7 +326,8 @@ class TextAnalysis:
         name = self.vocabulary.shown(int(self.token_N[token]))
         if self.masked_N[token]:
             return f"{name}: not a row ({self.masked_N[token]})"
-        lines = [f"{name}: {self.explained_shares[token]:.0%} explained"]
+        share = self.explained_shares[token]
+        lines = [name if np.isnan(share) else f"{name}: {share:.0%} explained"]
         lines += [f"{value:.3g}  {self.names.title(feature)}" for feature, value in self.top_features(token)]
         return "\n".join(lines)
 
@@ -373,7 +378,8 @@ class TextAnalysis:
             lines.append(f"\nText {text}" if self.num_texts > 1 else "")
             for piece in self.pieces(text)[:_SHOWN_TOKENS]:
                 for token in range(span.start + piece.start, span.start + piece.stop):
-                    share = f"{self.explained_shares[token]:6.0%}" if not self.masked_N[token] else "     –"
+                    explained = self.explained_shares[token]  # NaN where masked
+                    share = "     –" if np.isnan(explained) else f"{explained:6.0%}"
                     chips = [
                         f"{self.names.title(feature)} {value:.3g}" for feature, value in self.top_features(token)[:4]
                     ]

@@ -28,7 +28,9 @@ from neuronmap.models import HookPoint, LanguageModel, capture, load_model, reso
 from neuronmap.progress import Progress
 from neuronmap.saes import BundleMetadata, SparseAutoencoder, load_sae
 from neuronmap.saes.fit import differences, require_fit
+from neuronmap.saes.places import recorded_hook
 from neuronmap.saes.provenance import Provenance
+from neuronmap.saes.uses import require_use
 
 __all__ = ["MASKED", "AttachedSAE", "CapturedBatch", "attach"]
 
@@ -191,7 +193,7 @@ def attach(
 
     Raises:
         InputError: the SAE does not know its model or hook and none was given.
-        MismatchError: it belongs to another model; lists every difference.
+        MismatchError: it belongs to another model (lists every difference), or reads more than rows of one hook.
         ModelError: the model cannot be loaded, or has no such hook.
     """
     if isinstance(sae, AttachedSAE):
@@ -202,6 +204,7 @@ def attach(
         sae = load_sae(sae)
     if not isinstance(sae, SparseAutoencoder):
         raise InputError(f"An SAE or a bundle's folder is needed, got {type(sae).__name__}.")
+    require_use(sae, "features", "Reading texts through an SAE")
     provenance = sae.provenance or Provenance(BundleMetadata())
     metadata = provenance.metadata
     name = provenance.name or f"{sae.architecture} SAE"
@@ -253,9 +256,9 @@ def _hook_point(metadata: BundleMetadata, hook: Any, model: LanguageModel, name:
         return hook
     if isinstance(hook, str):
         return resolve_hook(model, component=hook)
-    record = metadata.hook or {}
-    if record.get("module_path"):
-        return resolve_hook(model, component=f"{record['module_path']}:{record.get('side', 'out')}")
-    if record.get("component") and record.get("layer") is not None:
-        return resolve_hook(model, int(record["layer"]), str(record["component"]))
-    raise InputError(f"{name} does not say where in the model it reads.", hint="Give hook=, such as model.layers.8:out")
+    found = recorded_hook(metadata.hook, model)
+    if found is None:
+        raise InputError(
+            f"{name} does not say where in the model it reads.", hint="Give hook=, such as model.layers.8:out"
+        )
+    return found

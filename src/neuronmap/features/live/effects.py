@@ -1,11 +1,12 @@
 """``FeatureEffects``: what features do to what the model says next, by taking them out (true) and by a gradient (fast).
 
-Ablation of feature j: at every row where it fires, x is replaced by x - f_j W_dec_j, and the rest of the model runs again. What the
-SAE does not explain stays. The loss is summed over the scored positions of each context, so later tokens count too.
+Ablation of feature j: at every row where it fires, x is replaced by x - s f_j W_dec_j, and the rest of the model runs again. What the
+SAE does not explain stays. s is 1, or what the SAE's ``input_norm`` multiplies its reconstruction of this x by. The loss is summed over
+the scored positions of each context, so later tokens count too.
 
 Attribution, for all features at once, from one forward and one backward pass (arXiv 2403.19647, with the zero baseline):
 
-    change_j ~ - sum_t f_tj (dL / dx_t) . W_dec_j
+    change_j ~ - sum_t s_t f_tj (dL / dx_t) . W_dec_j
 
 It is the first-order term of the same change, exact where the rest of the model is linear. It is off where the feature is large, and
 where several changes bend the path, so :meth:`FeatureEffects.compare` puts the two side by side.
@@ -39,6 +40,7 @@ from neuronmap.models.blocks import backbone_kwargs
 from neuronmap.models.predictions import CleanPredictions, row_chunks
 from neuronmap.models.quiet import quiet_log
 from neuronmap.progress import Progress, Task
+from neuronmap.saes.uses import require_use
 
 if TYPE_CHECKING:
     from neuronmap.features.storage.store import FeatureStore
@@ -66,7 +68,8 @@ class FeatureEffects:
         progress: where bars go.
 
     Raises:
-        InputError, MismatchError: as for :class:`~neuronmap.features.SAEFeatureExtractor`.
+        InputError, MismatchError: as for :class:`~neuronmap.features.SAEFeatureExtractor`, and an SAE that does not reconstruct
+            what it reads.
         ModelFormatError: the model has no language-model head.
 
     Example:
@@ -89,6 +92,7 @@ class FeatureEffects:
             raise ConfigError(f"batch_tokens = {batch_tokens}: at least 1 token must go through the model at once.")
         self.progress = progress or progress_module.default()
         self.attached = attach(sae, model=model, hook=hook, force=force, progress=self.progress)
+        require_use(self.attached.sae, "intervention", "Measuring effects")
         if not self.attached.model.has_lm_head:
             name = self.attached.model.identity.name
             raise ModelFormatError(f"{name} has no language-model head, so features have no effect on what it says.")
@@ -252,6 +256,7 @@ class FeatureEffects:
         rows_BT = masked_BT == 0
         x_RD = x_BTD[rows_BT].to(here.sae.device, torch.float32)
         gradient_RD = gradient_BTD[rows_BT].to(here.sae.device, torch.float32)
+        gradient_RD = gradient_RD * here.sae.decoder_scale(x_RD)
         for row_E, feature_E, value_E in _entries(here, x_RD):
             pull_E = torch.linalg.vecdot(gradient_RD[row_E], here.sae.W_dec.detach()[feature_E].float())
             feature = feature_E.cpu().numpy()
@@ -320,7 +325,8 @@ class _Without:
         fires_BT = f_BT > 0
         without_BTD = x_BTD.clone()
         move_ND = f_BT[fires_BT].unsqueeze(1) * self._row_D.to(x_BTD.device)
-        without_BTD[fires_BT] = (x_BTD[fires_BT].float() - move_ND).to(x_BTD)
+        x_ND = x_BTD[fires_BT].float()
+        without_BTD[fires_BT] = (x_ND - move_ND * self._attached.sae.decoder_scale(x_ND)).to(x_BTD)
         return without_BTD
 
 

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["Encoding", "SAEFeatureExtractor"]
 
 
+_Floats = npt.NDArray[np.float32]
+
+
 class Encoding(NamedTuple):
     """Texts as sparse feature activations.
 
@@ -131,7 +134,7 @@ class SAEFeatureExtractor:
                 "by = 'relative' needs the features' maxima.", hint="Give store=, or use by='activation'."
             )
         contexts = read_texts(self.attached.model, texts, max_tokens)
-        notes = [*self.attached.notes, *_cut_notes(contexts)]
+        notes = [*self.attached.notes, *_cut_notes(contexts), *_share_notes(self.attached.sae)]
         for note in notes[len(self.attached.notes) :]:
             self.progress.note(note)
         parts = self._run(contexts)
@@ -144,6 +147,9 @@ class SAEFeatureExtractor:
             masked_N=masked_N,
             error_N=np.concatenate([part.error_T for part in parts]),
             energy_N=np.concatenate([part.energy_T for part in parts]),
+            length_N=None
+            if _length_is_energy(self.attached.sae)
+            else np.concatenate([part.length_T for part in parts]),
             top=top,
             by=by,
             names=self.names,
@@ -182,12 +188,14 @@ class SAEFeatureExtractor:
         for captured in here.captured(contexts, self.batch_tokens):
             x_ND = captured.x_BTD[captured.rows].to(here.sae.dtype)
             counts, features, values = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-            error_N, energy_N = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
+            error_N, energy_N, length_N = ([np.zeros(0, np.float32)] for _ in range(3))
             for part in here.chunks(len(x_ND)):
                 x_nD = x_ND[part]
                 f_nF = here.encode(x_nD)
-                error_N.append(_squares(x_nD - here.sae.decode(f_nF)))
-                energy_N.append(_squares(x_nD - here.sae.b_dec))
+                error_n, energy_n, length_n = _figures(here.sae, x_nD, f_nF)
+                error_N.append(error_n)
+                energy_N.append(energy_n)
+                length_N.append(length_n)
                 row_E, feature_E = f_nF.nonzero(as_tuple=True)
                 counts.append(torch.bincount(row_E, minlength=len(x_nD)).cpu().numpy())
                 features.append(feature_E.cpu().numpy())
@@ -198,19 +206,21 @@ class SAEFeatureExtractor:
                 np.concatenate(values),
                 np.concatenate(error_N),
                 np.concatenate(energy_N),
+                np.concatenate(length_N),
             )
             yield from _by_context(captured, contexts, rows)
             task.advance(sum(len(contexts[number]) for number in captured.batch.numbers))
 
 
 class _Rows(NamedTuple):
-    """The rows of a batch: entries of each, entries one after the other, error and energy of each."""
+    """The rows of a batch: entries of each, entries one after the other, error, energy and length of each."""
 
     count_N: npt.NDArray[np.int64]
     feature_E: npt.NDArray[np.int64]
     value_E: npt.NDArray[np.float32]
     error_N: npt.NDArray[np.float32]
     energy_N: npt.NDArray[np.float32]
+    length_N: npt.NDArray[np.float32]
 
 
 class _Coded(NamedTuple):
@@ -221,11 +231,37 @@ class _Coded(NamedTuple):
     value_E: npt.NDArray[np.float32]
     error_T: npt.NDArray[np.float32]
     energy_T: npt.NDArray[np.float32]
+    length_T: npt.NDArray[np.float32]
     masked_T: npt.NDArray[np.uint8]
 
 
-def _squares(x_nD: Tensor) -> npt.NDArray[np.float32]:
-    squares_n: npt.NDArray[np.float32] = x_nD.square().sum(-1).float().cpu().numpy()
+def _figures(sae: SparseAutoencoder, x_nD: Tensor, f_nF: Tensor) -> tuple[_Floats, _Floats, _Floats]:
+    """|x - xhat|^2, |x - what the SAE says without a feature|^2, and the length of what the encoder's columns are multiplied with."""
+    if not sae.reconstructs_input:
+        unknown_n = np.full(len(x_nD), np.nan, dtype=np.float32)
+        return unknown_n, unknown_n, np.sqrt(_squares(sae.normalised(x_nD)))
+    error_n = _squares(x_nD - sae.complete(sae.decode(f_nF), x_nD))
+    if _length_is_energy(sae):
+        energy_n = _squares(x_nD - sae.b_dec)
+        return error_n, energy_n, np.sqrt(energy_n)
+    energy_n = _squares(x_nD - sae.complete(sae.b_dec.expand_as(x_nD), x_nD))
+    return error_n, energy_n, np.sqrt(_squares(sae.normalised(x_nD) - sae.b_dec))
+
+
+def _length_is_energy(sae: SparseAutoencoder) -> bool:
+    return sae.reconstructs_input and sae.input_norm == "none"
+
+
+def _share_notes(sae: SparseAutoencoder) -> list[str]:
+    if sae.reconstructs_input:
+        return []
+    return [
+        f"A {sae.architecture} reconstructs another hook than it reads, so the share explained of a token is not known here."
+    ]
+
+
+def _squares(x_nD: Tensor) -> _Floats:
+    squares_n: _Floats = x_nD.square().sum(-1).float().cpu().numpy()
     return squares_n
 
 
@@ -241,9 +277,13 @@ def _by_context(captured: CapturedBatch, contexts: Sequence[Context], rows: _Row
         here = slice(first, first + int(row_T.sum()))
         entries = slice(int(starts_N[here.start]), int(starts_N[here.stop]))
         count_T = np.zeros(T, dtype=np.int64)
-        error_T, energy_T = np.full(T, np.nan, dtype=np.float32), np.full(T, np.nan, dtype=np.float32)
-        count_T[row_T], error_T[row_T], energy_T[row_T] = rows.count_N[here], rows.error_N[here], rows.energy_N[here]
-        yield number, _Coded(count_T, rows.feature_E[entries], rows.value_E[entries], error_T, energy_T, masked_T)
+        count_T[row_T] = rows.count_N[here]
+        error_T, energy_T, length_T = (np.full(T, np.nan, dtype=np.float32) for _ in range(3))
+        error_T[row_T], energy_T[row_T], length_T[row_T] = rows.error_N[here], rows.energy_N[here], rows.length_N[here]
+        yield (
+            number,
+            _Coded(count_T, rows.feature_E[entries], rows.value_E[entries], error_T, energy_T, length_T, masked_T),
+        )
         first = here.stop
 
 

@@ -2,8 +2,9 @@
 
 An intervention moves the activation by what it does to the SAE's code and leaves everything that the SAE does not explain as it is:
 
-    x' = x + sum_j (f'_j - f_j) W_dec_j
+    x' = x + s sum_j (f'_j - f_j) W_dec_j
 
+where s is 1, or what the SAE's ``input_norm`` multiplies its reconstruction of this x by,
 so an intervention that changes nothing gives x itself, bit for bit. Masked positions (see
 :mod:`neuronmap.features.live.attached`) are left alone.
 
@@ -27,6 +28,7 @@ from neuronmap.errors import ConfigError, InputError
 from neuronmap.features.live.attached import AttachedSAE
 from neuronmap.features.live.naming import FeatureNames
 from neuronmap.models import replaced
+from neuronmap.saes.uses import require_use
 
 __all__ = ["Intervention", "Site", "applied", "random_directions", "sites"]
 
@@ -121,6 +123,7 @@ class Site:
 
     Raises:
         InputError: unknown features, or a maximum that is not known.
+        MismatchError: an SAE that does not reconstruct what it reads.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class Site:
         names: FeatureNames,
         control: int | None = None,
     ) -> None:
+        require_use(attached.sae, "intervention", "Steering")
         self.attached = attached
         self.interventions = list(interventions)
         self.features = attached.check_features(
@@ -177,7 +181,7 @@ class Site:
         if not bool(moved_N.any()):
             return x_BTD
         steered_BTD = x_BTD.clone()
-        steered_ND = x_ND + move_NJ @ self.directions_JD.to(x_ND.device)
+        steered_ND = x_ND + (move_NJ * here.sae.decoder_scale(x_ND)) @ self.directions_JD.to(x_ND.device)
         # Rows that nothing moves keep their bits: adding 0 would lose the sign of -0.0 and round half-precision twice.
         steered_ND = torch.where(moved_N.unsqueeze(1), steered_ND, x_ND)
         steered_BTD[rows_BT] = steered_ND.to(x_BTD)

@@ -24,6 +24,7 @@ from neuronmap.features.live.steered import Run, SteeredScore, SteeredText
 from neuronmap.features.storage.text import Vocabulary
 from neuronmap.models.predictions import CleanPredictions
 from neuronmap.progress import Progress
+from neuronmap.saes.uses import require_use
 
 if TYPE_CHECKING:
     from neuronmap.features.storage.store import FeatureStore
@@ -84,6 +85,7 @@ class FeatureSteering:
         self.saes: dict[str, AttachedSAE] = {}
         for name, one in given.items():
             self.saes[name] = attach(one, model=model, hook=hook, force=force, progress=self.progress)
+            require_use(self.saes[name].sae, "intervention", "Steering")
             model = self.model if model is None else model
         strangers = [name for name, one in self.saes.items() if one.model.module is not self.model.module]
         if strangers:

@@ -102,8 +102,8 @@ def explained_variance(state: FeatureState) -> dict[str, Any]:
     """1 - sum |x - xhat|^2 / sum |x - mean|^2 over the rows of the coded sample.
 
     Returns:
-        value (null without rows or energy), by_position (length T, null where there is no row), rows_by_position, rows, and
-        mean_from: whose mean the energy is against.
+        value (null without rows or energy, and for a transcoder, which does not reconstruct x), by_position (length T, null where
+        there is no row or no value), rows_by_position, rows, and mean_from: whose mean the energy is against.
     """
     sample, length = state.sample, int(state.facts["context_length"])
     position_N = sample.position_N.astype(np.int64)
@@ -112,9 +112,10 @@ def explained_variance(state: FeatureState) -> dict[str, Any]:
         for part in (sample.error_N, sample.energy_N)
     )
     total = float(energy_T.sum())
-    left = _ratio(error_T, energy_T)
+    known = total > 0 and not np.isnan(sample.error_N).any()
+    left: list[float | None] = _ratio(error_T, energy_T) if known else [None] * length
     return {
-        "value": 1.0 - float(error_T.sum()) / total if total > 0 else None,
+        "value": 1.0 - float(error_T.sum()) / total if known else None,
         "by_position": [None if part is None else 1.0 - part for part in left],
         "rows_by_position": np.bincount(position_N, minlength=length).tolist(),
         "rows": len(position_N),

@@ -16,7 +16,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 TORCH_PEERS := $(shell sed -n '/^torch==/p' constraints-peers.txt)
 
-.PHONY: help venv demo example test lint docs reference screenshots test-peers bench bench-full bench-analysis bench-end-to-end bench-explorer bench-guard bench-harvest bench-quality wheel clean
+.PHONY: help venv demo example test lint docs reference screenshots test-peers bench bench-full bench-analysis bench-end-to-end bench-explorer bench-guard bench-harvest bench-quality bench-zoo wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -26,9 +26,10 @@ venv: $(VENV)/.ready ## make .venv with everything pinned in constraints.txt
 demo: $(VENV)/.ready ## train, evaluate and store a sparse autoencoder on SmolLM2-135M (about ten minutes the first time)
 	@$(BIN)/neuronmap demo
 
-example: $(VENV)/.ready ## features trained, looked at and steered, and concepts tracked, on SmolLM2-135M (about four minutes); plots in build/
+example: $(VENV)/.ready ## features looked at and steered, concepts tracked, an SAE published and pulled (about five minutes); plots in build/
 	@$(BIN)/python examples/demo_sae_features.py --quick --plots build/feature-plots
 	@$(BIN)/python examples/demo_abstraction.py --quick --out build/abstraction.html
+	@$(BIN)/python examples/demo_sae_zoo.py --quick
 
 lint: $(VENV)/.ready ## ruff, mypy --strict, import layers
 	@echo "lint: ruff, mypy, import layers (up to a minute)"
@@ -76,6 +77,9 @@ bench-guard: $(VENV)/.ready ## fail if a training step became slower than its li
 
 bench-harvest: $(VENV)/.ready $(PEERS)/.ready ## harvesting against the bare model and TransformerLens (about eight minutes)
 	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python benchmarks/harvest.py
+
+bench-zoo: $(VENV)/.ready ## the zoo: search in 10,000 versions, a large upload at flat memory (about three minutes)
+	@$(BIN)/python benchmarks/zoo.py
 
 bench-quality: $(VENV)/.ready $(PEERS)/.ready ## our SAEs against SAELens and dictionary_learning on the same activations
 	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python benchmarks/quality.py

@@ -31,8 +31,8 @@ _WHOLE_MATRICES = {"relu": 1, "jumprelu": 4, "gated": 4}
 """B x F matrices that exist while the step is dense, as it is at the start. The top-k family needs none."""
 _PLUGIN_MATRICES = 6
 """A plug-in without hand-written gradients runs under autograd, which keeps more."""
-_AT_ONCE = {"native": 2**22, "torch": 2**24, "triton": 2**25}
-"""Pre-activations that exist at a time in a sparse step; Triton also lists up to as many, with their features."""
+_AT_ONCE = {"native": 2**22, "torch": 2**24, "triton": 2**28}
+"""Pre-activations that exist at a time in a sparse step; Triton (in bfloat16, two bytes) also lists up to as many, with their features."""
 
 _LONG_RUN_STEPS = 16_000
 _MOST_SHORT_RUN_FACTOR = 8.0
@@ -127,7 +127,7 @@ def _step_bytes(config: SAEConfig, architecture: type[SparseAutoencoder], d_in: 
         at_once = min(most, max(_AT_ONCE[kernels], 512 * F if kernels == "torch" else 256 * B))
         entries = B * (max(8 * k, 2 * k + 256) + 3 * k)  # candidates, and the code by row and by feature
         if kernels == "triton":
-            at_once *= 3
+            at_once = at_once * 5 // 2
             entries += B * d_in // 2 + 2 * (B * k // 256 + 1) * d_in  # rows in bfloat16, parts of long features
         if dense:
             at_once += 2 * most  # the code and its gradient as matrices

@@ -102,7 +102,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test twice: with the encoder's product taken at once, and in blocks of 37 features or chunks of 3 rows.
 
-    Triton's are blocks of 61 rows, or of 37 features and then of 3072 entries (8-byte ones), in tiles of 512 x 512.
+    Triton's are blocks of 509 rows, or of 37 features and then of 3072 entries (8-byte ones), in tiles of 512 x 512.
     """
     if request.param == "pieces":
         monkeypatch.setattr("neuronmap.saes.kernels.native.backend.BLOCK_BYTES", 1)
@@ -113,7 +113,7 @@ def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
             monkeypatch.setattr("neuronmap.saes.kernels.triton.backend.BLOCK_BYTES", 8 * 3072)
             monkeypatch.setattr("neuronmap.saes.kernels.triton.backend.LEAST_BLOCK", 37)
             monkeypatch.setattr("neuronmap.saes.kernels.triton.backend.ROWS_BYTES", 1)
-            monkeypatch.setattr("neuronmap.saes.kernels.triton.backend.LEAST_ROWS", 61)
+            monkeypatch.setattr("neuronmap.saes.kernels.triton.backend.LEAST_ROWS", 509)
             monkeypatch.setattr("neuronmap.saes.kernels.triton.tiles.INTERPRETED_ROWS", 512)
             monkeypatch.setattr("neuronmap.saes.kernels.triton.tiles.INTERPRETED_COLUMNS", 512)
     return str(request.param)

@@ -1,4 +1,4 @@
-"""The Triton backend: column-blocked products by torch, everything between them by Triton kernels.
+"""The Triton backend: products by torch, in blocks of rows or of features; everything between them by Triton kernels.
 
 Shapes: B rows, D = d_in, F = d_sae, K = k, N entries of a code, L levels, M chosen features, W features of a block, T tasks.
 """
@@ -17,18 +17,24 @@ from neuronmap.saes.kernels.portable import DenseProducts, TorchKernels
 from neuronmap.saes.kernels.protocol import AdamStep, Encoded, Encoder, Reconstruction
 from neuronmap.saes.kernels.triton import parameters, products, rows
 from neuronmap.saes.kernels.triton.search import TopK, TopOfBatch, bits_of
-from neuronmap.saes.kernels.triton.tiles import launch, list_tile, vector_tile
+from neuronmap.saes.kernels.triton.tiles import launch, list_tile, slice_tile, vector_tile
+from neuronmap.saes.workspace import Workspace
 
 __all__ = ["TritonDenseKernels", "TritonKernels"]
 
-BLOCK_BYTES = 2**27
-"""Of pre-activations that exist at a time: 8192 features of 4096 rows. A block costs up to eleven kernels besides its product,
-some 5 us each to launch, so it should be large; it need not stay in a cache, since a GPU's memory is quick."""
+ROWS_BYTES, LEAST_ROWS = 2**29, 256
+"""Of the pre-activations of whole rows that exist at a time (4,096 rows of 65,536 features in bfloat16), unless so many rows are more.
+The product reads all weights for each block: with a quarter of it steps were slower."""
+BLOCK_BYTES = 2**29
+"""Of pre-activations of a block of features, where the batch chooses. A block costs eleven kernels besides its product, each of which
+reads all that was found so far, so it should be large."""
 LEAST_BLOCK = 256
 FIRST_BLOCK = 8
 """The first block is that many times narrower: nothing is known of the bound yet, and half of it is listed."""
 PART_ENTRIES = 256
 """Entries of a feature that one program sums: a feature that fires in every row does not hold up the others."""
+DECODE_ENTRIES, LEVEL_ENTRIES, FEATURE_ENTRIES = 8, 4, 8
+"""Entries that are gathered together: of a row, of a level of it if there are several, and of a feature."""
 FLAT_COLUMNS = 1024
 """Numbers of a parameter without rows (or whose rows do not matter) that are updated together."""
 
@@ -45,13 +51,18 @@ class TritonKernels(TorchKernels):
     """Reckoned, not measured: a dense product takes F / k times the arithmetic, and a GPU does about 60 float32 operations while it
     reads one number of those that the sparse one gathers (H100: 50 Tflop/s, 3.35 TB/s)."""
 
+    def __init__(self, workspace: Workspace) -> None:
+        super().__init__(workspace)
+        self._rounds = False
+        self._rounded: Tensor | None = None
+
     # --- encode --------------------------------------------------------------------------------------------------
 
     def encode_top_k(self, encoder: Encoder, k: int) -> Encoded:
         kept_BM = self._kept(encoder)
         search = TopK(self.workspace, encoder.num_rows, min(k, encoder.num_features), encoder.b_F)
-        for first, pre_BW, bias_W in self._blocks(encoder, kept_BM):
-            search.add(pre_BW, bias_W, first)
+        for first, pre_RF in self._row_blocks(encoder, kept_BM):
+            search.add(pre_RF, encoder.b_F, first)
         return Encoded(search.code(encoder.num_features), kept_BM)
 
     def encode_top_of_batch(self, encoder: Encoder, count: int) -> Encoded:
@@ -78,48 +89,74 @@ class TritonKernels(TorchKernels):
         launch(rows.keep, tile.grid(num_rows), pre_BM, num_rows, width, k, bits_of(pre_BM), **tile.settings)
         return pre_BM
 
+    def _row_blocks(self, encoder: Encoder, kept_BM: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+        """First row and product without bias [R, F] of each block of rows; the buffer is the same each time."""
+        features, dtype = encoder.num_features, _block_dtype(encoder)
+        count = max(ROWS_BYTES // (dtype.itemsize * features), LEAST_ROWS)
+        for first in range(0, encoder.num_rows, count):
+            stop = min(first + count, encoder.num_rows)
+            pre_RF = self.workspace.get("triton.block", (stop - first, features), dtype)
+            self._product(encoder, (first, stop), (0, features), pre_RF)
+            if kept_BM is not None:
+                self._take(encoder, pre_RF, 0, kept_BM[first:stop])
+            yield first, pre_RF
+
     def _blocks(self, encoder: Encoder, kept_BM: Tensor | None) -> Iterator[tuple[int, Tensor, Tensor]]:
         """First feature, product without bias [B, W] and bias [W] of each block of features; the buffer is the same each time."""
-        num_rows, features, dtype = encoder.num_rows, encoder.num_features, encoder.b_F.dtype
+        num_rows, features, dtype = encoder.num_rows, encoder.num_features, _block_dtype(encoder)
         if not num_rows:
             return
         width = max(BLOCK_BYTES // (dtype.itemsize * num_rows) // 64 * 64, LEAST_BLOCK)
         narrow = max(width // FIRST_BLOCK, min(LEAST_BLOCK, width))
         for first, stop in pairwise([0, *range(narrow, features, width), features]):
             pre_BW = self.workspace.get("triton.block", (num_rows, stop - first), dtype)
-            self._product(encoder, first, stop, pre_BW)
-            bias_W = encoder.b_F[first:stop]
-            if kept_BM is not None and kept_BM.numel():
-                chosen, tile = kept_BM.shape[1], list_tile(num_rows, kept_BM.shape[1])
-                launch(
-                    rows.take_columns,
-                    (*tile.grid(num_rows), -(-chosen // tile.columns)),
-                    pre_BW,
-                    bias_W,
-                    encoder.kept_M,
-                    kept_BM,
-                    num_rows,
-                    stop - first,
-                    first,
-                    chosen,
-                    **tile.settings,
-                )
-            yield first, pre_BW, bias_W
+            self._product(encoder, (0, num_rows), (first, stop), pre_BW)
+            if kept_BM is not None:
+                self._take(encoder, pre_BW, first, kept_BM)
+            yield first, pre_BW, encoder.b_F[first:stop]
 
-    def _product(self, encoder: Encoder, first: int, stop: int, out_BW: Tensor) -> None:
-        """centred @ W of a range of features; from factors in bfloat16 if there is a copy of W in it, summed in float32."""
-        if encoder.rounded_DF is None:
-            torch.mm(encoder.centred_BD, encoder.W_DF[:, first:stop], out=out_BW)
+    def _take(self, encoder: Encoder, pre_RW: Tensor, first: int, out_RM: Tensor) -> None:
+        """Keep what a block holds of the chosen features."""
+        if not out_RM.numel():
             return
-        shape = tuple(encoder.centred_BD.shape)
-        rounded_BD = self.workspace.get("triton.rounded", shape, torch.bfloat16)
-        if first == 0:
-            rounded_BD.copy_(encoder.centred_BD)
-        factors = (rounded_BD, encoder.rounded_DF[:, first:stop])
-        if out_BW.is_cuda:
-            torch.mm(*factors, out_dtype=torch.float32, out=out_BW)
-        else:  # a CPU has no product of mixed precision: the same numbers, widened
-            torch.mm(*(factor.to(out_BW.dtype) for factor in factors), out=out_BW)
+        (num_rows, chosen), width = out_RM.shape, pre_RW.shape[1]
+        tile = list_tile(num_rows, chosen)
+        grid = (*tile.grid(num_rows), -(-chosen // tile.columns))
+        launch(
+            rows.take_columns, grid, pre_RW, encoder.b_F[first : first + width], encoder.kept_M, out_RM, num_rows, width, first,
+            chosen, **tile.settings,
+        )  # fmt: skip
+
+    def _product(
+        self, encoder: Encoder, rows_of: tuple[int, int], features_of: tuple[int, int], out_RW: Tensor
+    ) -> None:
+        """centred @ W of some rows and features; in bfloat16 if there is such a copy of W, factors and result, summed in float32."""
+        (low, high), (first, stop) = rows_of, features_of
+        self._rounds = encoder.rounded_DF is not None
+        if encoder.rounded_DF is None:
+            torch.mm(encoder.centred_BD[low:high], encoder.W_DF[:, first:stop], out=out_RW)
+            return
+        if low == first == 0:
+            self._rounded = None
+            self._gathered("centred", encoder.centred_BD)
+            self._rounded = encoder.centred_BD
+        rounded_BD = self.workspace.get("triton.rounded.centred", tuple(encoder.centred_BD.shape), torch.bfloat16)
+        factors = (rounded_BD[low:high], encoder.rounded_DF[:, first:stop])
+        if out_RW.is_cuda:
+            torch.mm(*factors, out=out_RW)
+        else:  # a CPU sums such factors otherwise: the same numbers, widened
+            out_RW.copy_(torch.mm(*(factor.float() for factor in factors)))
+
+    def _gathered(self, name: str, table: Tensor) -> Tensor:
+        """What rows are gathered from: a copy in bfloat16 where the encoder's product is of such factors, which is half the bytes."""
+        if not self._rounds:
+            return table
+        copy = self.workspace.get(f"triton.rounded.{name}", tuple(table.shape), torch.bfloat16)
+        if name == "centred":
+            if table is self._rounded:
+                return copy
+            self._rounded = None
+        return copy.copy_(table)
 
     # --- decode, errors, gradients -------------------------------------------------------------------------------
 
@@ -129,15 +166,22 @@ class TritonKernels(TorchKernels):
         """As the protocol says; the entries of a row must be in order of their features, as all codes of this backend are."""
         (num_rows, d_in), levels = centred_BD.shape, len(widths)
         pulled_LBD = self.workspace.get("pulled", (levels, num_rows, d_in), centred_BD.dtype)
-        squared_BL = self.workspace.get("triton.squared", (num_rows, levels), centred_BD.dtype)
-        gradient_N = torch.zeros_like(code.value_N)
+        table_FD = self._gathered("W_dec", W_dec_FD)
+        entries = DECODE_ENTRIES if levels == 1 else LEVEL_ENTRIES
+        tile = slice_tile(num_rows, entries, d_in, table_FD.itemsize)
+        slices = -(-d_in // tile.columns)
+        squared_SBL = self.workspace.get("triton.squared", (slices, num_rows, levels), centred_BD.dtype)
+        gradient_SN = self.workspace.get("triton.gradient", (slices, code.num_entries), centred_BD.dtype)
         if num_rows:
-            tile = vector_tile(num_rows, d_in)
-            launch(products.decode, tile.grid(num_rows),
-                self._edges(code, widths), code.feature_N, code.value_N, W_dec_FD, centred_BD, pulled_LBD, squared_BL, gradient_N,
-                num_rows, d_in, num_rows * d_in, levels, **tile.settings,
+            launch(products.decode, (*tile.grid(num_rows), slices),
+                self._edges(code, widths), code.feature_N, code.value_N, table_FD, centred_BD,
+                pulled_LBD, squared_SBL, gradient_SN, num_rows, code.num_entries, d_in, num_rows * d_in, levels, **tile.settings,
             )  # fmt: skip
-        return Reconstruction(pulled_LBD[-1], pulled_LBD, squared_BL.mean(dim=0), gradient_N.mul_(scale))
+        gradient_N = gradient_SN.sum(dim=0).mul_(scale)
+        if code.padded:
+            gradient_N.masked_fill_(code.value_N == 0, 0.0)
+        squared_L = squared_SBL.sum(dim=0).mean(dim=0)
+        return Reconstruction(pulled_LBD[-1], pulled_LBD, squared_L, gradient_N)
 
     def _edges(self, code: SparseCode, widths: tuple[int, ...]) -> Tensor:
         """int64 [B L + 1], where the entries of each row's levels start."""
@@ -188,10 +232,12 @@ class TritonKernels(TorchKernels):
             get("triton.part.dec", (max(most, 1), d_in), dtype),
         )
         whole = (W_enc_DF.T, b_enc_F, W_dec_FD)
-        tile = vector_tile(tasks, d_in)
-        launch(products.feature_sums, tile.grid(tasks),
+        pulled_LBD = self._gathered("pulled", reconstruction.pulled_LBD)
+        tile = slice_tile(tasks, FEATURE_ENTRIES, d_in, pulled_LBD.itemsize)
+        launch(products.feature_sums, (*tile.grid(tasks), -(-d_in // tile.columns)),
             feature_T, first_F, offset_F, code.row_N[order_N], code.value_N[order_N].mul_(scale), gradient_N[order_N],
-            reconstruction.pulled_LBD, centred_BD, self._widths(widths, sorted_N.device), *whole, *parts,
+            pulled_LBD, self._gathered("centred", centred_BD),
+            self._widths(widths, sorted_N.device), *whole, *parts,
             tasks, features, d_in, centred_BD.numel(), len(widths), PART_ENTRIES, **tile.settings,
         )  # fmt: skip
         if most:
@@ -232,6 +278,11 @@ class TritonKernels(TorchKernels):
             parameter, gradient, *moments, parameter if rounded is None else rounded, scale, rates, *shape, numel,
             step.beta1, step.beta2, step.epsilon, unit_rows, rounded is not None, **tile.settings,
         )  # fmt: skip
+
+
+def _block_dtype(encoder: Encoder) -> torch.dtype:
+    """Of pre-activations: rounded like the factors they are the product of, which halves what the search has to read."""
+    return encoder.b_F.dtype if encoder.rounded_DF is None else torch.bfloat16
 
 
 class TritonDenseKernels(DenseProducts, TritonKernels):

@@ -10,7 +10,7 @@ import triton.language as tl
 
 from neuronmap.saes.kernels.triton.lists import append, at_least, pattern
 
-__all__ = ["collect", "keep", "merge", "pack", "take_columns"]
+__all__ = ["collect", "keep", "largest", "pack", "take_columns"]
 
 
 @triton.jit
@@ -35,54 +35,46 @@ def collect(
         column_C = start + tl.arange(0, COLUMNS)
         inside_RC = here_R[:, None] & (column_C < width)[None, :]
         at_RC = base_R[:, None] + column_C[None, :]
-        value_RC = tl.load(pre + at_RC, mask=inside_RC, other=0.0)
+        value_RC = tl.load(pre + at_RC, mask=inside_RC, other=0.0).to(bias.dtype.element_ty)
         value_RC += tl.load(bias + column_C, mask=column_C < width, other=0.0)[None, :]
         kept_RC = (inside_RC & (value_RC > bound_R[:, None])).to(tl.int32)
-        to_RC = base_R[:, None] + found_R[:, None] + tl.cumsum(kept_RC, 1) - kept_RC
-        tl.store(value + to_RC, value_RC, mask=kept_RC > 0)
-        tl.store(feature + to_RC, tl.zeros_like(kept_RC) + (first + column_C)[None, :], mask=kept_RC > 0)
-        found_R += tl.sum(kept_RC, 1)
+        more_R = tl.sum(kept_RC, 1)
+        if tl.max(more_R, 0) > 0:  # mostly there are none
+            to_RC = (base_R + found_R)[:, None] + tl.cumsum(kept_RC, 1) - kept_RC
+            tl.store(value + to_RC, value_RC, mask=kept_RC > 0)
+            tl.store(feature + to_RC, tl.zeros_like(kept_RC) + (first + column_C)[None, :], mask=kept_RC > 0)
+        found_R += more_R
     tl.store(count + row_R, found_R, mask=here_R)
 
 
 @triton.jit
-def merge(
-    best_value, best_feature, best_count, value, feature, count, out_value, out_feature, out_count, bound,
-    rows, width, k, BITS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+def largest(
+    value, feature, count, out_value, out_feature, out_count, rows, width, k,
+    BITS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """The k largest of two lists of each row; of equal ones those of the first list, then those of the lowest feature.
+    """The k largest of each row's list, in order; of equal ones those of the lowest feature.
 
     Args:
-        best_value, best_feature, best_count: lists [B, K], of features below all of the second list.
         value, feature, count: lists [B, W].
         out_value, out_feature, out_count: lists [B, K].
-        bound: [B], receives the k-th largest value, 0 where there are fewer.
     """
     row_R = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     here_R = row_R < rows
-    best_R, base_R = row_R.to(tl.int64) * k, row_R.to(tl.int64) * width
-    best_count_R = tl.load(best_count + row_R, mask=here_R, other=0)
+    base_R, out_R = row_R.to(tl.int64) * width, row_R.to(tl.int64) * k
     count_R = tl.load(count + row_R, mask=here_R, other=0)
     # The k-th largest is the largest pattern that k patterns reach: found from its highest bit down.
-    cut_R = pattern(tl.zeros([ROWS], best_value.dtype.element_ty), BITS)
+    cut_R = pattern(tl.zeros([ROWS], value.dtype.element_ty), BITS)
     above_R = tl.zeros([ROWS], tl.int32)
-    if tl.max(best_count_R + count_R, 0) >= k:
+    if tl.max(count_R, 0) > k:
         step = tl.full((), 1, cut_R.dtype) << (BITS - 1)
         for _ in range(BITS):
             trial_R = cut_R | step
-            reached_R = at_least(best_value, best_R, best_count_R, trial_R, BITS, COLUMNS)
-            reached_R += at_least(value, base_R, count_R, trial_R, BITS, COLUMNS)
-            cut_R = tl.where(reached_R >= k, trial_R, cut_R)
+            cut_R = tl.where(at_least(value, base_R, count_R, trial_R, BITS, COLUMNS) >= k, trial_R, cut_R)
             step = step >> 1
-        above_R = at_least(best_value, best_R, best_count_R, cut_R + 1, BITS, COLUMNS)
-        above_R += at_least(value, base_R, count_R, cut_R + 1, BITS, COLUMNS)
+        above_R = at_least(value, base_R, count_R, cut_R + 1, BITS, COLUMNS)
     out = (out_value, out_feature, out_feature)
-    end_R, room_R = append(
-        (best_value, best_feature), best_R, best_count_R, cut_R, k - above_R, out, best_R, row_R, False, BITS, COLUMNS
-    )
-    end_R, room_R = append((value, feature), base_R, count_R, cut_R, room_R, out, end_R, row_R, False, BITS, COLUMNS)
-    tl.store(out_count + row_R, (end_R - best_R).to(tl.int32), mask=here_R)
-    tl.store(bound + row_R, cut_R.to(best_value.dtype.element_ty, bitcast=True), mask=here_R)
+    end_R, _ = append((value, feature), base_R, count_R, cut_R, k - above_R, out, out_R, row_R, False, BITS, COLUMNS)
+    tl.store(out_count + row_R, (end_R - out_R).to(tl.int32), mask=here_R)
 
 
 @triton.jit
@@ -160,5 +152,6 @@ def take_columns(
     inside_C = (column_C < num_chosen) & (from_C >= 0) & (from_C < width)
     inside_RC = (row_R < rows)[:, None] & inside_C[None, :]
     value_RC = tl.load(pre + row_R.to(tl.int64)[:, None] * width + from_C[None, :], mask=inside_RC, other=0.0)
+    value_RC = value_RC.to(bias.dtype.element_ty)
     value_RC += tl.load(bias + from_C, mask=inside_C, other=0.0)[None, :]
     tl.store(out + row_R.to(tl.int64)[:, None] * num_chosen + column_C[None, :], value_RC, mask=inside_RC)

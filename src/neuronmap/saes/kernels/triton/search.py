@@ -1,4 +1,4 @@
-"""The search for the largest entries, over blocks of features: lists, bounds and what is launched.
+"""The search for the largest entries, over blocks of rows or of features: lists, bounds and what is launched.
 
 Shapes: B rows, W features of a block, K = k, N entries of a code.
 """
@@ -12,17 +12,22 @@ from torch import Tensor
 
 from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.kernels.triton import batch, rows
-from neuronmap.saes.kernels.triton.tiles import launch, list_tile
+from neuronmap.saes.kernels.triton import groups as groups_of
+from neuronmap.saes.kernels.triton.tiles import group_tile, launch, list_tile, row_tile
 from neuronmap.saes.workspace import Workspace
 
 __all__ = ["TopK", "TopOfBatch", "bits_of"]
 
+GROUP = 32
+"""Features of a group: 128 bytes of float32, a line of a GPU's cache."""
+COLLECT_COLUMNS = 256
+"""Of a block, looked at together: few enough that most hold nothing above the bound."""
 RANK_COLUMNS = 1024
 """Rows whose kept entries are added up together."""
 
 
 class TopK:
-    """The running search for the k largest of each row, over blocks of features in order.
+    """The search for the k largest of each row, over blocks of whole rows in order.
 
     Args:
         workspace: where lists live.
@@ -32,28 +37,51 @@ class TopK:
     """
 
     def __init__(self, workspace: Workspace, num_rows: int, k: int, like: Tensor) -> None:
-        get = workspace.get
-        self._get, self._rows, self._k, self._like = get, num_rows, k, like
-        self._best, self._next = (
-            (
-                get(f"triton.best.{turn}", (num_rows, k), like.dtype),
-                get(f"triton.best.{turn}", (num_rows, k), torch.int32),
-                get(f"triton.best.count.{turn}", (num_rows,), torch.int32),
-            )
-            for turn in (0, 1)
+        self._get, self._rows, self._k, self._like = workspace.get, num_rows, k, like
+        self._best = (
+            self._get("triton.best", (num_rows, k), like.dtype),
+            self._get("triton.best", (num_rows, k), torch.int32),
+            self._get("triton.best.count", (num_rows,), torch.int32),
         )
-        self._bound_B = get("triton.bound", (num_rows,), like.dtype).zero_()
-        self._best[2].zero_()
 
-    def add(self, pre_BW: Tensor, bias_W: Tensor, first: int) -> None:
-        """Take in a block: product [B, W] without bias, bias [W], and its first feature."""
-        listed = _collect(self._get, pre_BW, bias_W, self._bound_B, 1, first)
-        tile = list_tile(self._rows, pre_BW.shape[1])
-        rows.merge[tile.grid(self._rows)](
-            *self._best, *listed, *self._next, self._bound_B, self._rows, pre_BW.shape[1], self._k, bits_of(pre_BW),
+    def add(self, pre_RF: Tensor, bias_F: Tensor, first: int) -> None:
+        """Take in a block: product [R, F] without bias, bias [F], and its first row."""
+        get, (num_rows, width), dtype = self._get, pre_RF.shape, bias_F.dtype
+        groups = -(-width // GROUP)
+        most = min(self._k, groups)
+        bits = bits_of(bias_F)
+        peak_RP = get("triton.peak", (num_rows, groups), dtype)
+        tile = group_tile(num_rows, groups)
+        grid = (*tile.grid(num_rows), -(-groups // tile.columns))
+        launch(groups_of.peaks, grid, pre_RF, bias_F, peak_RP, num_rows, width, groups, GROUP, **tile.settings)
+        chosen_RK = get("triton.groups", (num_rows, most), torch.int32)
+        chosen_R = get("triton.groups.count", (num_rows,), torch.int32)
+        bound_R = get("triton.bound", (num_rows,), dtype)
+        tile = row_tile(num_rows, groups)
+        launch(
+            groups_of.strongest, tile.grid(num_rows), peak_RP, chosen_RK, chosen_R, bound_R, num_rows, groups, most, bits,
+            groups <= tile.columns, **tile.settings,
+        )  # fmt: skip
+        if most < self._k:  # all groups are chosen, and the least of their peaks bounds nothing
+            bound_R.zero_()
+        room = most * GROUP
+        value_RC, feature_RC = (
+            get("triton.list", (num_rows, room), dtype),
+            get("triton.list", (num_rows, room), torch.int32),
+        )
+        count_R = get("triton.list.count", (num_rows,), torch.int32)
+        tile = list_tile(num_rows, room)
+        launch(
+            groups_of.candidates, tile.grid(num_rows), pre_RF, bias_F, chosen_RK, chosen_R, bound_R,
+            value_RC, feature_RC, count_R, num_rows, width, most, GROUP, **tile.settings,
+        )  # fmt: skip
+        # A list holds hardly more than k as a rule.
+        tile = list_tile(num_rows, min(room, 2 * self._k))
+        best = (part[first : first + num_rows] for part in self._best)
+        launch(
+            rows.largest, tile.grid(num_rows), value_RC, feature_RC, count_R, *best, num_rows, room, self._k, bits,
             **tile.settings,
         )  # fmt: skip
-        self._best, self._next = self._next, self._best
 
     def code(self, num_features: int) -> SparseCode:
         """What was found, padded."""
@@ -62,9 +90,10 @@ class TopK:
         row_N, feature_N, value_N = _room(self._rows, self._rows * self._k, self._like)
         if self._rows:
             tile = list_tile(self._rows, self._k)
-            rows.pack[tile.grid(self._rows)](
-                *self._best, offset_R, value_N, feature_N, row_N, self._rows, self._k, **tile.settings
-            )
+            launch(
+                rows.pack, tile.grid(self._rows), *self._best, offset_R, value_N, feature_N, row_N, self._rows, self._k,
+                **tile.settings,
+            )  # fmt: skip
         return SparseCode(row_N, feature_N, value_N, offset_R, num_features, padded=True)
 
 
@@ -93,7 +122,7 @@ class TopOfBatch:
     def add(self, pre_BW: Tensor, bias_W: Tensor, first: int) -> None:
         """Take in a block: product [B, W] without bias, bias [W], and its first feature."""
         value_BW, feature_BW, count_B = _collect(self._get, pre_BW, bias_W, self._bound_1, 0, first)
-        num_rows, width, bits = self._rows, pre_BW.shape[1], bits_of(pre_BW)
+        num_rows, width, bits = self._rows, pre_BW.shape[1], bits_of(bias_W)
         _, best_feature_N, best_value_N = self._best
         lists = (best_value_N, self._offset_R, value_BW, count_B)
         self._histograms.zero_()
@@ -129,10 +158,10 @@ def _collect(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Values and features [B, W] above the bound, listed row by row, and their number in each row."""
     num_rows, width = pre_BW.shape
-    value_BW = get("triton.list", (num_rows, width), pre_BW.dtype)
+    value_BW = get("triton.list", (num_rows, width), bias_W.dtype)
     feature_BW = get("triton.list", (num_rows, width), torch.int32)
     count_B = get("triton.list.count", (num_rows,), torch.int32)
-    tile = list_tile(num_rows, width)
+    tile = list_tile(num_rows, width, COLLECT_COLUMNS)
     launch(
         rows.collect,
         tile.grid(num_rows),

@@ -29,7 +29,7 @@ demo: $(VENV)/.ready ## train, evaluate and store a sparse autoencoder on SmolLM
 example: $(VENV)/.ready ## features looked at and steered, concepts tracked, an SAE published and pulled (about five minutes); plots in build/
 	@$(BIN)/python examples/demo_sae_features.py --quick --plots build/feature-plots
 	@$(BIN)/python examples/demo_abstraction.py --quick --out build/abstraction.html
-	@$(BIN)/python examples/demo_sae_zoo.py --quick
+	@$(BIN)/python examples/demo_sae_zoo.py --quick --folder build/zoo-demo
 
 lint: $(VENV)/.ready ## ruff, mypy --strict, import layers
 	@echo "lint: ruff, mypy, import layers (up to a minute)"

@@ -27,6 +27,7 @@
     │   ├── UnauthorizedError        it must know who asks
     │   ├── ForbiddenError           it knows who asks, and they may not
     │   ├── QuotaError               the namespace's quota would be exceeded
+    │   ├── TooOftenError            wrong passwords, one after the other
     │   ├── UploadError              a piece of an upload does not continue it; says from where to go on
     │   └── ZooOfflineError          the zoo's server cannot be reached
     ├── AlreadyExistsError       the target exists and would be overwritten
@@ -72,6 +73,7 @@ __all__ = [
     "PluginError",
     "QuotaError",
     "ResourceError",
+    "TooOftenError",
     "TrainingDivergedError",
     "UnauthorizedError",
     "UnwritablePathError",
@@ -270,6 +272,13 @@ class QuotaError(ZooError):
     """What is to be published does not fit in the namespace's quota."""
 
     code = "quota"
+
+
+class TooOftenError(ZooError):
+    """Passwords were tried too often."""
+
+    code = "too_many_requests"
+    headers = {"Retry-After": "60"}  # noqa: RUF012 - of the HTTP answer
 
 
 class UploadError(ZooError):

@@ -17,6 +17,7 @@ from neuronmap.cli import (
     demo,
     doctor,
     features,
+    formats,
     jobs,
     live,
     models,
@@ -24,6 +25,7 @@ from neuronmap.cli import (
     serve,
     site,
     tracking,
+    zoo,
 )
 from neuronmap.cli.output import command_output
 from neuronmap.errors import ConfigError
@@ -51,6 +53,9 @@ sae.app.command("list-analyses")(features.list_analyses)
 sae.app.command("find-examples")(features.find_examples)
 sae.app.command("export-features")(features.export)
 sae.app.command("site")(site.site)
+sae.app.command("import")(formats.import_format)
+sae.app.command("export")(formats.export_format)
+sae.app.command("convert")(formats.convert_format)
 sae.app.command("steer")(live.steer)
 sae.app.command("compare")(live.compare)
 sae.app.command("track-abstractions", epilog=tracking.settings_help())(tracking.track_abstractions)
@@ -61,6 +66,7 @@ sae.app.command("delete-report")(tracking.delete_report)
 app.add_typer(models.app, name="models", help="Look into language models.")
 app.add_typer(corpora.app, name="corpora", help="Text to train on.")
 app.add_typer(jobs.app, name="jobs", help="Work in the background: list, follow, cancel, resume and run jobs.")
+app.add_typer(zoo.app, name="zoo")
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
@@ -102,6 +108,6 @@ def main() -> None:
 
     A server lives long and runs no model: it gives freed memory back.
     """
-    if sys.argv[1:2] != ["serve"]:
+    if sys.argv[1:2] != ["serve"] and sys.argv[1:3] != ["zoo", "serve"]:
         keep_freed_memory()
     app()

@@ -16,6 +16,7 @@ from neuronmap.cli.tracking_documents import (
     ReportDocument,
     ReportsDocument,
 )
+from neuronmap.cli.zoo_documents import ZOO_DOCUMENTS
 from neuronmap.jobs.job import Job
 
 __all__ = ["DOCUMENTS"]
@@ -69,6 +70,8 @@ class TrainDocument(_Document):
     sae: SAERecord
     run: str
     """Folder of the training run."""
+    published: str | None = None
+    """With ``--publish``: what it is called in the zoo."""
 
 
 class ShowDocument(_Document):
@@ -321,6 +324,104 @@ class DoctorDocument(_Document):
     """What to mend; empty when all is well."""
 
 
+class CandidateRecord(_Document):
+    """One thing that a source holds."""
+
+    format: str
+    """Format that recognised it."""
+    name: str
+    """What ``--select`` takes."""
+    path: str
+    """File or folder it lies in."""
+    layer: int | None
+    """Block, counted from 0, where names tell."""
+    about: str
+    """Hook, width, rule, as far as names and headers tell."""
+    kind: Literal["weights", "features"]
+    """An SAE, or data about features."""
+
+
+class FormatRecord(_Document):
+    """One format."""
+
+    name: str
+    """As it is typed after ``--format``."""
+    reads: bool
+    writes: bool
+    title: str
+    """One line about it."""
+
+
+class ProofRecord(_Document):
+    """What an imported SAE does to real activations."""
+
+    hook: str
+    """Where; of a transcoder ``in -> out``."""
+    model: str
+    """Language model."""
+    tokens: int
+    """Rows that were measured."""
+    explained_variance: float
+    """1 - squared error / variance, sums over rows and dimensions."""
+    residual_variance: float
+    """1 - variance of the error / variance: blind to a wrong bias (dictionary_learning's figure)."""
+    row_variance: float
+    """Mean over rows of 1 - squared error / squared distance from the mean (SAELens' figure before 2025)."""
+    l0: float
+    """Active features of a row."""
+    claims: dict[str, float]
+    """Figures that the files give."""
+    warnings: list[str]
+    """What does not fit."""
+    verdict: str
+    """One sentence."""
+
+
+class ImportedRecord(_Document):
+    """One SAE that was imported."""
+
+    sae: SAERecord
+    candidate: CandidateRecord
+    proof: ProofRecord | None
+    """Null where it was not tried."""
+    unproved: str
+    """Why not; empty where it was."""
+    notes: list[str]
+    """What was folded, what is missing."""
+
+
+class ImportDocument(_Document):
+    """``neuronmap sae import``; with ``--list`` and ``--formats`` only those."""
+
+    schema_name: Literal["neuronmap/sae.import/1"] = Field(alias="schema")
+    saes: list[ImportedRecord]
+    """In the library now."""
+    candidates: list[CandidateRecord]
+    """With ``--list``, or where several are there and none was chosen (exit code 2)."""
+    formats: list[FormatRecord]
+    """With ``--formats``."""
+    attached: dict[str, Any] | None
+    """With ``--into``: the SAE, the name of the attachment, and its manifest."""
+
+
+class ExportFormatDocument(_Document):
+    """``neuronmap sae export`` and ``neuronmap sae convert``."""
+
+    schema_name: Literal["neuronmap/sae.export/1", "neuronmap/sae.convert/1"] = Field(alias="schema")
+    format: str
+    """In which format."""
+    folder: str
+    """Where it lies."""
+    saes: list[str]
+    """Which SAEs."""
+    files: list[str]
+    """What was written."""
+    notes: list[str]
+    """What the format could not keep."""
+    pushed: str | None
+    """Address of the upload; null without ``--push``."""
+
+
 class SiteDocument(_Document):
     """``neuronmap sae site``."""
 
@@ -405,6 +506,9 @@ DOCUMENTS: dict[str, type[_Document]] = {
     "sae export-features": ExportDocument,
     "sae find-examples": FindExamplesDocument,
     "sae site": SiteDocument,
+    "sae import": ImportDocument,
+    "sae export": ExportFormatDocument,
+    "sae convert": ExportFormatDocument,
     "sae steer": SteerDocument,
     "sae compare": CompareDocument,
     "sae track-abstractions": ReportDocument,
@@ -423,6 +527,7 @@ DOCUMENTS: dict[str, type[_Document]] = {
     "jobs log": JobLogDocument,
     "jobs work": JobsWorkDocument,
     "jobs prune": JobsPruneDocument,
+    **ZOO_DOCUMENTS,
     "error": ErrorDocument,
 }
 """By command, without the leading ``neuronmap``."""

@@ -1,10 +1,12 @@
 """Exit codes: the one place where an error becomes a number.
 
 0  done                                   5  files damaged, or things that do not belong together
-1  a bug of ours (a traceback is shown)   6  not in the library, or it exists already
+1  a bug of ours (a traceback is shown)   6  not in library or zoo, or there already
 2  wrong usage, settings or input         7  training diverged
 3  the language model                     8  a plug-in or an optional package
-4  memory, disk or permissions          130  stopped by Ctrl-C or SIGTERM, work saved
+4  memory, disk or permissions            9  the zoo: not signed in, not allowed, no room
+                                         10  the zoo's server cannot be reached, or an upload does not go on
+                                        130  stopped by Ctrl-C or SIGTERM, work saved
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ EXIT_CODES: dict[type[errors.NeuronMapError], int] = {
     errors.MismatchError: 5,
     errors.NotInLibraryError: 6,
     errors.AlreadyExistsError: 6,
+    errors.NotInZooError: 6,
+    errors.ZooError: 9,
+    errors.UploadError: 10,
+    errors.ZooOfflineError: 10,
     errors.TrainingDivergedError: 7,
     errors.PluginError: 8,
     errors.MissingDependencyError: 8,

@@ -122,9 +122,11 @@ def _attach(
 ) -> None:
     """``import --into``: data about features."""
     from neuronmap.hub.formats.importing import import_features
+    from neuronmap.jobs.placing import import_source
 
+    there = import_source(source, output.progress())
     entry, attached, manifest = import_features(
-        source, into, form, select=select, layer=layer, name=name, overwrite=replace, progress=output.progress()
+        there, into, form, select=select, layer=layer, name=name, overwrite=replace, progress=output.progress()
     )
     counts = ", ".join(f"{value:,} {key}" for key, value in manifest["counts"].items())
     output.show(f"{counts}: attached to {entry.id} as {attached}.")
@@ -143,8 +145,10 @@ def _import(
 ) -> None:
     """What ``import`` does with SAEs; a choice that was not made ends in a list and status 2."""
     from neuronmap.hub.formats.importing import find_candidates, import_candidates
+    from neuronmap.jobs.placing import import_source
 
-    fetched, found = find_candidates(source, form, select=select, layer=layer, progress=output.progress())
+    there = import_source(source, output.progress())
+    fetched, found = find_candidates(there, form, select=select, layer=layer, progress=output.progress())
     weights = [one for one in found if one.kind == "weights"]
     if show_list or (len(weights) > 1 and not every):
         _show_candidates(output, found, asked=show_list)

@@ -9,6 +9,7 @@ import typer
 
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output, table
 from neuronmap.cli.report import config_help, entry_rows, metric_table, show_entry, stored_document
+from neuronmap.cli.zoo_publish import publish_trained, require_publishable
 
 if TYPE_CHECKING:
     from neuronmap.hub.pipeline import StoredSAE
@@ -64,6 +65,12 @@ def train(
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of an SAE with the same name.")] = False,
     evaluate: Annotated[bool, typer.Option(help="Evaluate in the model afterwards.")] = True,
+    publish: Annotated[
+        str | None, typer.Option(metavar="REF", help="Then publish it in the zoo, as namespace/name@version.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", "--license", help="With --publish: SPDX expression.")
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -83,6 +90,8 @@ def train(
         neuronmap sae train --config run.toml --set k=64 --set num_epochs=2
 
         neuronmap sae train --resume 20260101-120000-batchtopk-1a2b3c
+
+        neuronmap sae train --config run.toml --publish ada/demo@1.0 --licence MIT
     """
     fields = {
         "corpus": text,
@@ -96,11 +105,15 @@ def train(
         "num_epochs": epochs,
     }
     output = Output(as_json, quiet)
+    if publish is not None:
+        require_publishable(publish, licence)
     stored = _run_training(output, config, settings or [], fields, name, resume, init_from, evaluate, replace)
     if stored.metrics is not None:
         output.show(*metric_table(stored.metrics))
     output.show(*show_entry(stored.entry))
-    output.document(stored_document("neuronmap/sae.train/1", stored.entry, run=str(stored.run.folder)))
+    published = publish_trained(output, stored.entry, publish, licence) if publish is not None else None
+    document = stored_document("neuronmap/sae.train/1", stored.entry, run=str(stored.run.folder), published=published)
+    output.document(document)
 
 
 def _run_training(

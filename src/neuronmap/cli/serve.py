@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 from neuronmap.cli.output import Output, QuietOption, command_output
 from neuronmap.errors import ConfigError, InputError, NeuronMapError
 
-__all__ = ["serve"]
+__all__ = ["listen", "run_server", "serve", "shown_address"]
 
 
 @command_output
@@ -78,10 +79,16 @@ def serve(
     if get is not None:
         _print(settings, get)
         return
-    listening = _listen(host, port)
-    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0") else f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listening.getsockname()[1]}{base_path}/"
-    _run(settings, listening, address, open_browser, output)
+    listening = listen(host, port)
+    address = shown_address(host, listening, base_path)
+
+    def making() -> Any:
+        from neuronmap.web.app import create_app
+
+        return create_app(settings)
+
+    started = [f"NeuronMap explorer: {address}", "Ctrl-C stops it."]
+    run_server(making, listening, base_path, started, output, address if open_browser else None)
 
 
 def _folder(option: str, folder: Path | None) -> Path | None:
@@ -104,7 +111,7 @@ def _print(settings: Any, path: str) -> None:
         raise NeuronMapError(f"{path} was answered with status {answer.status}.")
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A socket that listens, or a sentence on why there is none."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
@@ -122,11 +129,32 @@ def _listen(host: str, port: int) -> socket.socket:
     return made
 
 
-def _run(settings: Any, listening: socket.socket, address: str, open_browser: bool, output: Output) -> None:
+def shown_address(host: str, listening: socket.socket, base_path: str) -> str:
+    """What to type into a browser on this machine."""
+    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0") else f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listening.getsockname()[1]}{base_path}/"
+
+
+def run_server(
+    making: Callable[[], Any],
+    listening: socket.socket,
+    base_path: str,
+    started: Sequence[str],
+    output: Output,
+    opened: str | None = None,
+) -> None:
+    """Serve until Ctrl-C.
+
+    Args:
+        making: makes the application.
+        listening: the socket.
+        base_path: path under which a proxy serves it.
+        started: what to print once it answers.
+        output: where.
+        opened: address to open in the browser then.
+    """
     import structlog
     import uvicorn
-
-    from neuronmap.web.app import create_app
 
     renderer = structlog.dev.ConsoleRenderer(
         exception_formatter=structlog.dev.plain_traceback
@@ -141,20 +169,20 @@ def _run(settings: Any, listening: socket.socket, address: str, open_browser: bo
             await super().startup(sockets=sockets)
             if self.should_exit:
                 return
-            output.show(f"NeuronMap explorer: {address}", "Ctrl-C stops it.")
-            if open_browser:
+            output.show(*started)
+            if opened is not None:
                 import webbrowser
 
-                webbrowser.open(address)
+                webbrowser.open(opened)
 
     config = uvicorn.Config(
-        create_app(settings),
+        making(),
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=3,
         proxy_headers=False,
-        root_path=settings.base_path,
+        root_path=base_path,
     )
     try:
         Server(config).run(sockets=[listening])

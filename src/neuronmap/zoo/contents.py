@@ -21,8 +21,8 @@ __all__ = ["Reader", "check_contents", "safetensors_faults"]
 Reader = Callable[[int, int | None], Iterator[bytes]]
 """Gives bytes ``start`` to ``end`` of a file (None: to its last)."""
 
-_MOST_HEADER = 100 << 20  # the limit that safetensors itself sets
-_MOST_JSON = 64 << 20
+_MOST_HEADER = 8 << 20  # safetensors allows 100 MB; read as JSON, a hostile header takes twenty times its bytes
+_MOST_JSON = 8 << 20
 _MOST_CARD = 2 << 20
 _BITS = {
     "BOOL": 8,
@@ -70,7 +70,7 @@ def check_contents(manifest: Manifest, reader: Callable[[FileEntry], Reader]) ->
             headers[entry.path] = header
             faults += [Fault(entry.path, message) for message in found]
         elif entry.media_type == "application/vnd.apache.parquet":
-            if entry.size < 12 or _bytes(read, 0, 4) != b"PAR1" or _bytes(read, entry.size - 4, None) != b"PAR1":
+            if not _is_parquet(read, entry.size):
                 faults.append(Fault(entry.path, "it is no Parquet file, or it was cut off"))
         elif entry.media_type == "application/json" and entry.path.endswith(".json"):
             faults += _json_faults(entry, read)
@@ -132,12 +132,13 @@ def _tensor(name: str, tensor: Any) -> tuple[str, tuple[int, int, str] | None]:
     if not isinstance(tensor, dict) or set(tensor) != {"dtype", "shape", "data_offsets"}:
         return f"the tensor {name[:80]!r} must have dtype, shape and data_offsets", None
     shape, offsets, dtype = tensor["shape"], tensor["data_offsets"], tensor["dtype"]
-    whole = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [None]
+    if not isinstance(shape, list) or not isinstance(offsets, list) or not isinstance(dtype, str):
+        return f"the tensor {name[:80]!r} has a dtype, shape or offsets that cannot be", None
     if (
         dtype not in _BITS
         or len(shape) > 16
         or len(offsets) != 2
-        or not all(type(one) is int and one >= 0 for one in whole)
+        or not all(type(one) is int and one >= 0 for one in (*shape, *offsets))
     ):
         return f"the tensor {name[:80]!r} has a dtype, shape or offsets that cannot be", None
     needed = math.prod(shape) * _BITS[dtype] // 8
@@ -148,6 +149,14 @@ def _tensor(name: str, tensor: Any) -> tuple[str, tuple[int, int, str] | None]:
             None,
         )
     return "", (offsets[0], offsets[1], name)
+
+
+def _is_parquet(read: Reader, size: int) -> bool:
+    """Whether it begins and ends as one, with a footer that fits in."""
+    if size < 12 or _bytes(read, 0, 4) != b"PAR1":
+        return False
+    end = _bytes(read, size - 8, None)
+    return end[4:] == b"PAR1" and int.from_bytes(end[:4], "little") <= size - 12
 
 
 def _json_faults(entry: FileEntry, read: Reader) -> list[Fault]:
@@ -171,6 +180,8 @@ def _bundle_faults(
     missing = [name for name in ("cfg.json", "sae_weights.safetensors") if name not in by_path]
     if missing:
         return [Fault("files", f"a bundle needs {name}") for name in missing]
+    if by_path["cfg.json"].size > _MOST_JSON:  # type: ignore[index]
+        return [Fault("cfg.json", f"it has {by_path['cfg.json'].size:,} bytes; {_MOST_JSON:,} at most")]  # type: ignore[index]
     config = json.loads(_bytes(reader(by_path["cfg.json"]), 0, None))  # type: ignore[index]
     if not isinstance(config, dict):
         return [Fault("cfg.json", "it must be an object")]

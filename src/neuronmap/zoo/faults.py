@@ -8,6 +8,8 @@ from pydantic import ValidationError
 
 __all__ = ["Fault", "faults_of"]
 
+_MOST = 1000
+
 
 class Fault(NamedTuple):
     """One thing that is wrong.
@@ -27,7 +29,11 @@ class Fault(NamedTuple):
 def faults_of(error: ValidationError, before: str = "") -> list[Fault]:
     """Pydantic's report as faults, their places below ``before``."""
     found = []
-    for fault in error.errors():
+    reported = error.errors(include_url=False)
+    holders = {fault["loc"][:length] for fault in reported[:_MOST] for length in range(len(fault["loc"]))}
+    for fault in reported[:_MOST]:
+        if fault["type"] == "too_short" and fault["loc"] in holders:
+            continue  # its faulty items were left out of the count
         place = ".".join(str(part) for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "missing":
@@ -38,4 +44,6 @@ def faults_of(error: ValidationError, before: str = "") -> list[Fault]:
             shown = repr(fault["input"])
             message += f", got {shown if len(shown) <= 80 else shown[:80] + '...'}"
         found.append(Fault(".".join(part for part in (before, place) if part), message))
+    if len(reported) > _MOST:
+        found.append(Fault(before, f"... and {len(reported) - _MOST:,} more faults"))
     return found

@@ -17,6 +17,8 @@ Whoever publishes sends the bytes, and the zoo keeps exactly these; what is writ
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
@@ -38,6 +40,8 @@ MOST_BYTES = 8 << 20
 """Of a manifest."""
 MOST_FILES = 20_000
 _MOST_FILE_BYTES = 1 << 44
+_MOST_DEPTH = 64
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 _MEDIA = {
     ".json": "application/json",
@@ -174,11 +178,14 @@ class Manifest(Document):
         if len(data) > MOST_BYTES:
             raise InvalidManifestError([Fault("", f"it has {len(data):,} bytes; {MOST_BYTES:,} at most")])
         try:
-            values = json.loads(data, object_pairs_hook=_once, parse_constant=_no_constant)
+            values = json.loads(data, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise InvalidManifestError([Fault("", f"it is not JSON: {error}")]) from None
         if not isinstance(values, dict):
             raise InvalidManifestError([Fault("", f"it is a {type(values).__name__}, not an object")])
+        unfit = _unfit(values)
+        if unfit:
+            raise InvalidManifestError([unfit])
         schema = values.get("schema")
         known = values
         if isinstance(schema, str) and schema.startswith("neuronmap/zoo.manifest/1.") and schema != SCHEMA:
@@ -188,7 +195,8 @@ class Manifest(Document):
             found = cls.model_validate(known)
         except ValidationError as error:
             raise InvalidManifestError([*faults_of(error), *_record_faults(values)]) from None
-        faults = [*_record_faults(values), *found.faults()]
+        faults = _record_faults(values) or list(_role_faults(found))  # the record says which roles are needed
+        faults += _file_faults(found)
         if faults:
             raise InvalidManifestError(faults)
         return found
@@ -208,10 +216,6 @@ class Manifest(Document):
         except (TypeError, ValueError) as error:
             raise InvalidManifestError([Fault("", f"it cannot be written as JSON: {error}")]) from None
         return cls.parse(data), data
-
-    def faults(self) -> list[Fault]:
-        """What is wrong between its parts."""
-        return [*_file_faults(self), *_role_faults(self)]
 
     def read_record(self) -> Record:
         """The record, as its kind's model."""
@@ -293,10 +297,34 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object, refused if a key stands there twice: two readers could take different ones."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice[:80]!r} stands twice in one object")
     return found
+
+
+def _unfit(values: dict[str, Any]) -> Fault | None:
+    """What no reader and no database should have to deal with: depth without end, control characters, halves of characters."""
+    rest: list[tuple[Any, int, str]] = [(values, 1, "")]
+    while rest:
+        value, depth, place = rest.pop()
+        if depth > _MOST_DEPTH:
+            return Fault(place[:200], f"it is nested more than {_MOST_DEPTH} deep")
+        if isinstance(value, dict):
+            rest += [(name, depth, place) for name in value]
+            rest += [(inner, depth + 1, f"{place}.{name}" if place else name) for name, inner in value.items()]
+        elif isinstance(value, list):
+            rest += [(inner, depth + 1, f"{place}.{number}") for number, inner in enumerate(value)]
+        elif isinstance(value, str) and _CONTROL.search(value):
+            return Fault(_CONTROL.sub("?", place)[:200], "it holds control characters or halves of characters")
+    return None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is beyond what a number can be")
+    return value
 
 
 def _no_constant(name: str) -> Literal[0]:

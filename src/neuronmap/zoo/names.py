@@ -45,6 +45,8 @@ RESERVED = frozenset(_RESERVED.split())
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9]|[._-](?=[a-z0-9])){0,63}")
 _ALIAS = re.compile(r"[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*")
 _TAG = re.compile(r"[a-z0-9][a-z0-9 ._:+/-]{0,48}[a-z0-9]|[a-z0-9]")
+_ADDRESS = ".json"
+"""A page's address with this ending is the page as JSON."""
 _RULE = "lower-case letters and digits, with single . _ - between them, 64 at most"
 
 
@@ -54,8 +56,8 @@ def check_namespace(name: str) -> str:
     Raises:
         InputError: it does not fit the pattern, or is reserved.
     """
-    if not _NAME.fullmatch(name) or len(name) < 2:
-        raise InputError(f"{name[:80]!r} cannot be a namespace: {_RULE}, and at least 2.")
+    if not _NAME.fullmatch(name) or len(name) < 2 or name.endswith(_ADDRESS):
+        raise InputError(f"{name[:80]!r} cannot be a namespace: {_RULE}, and at least 2, not ending in .json.")
     if name in RESERVED:
         raise InputError(f"{name!r} cannot be a namespace: the name is reserved.")
     return name
@@ -67,8 +69,8 @@ def check_name(name: str) -> str:
     Raises:
         InputError: it does not fit the pattern.
     """
-    if not _NAME.fullmatch(name):
-        raise InputError(f"{name[:80]!r} cannot be an artefact's name: {_RULE}.")
+    if not _NAME.fullmatch(name) or name.endswith(_ADDRESS):
+        raise InputError(f"{name[:80]!r} cannot be an artefact's name: {_RULE}, not ending in .json.")
     return name
 
 

@@ -263,6 +263,8 @@ uploads = Table(
 
 # --- searching ------------------------------------------------------------------------------------------------------------
 
+# What full text search reads is made from it by the database itself, and not among these tables: on SQLite the FTS5 table
+# zoo_search_text and its triggers, on PostgreSQL the column text_vector. See migration 0001 and neuronmap.zoo.search.index.
 search_documents = Table(
     "zoo_search_documents",
     metadata,
@@ -273,20 +275,28 @@ search_documents = Table(
     Column("name", String(64), nullable=False),
     Column("kind", String(42), nullable=False),
     Column("title", Text, nullable=False),
-    Column("body", Text, nullable=False),  # summary, card, tags, authors, model: what full text search reads besides
+    Column(
+        "body", Text, nullable=False
+    ),  # all that full text search finds it by, as words (neuronmap.zoo.search.words)
+    Column("summary", Text, nullable=False),
     Column("model", String(200)),
     Column("model_folded", String(200)),  # last part, lower case
     Column("hook", String(300)),
     Column("layer", Integer),
     Column("component", String(60)),
-    Column("architecture", String(60)),
+    Column("architecture", String(64)),
     Column("d_in", Integer),
     Column("width", BigInteger),
     Column("l0", Double),
     Column("licence", String(200), nullable=False),
-    Column("authors", Text, nullable=False),  # lower case, one a line
+    Column("authors", _JSON, nullable=False),  # names, as they are to be cited
+    Column("authors_folded", Text, nullable=False),  # lower case, one a line
     Column("tokenizer_digest", _DIGEST),
     Column("model_digest", _DIGEST),
+    Column(
+        "fits_models", Text, nullable=False
+    ),  # folded names of further models that it is said to fit, each between line ends
+    Column("fits_layers", Text, nullable=False),  # further blocks, each between line ends
     Column("published_at", Double, nullable=False),
     Index(None, "kind", "published_at"),
     Index(None, "model_folded", "layer"),

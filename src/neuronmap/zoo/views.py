@@ -93,7 +93,7 @@ class VersionView(VersionSummary):
     depends_on: tuple[VersionSummary, ...] = ()
     """What it was made from."""
     used_by: int = 0
-    """How many versions were made from it."""
+    """How many versions were made from it, as far as the asker may see them."""
 
 
 class ArtefactView(Document):

@@ -55,7 +55,7 @@ class ImportedSAE:
 
 
 def import_sae(
-    source: str | Path,
+    source: str | Path | Fetched,
     format: str | None = None,
     *,
     select: str | None = None,
@@ -77,7 +77,8 @@ def import_sae(
     Nothing is registered unless it was read whole: shapes and headers are checked first, then values, then the reconstruction.
 
     Args:
-        source: folder, file, ``hf://owner/repo[/folder][@revision]``, ``owner/repo``, ``zoo:name``.
+        source: folder, file, ``hf://owner/repo[/folder][@revision]``, ``owner/repo``, or what was fetched
+            already.
         format: its name; None to recognise it by files and tensors.
         select: name of one of several, or a pattern.
         layer: that of one of several.
@@ -109,7 +110,7 @@ def import_sae(
 
 
 def import_saes(
-    source: str | Path,
+    source: str | Path | Fetched,
     format: str | None = None,
     *,
     select: str | None = None,
@@ -168,7 +169,7 @@ def import_candidates(
 
 
 def find_candidates(
-    source: str | Path,
+    source: str | Path | Fetched,
     format: str | None = None,
     *,
     select: str | None = None,
@@ -205,7 +206,7 @@ def read_candidate(candidate: Candidate, given: Given, progress: Progress | None
 
 
 def import_features(
-    source: str | Path,
+    source: str | Path | Fetched,
     into: str,
     format: str | None = None,
     *,

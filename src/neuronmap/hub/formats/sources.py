@@ -3,7 +3,8 @@
 ./folder, ./file                     as it is
 hf://owner/repo[/sub][@revision]     a snapshot of the Hugging Face hub; the commit is recorded
 owner/repo[/sub][@revision]          the same, where no such path is here
-zoo:namespace/name[@version]         NeuronMap's own registry
+
+What lies in a zoo (zoo:namespace/name[@version]) is pulled by the rooms above, which hand over what came (neuronmap.jobs.placing).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from neuronmap.errors import DiskSpaceError, InputError, ModelOfflineError
 from neuronmap.paths import human_bytes
 from neuronmap.progress import Progress
 
-__all__ = ["Fetched", "fetch", "fetch_from_zoo"]
+__all__ = ["Fetched", "fetch"]
 
 _HUB = re.compile(
     r"(?:hf://)?(?P<owner>[\w.-]+)/(?P<repo>[\w.-]+)(?:/(?P<inside>[^@]+?))?/?(?:@(?P<revision>[\w./-]+))?"
@@ -52,16 +53,21 @@ class Fetched(NamedTuple):
     revision: str | None = None
 
 
-def fetch(source: str | Path, progress: Progress | None = None) -> Fetched:
+def fetch(source: str | Path | Fetched, progress: Progress | None = None) -> Fetched:
     """Bring a source to this machine, if it is not there.
 
     Raises:
         InputError: there is no such path, repository, revision or folder in it.
         ModelOfflineError: the hub is needed and cannot be reached.
     """
+    if isinstance(source, Fetched):
+        return source
     text = str(source)
     if text.startswith("zoo:"):
-        return fetch_from_zoo(text.removeprefix("zoo:"), progress)
+        raise InputError(
+            f"{text} lies in a zoo, and this function reads folders and repositories.",
+            hint="neuronmap sae import takes it; in Python, neuronmap.zoo.Zoo().pull() brings it to a folder.",
+        )
     local = Path(text).expanduser()
     if not text.startswith("hf://") and local.exists():
         return Fetched(local, local.name)
@@ -74,19 +80,6 @@ def fetch(source: str | Path, progress: Progress | None = None) -> Fetched:
             hint="Repositories are written as hf://owner/repo, hf://owner/repo/folder or hf://owner/repo@revision.",
         )
     return _from_hub(text, f"{match['owner']}/{match['repo']}", match["inside"], match["revision"], progress)
-
-
-def fetch_from_zoo(name: str, progress: Progress | None = None) -> Fetched:
-    """The seam for NeuronMap's registry.
-
-    Raises:
-        InputError: always, until this NeuronMap has one.
-    """
-    del progress
-    raise InputError(
-        f"zoo:{name} cannot be fetched: this version of NeuronMap has no registry.",
-        hint="Give a folder, a file, or hf://owner/repo.",
-    )
 
 
 def _from_hub(text: str, repo: str, inside: str | None, revision: str | None, progress: Progress | None) -> Fetched:

@@ -22,6 +22,9 @@ _KINDS = {
     "evaluate": ("neuronmap.jobs.kinds.evaluate", "Evaluate"),
     "compare": ("neuronmap.jobs.kinds.compare", "Compare"),
     "track": ("neuronmap.jobs.kinds.track", "Track"),
+    "import": ("neuronmap.jobs.kinds.import_sae", "ImportSAE"),
+    "publish": ("neuronmap.jobs.kinds.publish", "Publish"),
+    "pull": ("neuronmap.jobs.kinds.pull", "Pull"),
 }
 
 

@@ -12,10 +12,12 @@ import os
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from neuronmap.errors import DiskSpaceError, UnwritablePathError
 from neuronmap.zoo.blobs.protocol import StoredObject
+from neuronmap.zoo.blobs.sending import Sending
 
 __all__ = ["LocalBlobStore"]
 
@@ -39,23 +41,24 @@ class LocalBlobStore:
     def put(self, key: str, chunks: Iterable[bytes]) -> int:
         target = self._path(key)
         aside = self._path(f"{_TEMPORARY}/{uuid.uuid4().hex}")
-        size = 0
+        sent = Sending(chunks)
         try:
             _folder(aside.parent)
             with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                for chunk in chunks:
+                for chunk in sent:
                     file.write(chunk)
-                    size += len(chunk)
                 file.flush()
                 os.fsync(file.fileno())
             self._rename(aside, target)
         except OSError as error:
-            aside.unlink(missing_ok=True)
+            _drop(aside)
+            if error is sent.error:
+                raise
             raise self._written(error) from error
         except BaseException:
-            aside.unlink(missing_ok=True)
+            _drop(aside)
             raise
-        return size
+        return sent.size
 
     def get(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         file = open(self._path(key), "rb")  # noqa: SIM115 - closed by the generator
@@ -137,6 +140,12 @@ class LocalBlobStore:
                 f"No space left in the zoo's store {self.root}.", hint="neuronmap zoo gc, or free disk space."
             )
         return UnwritablePathError(f"Cannot write in the zoo's store {self.root}: {error.strerror or error}.")
+
+
+def _drop(path: Path) -> None:
+    """Remove what was begun; where that cannot be done the collector does it later."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def _folder(path: Path) -> None:

@@ -92,7 +92,7 @@ class Principal:
         Raises:
             UnauthorizedError, ForbiddenError.
         """
-        if self.is_local or (self.is_admin and "admin" in self.scopes):
+        if self.is_local or (self.is_admin and "admin" in self.scopes and self.namespace_id is None):
             return
         if self.is_anonymous:
             raise UnauthorizedError("This needs an administrator's account.")

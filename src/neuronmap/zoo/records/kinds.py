@@ -10,8 +10,8 @@ from typing import Any
 from neuronmap import plugins
 from neuronmap.errors import InputError, PluginError
 from neuronmap.zoo.records.analysis_result import AnalysisResultRecord
-from neuronmap.zoo.records.parts import Record
 from neuronmap.zoo.records.others import CircuitRecord, DatasetRecord, ExplanationsRecord
+from neuronmap.zoo.records.parts import Record
 from neuronmap.zoo.records.sae_model import SAEModelRecord
 
 __all__ = ["ArtefactKind", "get_kind", "list_kinds"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from neuronmap.database import Database, now
 from neuronmap.errors import AlreadyExistsError, InputError, MismatchError, NotInZooError
 from neuronmap.zoo.names import Reference, check_alias
 from neuronmap.zoo.people.principal import Principal, visible
 from neuronmap.zoo.registry.namespaces import namespace_for_writing, namespace_row, write_down
-from neuronmap.zoo.registry.rows import artefact_row, find_version, time_text, version_view, versions_joined
+from neuronmap.zoo.registry.rows import artefact_row, find_version, seen, time_text, version_view, versions_joined
 from neuronmap.zoo.search.documents import drop_document, refresh_newest
 from neuronmap.zoo.tables import alias_log, aliases, artefacts, edges, files, users, versions
 from neuronmap.zoo.views import AliasMove, VersionView
@@ -72,7 +72,7 @@ class Changing:
                 principal.require(connection, "write", owner)
             else:
                 principal.require(connection, "admin", owner)
-            require_not_in_use(connection, found)
+            require_not_in_use(connection, principal, found)
             drop_document(connection, found.id)
             for row in connection.execute(select(aliases).where(aliases.c.version_id == found.id)).all():
                 self._move(connection, principal, found.artefact_id, row.alias, row.version_id, None, reason)
@@ -284,22 +284,27 @@ class Changing:
         return version_view(connection, principal, row)
 
 
-def require_not_in_use(connection: Connection, row: Any) -> None:
+def require_not_in_use(connection: Connection, principal: Principal, row: Any) -> None:
     """Refuse to delete what others were made from.
 
     Raises:
-        AlreadyExistsError: names some of them.
+        AlreadyExistsError: names some of them, as far as the asker may see them.
     """
-    made = connection.execute(
+    made = (
         versions_joined()
         .join(edges, edges.c.version_id == versions.c.id)
         .where(edges.c.parent_id == row.id, versions.c.state != "deleted")
-        .limit(5)
-    ).all()
-    if made:
-        names = ", ".join(f"{one.namespace}/{one.name}@{one.label}" for one in made)
+        .distinct()
+    )
+    count = connection.scalar(select(func.count()).select_from(made.subquery())) or 0
+    if count:
+        some = connection.execute(made.where(seen(principal, connection)).limit(5)).all()
+        names = [f"{one.namespace}/{one.name}@{one.label}" for one in some]
+        if count > len(some):
+            names.append(f"{count - len(some)} more")
         raise AlreadyExistsError(
-            f"{row.namespace}/{row.name}@{row.label} is in use: made from it, or about it, {'is' if len(made) == 1 else 'are'} {names}.",
+            f"{row.namespace}/{row.name}@{row.label} is in use: made from it, or about it, {'is' if count == 1 else 'are'} "
+            f"{', '.join(names)}.",
             hint="Yank it instead: it is then found by its exact label or digest alone.",
         )
 

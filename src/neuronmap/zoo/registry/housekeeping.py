@@ -147,6 +147,8 @@ class Housekeeping:
         """Row and object, under the blob's lock and after another look: whoever publishes next finds no blob, and sends it."""
         with self.database.write() as connection:
             self.database.lock(connection, digest_lock(digest))
+            # Wait for publications that hold it; what they wrote is seen by the next statement.
+            connection.execute(select(blobs.c.digest).where(blobs.c.digest == digest).with_for_update())
             old = select(publications.c.id).where(publications.c.expires_at < now())
             gone = connection.execute(
                 delete(blobs).where(blobs.c.digest == digest, blobs.c.verified_at <= before, self._is_unneeded(old))
@@ -174,26 +176,30 @@ class Housekeeping:
         return count, size
 
     def verify(self, *, progress: Progress | None = None, limit: int | None = None) -> Verified:
-        """Hash every blob, those first whose last verification is the oldest.
+        """Hash every blob that a version refers to, those first whose last verification is the oldest.
 
         Args:
             progress: told (bytes so far, bytes of all).
             limit: blobs at most.
         """
         with self.database.read() as connection:
-            rows = connection.execute(select(blobs).order_by(blobs.c.verified_at).limit(limit)).all()
-            needed = set(connection.scalars(select(files.c.digest).distinct()).all())
-            known = set(connection.scalars(select(blobs.c.digest)).all())
+            in_use = select(files.c.digest)  # the time of the others says since when they lie here unneeded
+            rows = connection.execute(
+                select(blobs)
+                .where(blobs.c.digest.in_(in_use))
+                .order_by(blobs.c.verified_at, blobs.c.digest)
+                .limit(limit)
+            ).all()
+            lost = select(files.c.digest).distinct().where(files.c.digest.not_in(select(blobs.c.digest)))
+            missing = [Digest(digest) for digest in sorted(connection.scalars(lost).all())]
         total, at, checked = sum(row.size_bytes for row in rows), 0, 0
         damaged, repaired = [], []
-        missing = [Digest(digest) for digest in sorted(needed - known)]
         for row in rows:
             digest = Digest(row.digest)
             state, size = hashlib.sha256(), 0
             pieces = self._pieces(digest)
             if pieces is None:
-                if row.digest in needed:
-                    missing.append(digest)
+                missing.append(digest)
                 self._mark(digest, False)
                 continue
             for piece in pieces:

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, select
 
 from neuronmap.errors import InputError
 from neuronmap.zoo.digests import Digest
-from neuronmap.zoo.people.principal import Principal, visible
-from neuronmap.zoo.registry.rows import versions_joined
+from neuronmap.zoo.people.principal import Principal
+from neuronmap.zoo.registry.rows import seen, versions_joined
 from neuronmap.zoo.tables import edges, search_documents, versions
 from neuronmap.zoo.views import LineageEdge, LineageNode, LineageView
 
@@ -26,7 +26,7 @@ def lineage(
 
     Args:
         connection: within a transaction.
-        principal: what they may not see is shown by its digest alone.
+        principal: of what it was made from, they see by its digest alone what they may not see; of what was made from it, nothing.
         root: row of the version.
         depth: edges from it at most, 1 to 20.
         up: follow what it was made from.
@@ -43,7 +43,7 @@ def lineage(
     for direction in ([-1] if up else []) + ([1] if down else []):
         front = [root.id]
         for step in range(1, depth + 1):
-            found = _links(connection, front, direction)
+            found = _links(connection, principal, front, direction)
             front = []
             for child, parent, role in found:
                 other = parent if direction < 0 else child
@@ -57,20 +57,23 @@ def lineage(
             if not front:
                 break
         else:
-            truncated = truncated or bool(_links(connection, front, direction))
+            truncated = truncated or bool(_links(connection, principal, front, direction))
     return _view(connection, principal, root, depths, links, truncated)
 
 
-def _links(connection: Connection, front: list[int], direction: int) -> list[tuple[int, int, str]]:
+def _links(
+    connection: Connection, principal: Principal, front: list[int], direction: int
+) -> list[tuple[int, int, str]]:
     """Edges that leave some versions, towards parents (-1) or children (1)."""
     column = edges.c.version_id if direction < 0 else edges.c.parent_id
     found: list[tuple[int, int, str]] = []
     for first in range(0, len(front), 500):
+        asked = select(edges).where(column.in_(front[first : first + 500]))
+        if direction > 0:
+            known = versions_joined().where(seen(principal, connection)).with_only_columns(versions.c.id)
+            asked = asked.where(edges.c.version_id.in_(known))
         rows = connection.execute(
-            select(edges)
-            .where(column.in_(front[first : first + 500]))
-            .order_by(edges.c.version_id, edges.c.parent_id, edges.c.role)
-            .limit(4 * MOST_NODES)
+            asked.order_by(edges.c.version_id, edges.c.parent_id, edges.c.role).limit(4 * MOST_NODES)
         )
         found += [(row.version_id, row.parent_id, row.role) for row in rows]
     return found
@@ -98,16 +101,16 @@ def _view(
             )
         ).all()
     )
-    seen = {
+    known = {
         row.id: row
         for row in connection.execute(
-            versions_joined().where(versions.c.id.in_(numbers), visible(principal, connection))
+            versions_joined().where(versions.c.id.in_(numbers), seen(principal, connection))
         ).all()
     }
     nodes = []
     for number, at in sorted(depths.items(), key=lambda item: (item[1], item[0])):
         digest, state = digests[number]
-        row = seen.get(number)
+        row = known.get(number)
         nodes.append(
             LineageNode(
                 digest=digest,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from neuronmap.database import now
 from neuronmap.errors import NotInZooError
@@ -40,7 +41,9 @@ def namespace_for_writing(connection: Connection, principal: Principal, name: st
     if principal.is_local:
         found = connection.execute(select(namespaces).where(namespaces.c.name == name)).first()
         if found is None:
-            connection.execute(insert(namespaces).values(name=name, kind="person", created_at=now()))
+            dialect = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+            made = dialect(namespaces).values(name=name, kind="person", created_at=now())
+            connection.execute(made.on_conflict_do_nothing())  # another process may be first
     found = namespace_row(connection, name)
     principal.require(connection, "write", found)
     return found

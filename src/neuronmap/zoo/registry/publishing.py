@@ -16,10 +16,10 @@ from neuronmap.zoo.faults import Fault
 from neuronmap.zoo.manifest import FileEntry, Manifest
 from neuronmap.zoo.names import Reference
 from neuronmap.zoo.people.principal import Principal, visible
-from neuronmap.zoo.registry.namespaces import namespace_for_writing, write_down
+from neuronmap.zoo.registry.namespaces import namespace_for_writing, namespace_row, write_down
 from neuronmap.zoo.registry.rows import find_version, version_view, versions_joined
-from neuronmap.zoo.registry.uploading import live_publication, require_room, usable_blobs
-from neuronmap.zoo.search.documents import add_document, drop_document, refresh_newest
+from neuronmap.zoo.registry.uploading import hold_blobs, live_publication, require_room, usable_blobs
+from neuronmap.zoo.search.documents import add_document, date_document, drop_document, refresh_newest
 from neuronmap.zoo.tables import artefacts, edges, files, namespaces, publications, uploads, versions
 from neuronmap.zoo.versions import sort_key
 from neuronmap.zoo.views import VersionView
@@ -64,6 +64,8 @@ class Publishing:
         manifest = Manifest.parse(manifest_bytes)
         digest = Digest.of(manifest_bytes)
         with self.database.read() as connection:
+            if not principal.is_local:  # before anything is said of what is there
+                principal.require(connection, "write", namespace_row(connection, manifest.namespace))
             done = self._already(connection, principal, manifest, digest, draft)
             if done is not None:
                 return done
@@ -79,6 +81,7 @@ class Publishing:
             row = live_publication(connection, principal, publication)
             if row.namespace_id != owner.id:
                 raise ForbiddenError(f"This publication was begun for another namespace than {manifest.namespace}.")
+            hold_blobs(connection, [entry.digest for entry in manifest.files])
             self._require_blobs(connection, principal, row, manifest)
             artefact = self._artefact(connection, owner, manifest, private)
             self._replace_draft(connection, artefact, manifest)
@@ -114,6 +117,7 @@ class Publishing:
                     .where(versions.c.id == found.id, versions.c.state == "draft")
                     .values(state="published", published_at=now(), changed_at=now())
                 )
+                date_document(connection, found.id)
                 refresh_newest(connection, found.artefact_id)
                 write_down(connection, principal, "publish", f"{reference.artefact}@{found.label}", digest=found.digest)
             found = connection.execute(versions_joined().where(versions.c.id == found.id)).one()
@@ -138,8 +142,6 @@ class Publishing:
         ).first()
         if found is None:
             return None
-        owner = namespace_for_writing(connection, principal, manifest.namespace)
-        del owner
         if found.digest == digest and (
             found.state in ("published", "deprecated") or (found.state == "draft" and draft)
         ):

@@ -30,8 +30,13 @@ from neuronmap.zoo.registry.rows import (
     versions_joined,
 )
 from neuronmap.zoo.registry.uploading import Uploading
+from neuronmap.zoo.search.compatible import CompatibilityPage, compatible
+from neuronmap.zoo.search.facets import Facets, facets
+from neuronmap.zoo.search.finding import find
+from neuronmap.zoo.search.index import search_index
+from neuronmap.zoo.search.query import CompatibilityQuery, Query
 from neuronmap.zoo.tables import artefacts, files, namespaces, versions
-from neuronmap.zoo.views import ArtefactView, LineageView, VersionView
+from neuronmap.zoo.views import ArtefactView, FileView, LineageView, SearchPage, VersionView
 
 if TYPE_CHECKING:
     from typing import Self
@@ -56,6 +61,7 @@ class Registry:
         self.publishing = Publishing(database, store)
         self.changing = Changing(database)
         self.housekeeping = Housekeeping(database, store)
+        self._index = search_index(database)
 
     @classmethod
     def embedded(cls, root: str | Path | None = None) -> Self:
@@ -149,16 +155,29 @@ class Registry:
             NotInZooError: no such version or file, or not for them.
             DamagedError: the store has lost it.
         """
+        found = self.file(principal, reference, path)
+        return found.digest, found.size, self.open_blob(found.digest, start, end)
+
+    def file(self, principal: Principal, reference: Reference, path: str) -> FileView:
+        """What is known of a file of a version, without opening it.
+
+        Raises:
+            NotInZooError: no such version or file, or not for them.
+        """
         with self.database.read() as connection:
             found = find_version(connection, principal, reference)
             row = connection.execute(select(files).where(files.c.version_id == found.id, files.c.path == path)).first()
         if row is None:
             deleted = "; it was deleted" if found.state == "deleted" else ""
             raise NotInZooError(f"{found.namespace}/{found.name}@{found.label} has no file {path!r}{deleted}.")
-        digest = Digest(row.digest)
-        return digest, row.size_bytes, self._open(digest, start, end)
+        return FileView(path=row.path, digest=Digest(row.digest), size=row.size_bytes, media_type=row.media_type)
 
-    def _open(self, digest: Digest, start: int, end: int | None) -> Iterator[bytes]:
+    def open_blob(self, digest: Digest, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Bytes of a blob; whoever calls has made sure that the asker may read it.
+
+        Raises:
+            DamagedError: the store has lost it.
+        """
         try:
             return self.store.get(digest.key, start, end)
         except FileNotFoundError:
@@ -184,3 +203,24 @@ class Registry:
                 .where(versions.c.digest == digest, versions.c.state != "draft", visible(principal, connection))
             ).all()
         return [Reference(row.namespace, row.name, digest=digest) for row in rows]
+
+    # --- searching -----------------------------------------------------------------------------------------------------------
+
+    def search(self, principal: Principal, query: Query) -> SearchPage:
+        """One page of what a search finds, as far as the asker may see it.
+
+        Raises:
+            InputError: the cursor was not made by this search.
+        """
+        with self.database.read() as connection:
+            return find(connection, self._index, principal, query)
+
+    def facets(self, principal: Principal, query: Query) -> Facets:
+        """How many hits each kind, model, architecture and licence would leave of a search."""
+        with self.database.read() as connection:
+            return facets(connection, self._index, principal, query)
+
+    def compatible(self, principal: Principal, query: CompatibilityQuery) -> CompatibilityPage:
+        """Which SAEs fit a model and a place in it, the best first, with the reasons."""
+        with self.database.read() as connection:
+            return compatible(connection, principal, query)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, and_, func, or_, select
 
 from neuronmap.errors import NotInZooError
 from neuronmap.zoo.digests import Digest
@@ -21,6 +21,7 @@ __all__ = [
     "artefact_row",
     "find_version",
     "latest_of",
+    "seen",
     "summaries",
     "time_text",
     "version_view",
@@ -67,6 +68,18 @@ def versions_joined() -> Select[Any]:
     )
 
 
+def seen(principal: Principal, connection: Connection) -> Any:
+    """A condition on what :func:`versions_joined` joins: what the asker may know of. Drafts are seen by writers alone."""
+    shown = visible(principal, connection)
+    if principal.is_local or (principal.is_admin and "write" in principal.scopes and principal.namespace_id is None):
+        return shown
+    own: list[int] = []
+    if "write" in principal.scopes:
+        roles = principal.roles(connection)
+        own = [number for number, role in roles.items() if role in ("writer", "owner")]
+    return and_(shown, or_(versions.c.state != "draft", namespaces.c.id.in_(own)))
+
+
 def artefact_row(connection: Connection, principal: Principal, namespace: str, name: str) -> Any:
     """Row of an artefact that the asker may know of.
 
@@ -78,6 +91,12 @@ def artefact_row(connection: Connection, principal: Principal, namespace: str, n
         .join(namespaces, artefacts.c.namespace_id == namespaces.c.id)
         .where(namespaces.c.name == namespace, artefacts.c.name == name, visible(principal, connection))
     ).first()
+    if found is not None and not principal.may(connection, "write", found.namespace_id):
+        published = (
+            select(versions.c.id).where(versions.c.artefact_id == found.id, versions.c.state != "draft").limit(1)
+        )
+        if connection.scalar(published) is None:  # only drafts so far
+            found = None
     if found is None:
         raise NotInZooError(
             f"There is no artefact {namespace}/{name} here, or you may not see it.",
@@ -182,25 +201,24 @@ def version_view(connection: Connection, principal: Principal, row: Any) -> Vers
     """A version, whole, with what it was made from and what is said about it as far as the asker may see."""
     manifest = connection.scalar(select(versions.c.manifest).where(versions.c.id == row.id))
     listed = connection.execute(select(files).where(files.c.version_id == row.id).order_by(files.c.path)).all()
-    seen = versions_joined().where(visible(principal, connection))
+    known = versions_joined().where(seen(principal, connection))
     evidence = connection.execute(
-        seen.join(edges, edges.c.version_id == versions.c.id)
+        known.join(edges, edges.c.version_id == versions.c.id)
         .where(edges.c.parent_id == row.id, edges.c.role == "subject", versions.c.state.in_(_FOUND))
         .order_by(versions.c.id)
         .limit(100)
     ).all()
     parents: list[Row[Any]] = list(
         connection.execute(
-            seen.join(edges, edges.c.parent_id == versions.c.id)
+            known.join(edges, edges.c.parent_id == versions.c.id)
             .where(edges.c.version_id == row.id, edges.c.role != "subject")
             .order_by(versions.c.id)
         ).all()
     )
-    used = connection.scalar(
-        select(func.count(func.distinct(edges.c.version_id))).where(
-            edges.c.parent_id == row.id, edges.c.role != "subject"
-        )
+    users_of = known.join(edges, edges.c.version_id == versions.c.id).where(
+        edges.c.parent_id == row.id, edges.c.role != "subject", versions.c.state != "deleted"
     )
+    used = connection.scalar(select(func.count()).select_from(users_of.distinct().subquery()))
     [own] = summaries(connection, [row])
     return VersionView(
         **dict(own),

@@ -31,6 +31,7 @@ __all__ = ["LIFETIME", "MOST_PIECE_BYTES", "Uploading", "live_publication", "use
 LIFETIME = 7 * 24 * 3600.0
 """Seconds after its last piece for which a publication is kept."""
 MOST_PIECE_BYTES = 64 << 20
+_MOST_BYTES = 1 << 60
 
 
 class Uploading:
@@ -56,7 +57,7 @@ class Uploading:
             UnauthorizedError, ForbiddenError, NotInZooError.
             QuotaError: they would not fit.
         """
-        if size < 0:
+        if not 0 <= size < _MOST_BYTES:
             raise InputError(f"A publication cannot have {size} bytes.")
         key = secrets.token_hex(16)
         with self.database.write() as connection:
@@ -90,6 +91,8 @@ class Uploading:
         Raises:
             QuotaError: more bytes than the publication keeps free.
         """
+        if not 0 <= size < _MOST_BYTES:
+            raise InputError(f"A file cannot have {size} bytes.")
         with self.database.write() as connection:
             row = live_publication(connection, principal, publication)
             self.database.lock(connection, row.namespace_id)
@@ -183,19 +186,32 @@ class Uploading:
         found, whole = self._assemble(row)
         if found != digest:
             self.store.delete(whole)
-            with self.database.write() as connection:
-                connection.execute(update(uploads).where(uploads.c.id == row.id).values(received_bytes=0))
-            raise DamagedError(
-                f"What arrived has the digest {found}, not {digest}.", hint="Send it again from the start."
-            )
+            return self._begin_anew(principal, upload, digest, found)
         with self.database.write() as connection:
             self.database.lock(connection, digest_lock(digest))  # not between a collector's look and its removal
             self.store.move(whole, digest.key)
             record_blob(connection, digest, row.size_bytes)
             connection.execute(update(uploads).where(uploads.c.id == row.id).values(done=True))
-        for piece in list(self.store.list(f"incoming/{row.key}/")):
-            self.store.delete(piece.key)
+        self._drop_pieces(row.key)
         return UploadView(key=row.key, digest=digest, size=row.size_bytes, received=row.size_bytes, done=True)
+
+    def _begin_anew(self, principal: Principal, upload: str, digest: Digest, found: Digest) -> UploadView:
+        """What arrived is something else, unless another request finished the upload meanwhile and took the pieces away.
+
+        Raises:
+            DamagedError: the upload begins anew.
+        """
+        with self.database.write() as connection:
+            row = self._upload(connection, principal, upload)
+            if row.done:
+                return upload_view(row)
+            self._drop_pieces(row.key)  # of all lengths: what comes next may be cut otherwise
+            connection.execute(update(uploads).where(uploads.c.id == row.id).values(received_bytes=0))
+        raise DamagedError(f"What arrived has the digest {found}, not {digest}.", hint="Send it again from the start.")
+
+    def _drop_pieces(self, upload: str) -> None:
+        for piece in list(self.store.list(f"incoming/{upload}/")):
+            self.store.delete(piece.key)
 
     def abandon(self, principal: Principal, publication: str) -> None:
         """Give up a publication; its unfinished uploads go at once, finished blobs with the next garbage collection."""
@@ -205,8 +221,7 @@ class Uploading:
             connection.execute(delete(uploads).where(uploads.c.publication_id == row.id))
             connection.execute(delete(publications).where(publications.c.id == row.id))
         for key in keys:
-            for piece in list(self.store.list(f"incoming/{key}/")):
-                self.store.delete(piece.key)
+            self._drop_pieces(key)
 
     def show(self, principal: Principal, publication: str) -> PublicationView:
         """A publication and its uploads."""
@@ -243,7 +258,11 @@ class Uploading:
                 if offset > at:
                     break
                 after = pieces[number + 1] if number + 1 < len(pieces) else row.size_bytes
-                for chunk in self.store.get(_piece(row.key, offset), 0, after - offset):
+                try:
+                    chunks = self.store.get(_piece(row.key, offset), 0, after - offset)
+                except FileNotFoundError:  # another request finished or abandoned the upload
+                    break
+                for chunk in chunks:
                     state.update(chunk)
                     at += len(chunk)
                     yield chunk
@@ -294,6 +313,14 @@ def usable_blobs(
         )
         found.update({row.digest: row.size_bytes for row in connection.execute(sent.union(readable))})
     return found
+
+
+def hold_blobs(connection: Connection, wanted: Iterable[Digest]) -> None:
+    """Let no collector remove these until the transaction ends; what is gone already stays gone. SQLite has one writer at a time anyway."""
+    digests = sorted(set(wanted))
+    for first in range(0, len(digests), 500):
+        part = select(blobs.c.digest).where(blobs.c.digest.in_(digests[first : first + 500]))
+        connection.execute(part.order_by(blobs.c.digest).with_for_update(read=True))
 
 
 def record_blob(connection: Connection, digest: Digest, size: int) -> None:

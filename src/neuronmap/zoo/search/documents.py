@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy import Connection, delete, insert, select, update
 
 from neuronmap.database import now
 from neuronmap.zoo.manifest import Manifest
 from neuronmap.zoo.registry.rows import latest_of
+from neuronmap.zoo.search.words import fold, folded_model
 from neuronmap.zoo.tables import figures, search_documents, tags, versions
 
-__all__ = ["add_document", "drop_document", "folded_model", "refresh_newest"]
+__all__ = ["add_document", "date_document", "drop_document", "refresh_newest"]
 
 _MOST_CARD = 20_000
-
-
-def folded_model(name: str | None) -> str | None:
-    """A model's name without its owner, lower case: what people mean by "gpt2" or "Llama-3.1-8B"."""
-    return name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].lower() if name else None
+_MOST_BODY = 80_000
 
 
 def add_document(connection: Connection, version_id: int, manifest: Manifest, card: str) -> None:
     """Make a version findable; its ``newest`` is set by :func:`refresh_newest`."""
     fields = manifest.read_record().search_fields()
     names = [author.name for author in manifest.authors]
-    words = [manifest.summary, *manifest.tags, *names, fields.model or "", fields.hook or "", fields.architecture or ""]
+    words = [
+        f"{manifest.namespace} {manifest.name}",
+        manifest.title,
+        manifest.summary,
+        *manifest.tags,
+        *(text or "" for text in (fields.model, fields.hook, fields.component, fields.architecture)),
+        card[:_MOST_CARD],
+        *names,
+    ]
     connection.execute(
         insert(search_documents).values(
             version_id=version_id,
@@ -33,7 +40,8 @@ def add_document(connection: Connection, version_id: int, manifest: Manifest, ca
             name=manifest.name,
             kind=manifest.kind,
             title=manifest.title,
-            body="\n".join([*words, card[:_MOST_CARD]]).replace("\0", ""),
+            body=fold("\n".join(words))[:_MOST_BODY],
+            summary=manifest.summary,
             model=fields.model,
             model_folded=folded_model(fields.model),
             hook=fields.hook,
@@ -44,9 +52,12 @@ def add_document(connection: Connection, version_id: int, manifest: Manifest, ca
             width=fields.width,
             l0=fields.metrics.get("l0"),
             licence=manifest.licence,
-            authors="\n".join(name.lower() for name in names),
+            authors=names,
+            authors_folded="\n".join(names).lower(),
             tokenizer_digest=fields.tokenizer_digest,
             model_digest=fields.model_digest,
+            fits_models=_lines(folded_model(name) for name in fields.fits_models),
+            fits_layers=_lines(fields.fits_layers),
             published_at=now(),
         )
     )
@@ -57,6 +68,19 @@ def add_document(connection: Connection, version_id: int, manifest: Manifest, ca
     if fields.metrics:
         rows = [{"version_id": version_id, "name": name, "value": value} for name, value in fields.metrics.items()]
         connection.execute(insert(figures), rows)
+
+
+def _lines(values: Iterable[object]) -> str:
+    """Each value between line ends, so that a search for one finds no part of another."""
+    found = "\n".join(str(value) for value in values)
+    return f"\n{found}\n" if found else ""
+
+
+def date_document(connection: Connection, version_id: int) -> None:
+    """A draft was released: it is as new as that."""
+    connection.execute(
+        update(search_documents).where(search_documents.c.version_id == version_id).values(published_at=now())
+    )
 
 
 def drop_document(connection: Connection, version_id: int) -> None:

@@ -73,7 +73,7 @@ def test_a_folder_that_the_repository_lacks(cache: Path) -> None:
     ("./nothing-here", "does not exist"),
     ("/nothing/here", "does not exist"),
     ("not a source", "neither a folder or file here nor a repository"),
-    ("zoo:org/demo@1", "no registry"),
+    ("zoo:org/demo@1", "lies in a zoo"),
 ])  # fmt: skip
 def test_what_is_no_source(source: str, said: str) -> None:
     with pytest.raises(InputError, match=said):

@@ -325,19 +325,23 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=42), nullable=False),
         sa.Column("title", sa.Text(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("summary", sa.Text(), nullable=False),
         sa.Column("model", sa.String(length=200), nullable=True),
         sa.Column("model_folded", sa.String(length=200), nullable=True),
         sa.Column("hook", sa.String(length=300), nullable=True),
         sa.Column("layer", sa.Integer(), nullable=True),
         sa.Column("component", sa.String(length=60), nullable=True),
-        sa.Column("architecture", sa.String(length=60), nullable=True),
+        sa.Column("architecture", sa.String(length=64), nullable=True),
         sa.Column("d_in", sa.Integer(), nullable=True),
         sa.Column("width", sa.BigInteger(), nullable=True),
         sa.Column("l0", sa.Double(), nullable=True),
         sa.Column("licence", sa.String(length=200), nullable=False),
-        sa.Column("authors", sa.Text(), nullable=False),
+        sa.Column("authors", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("authors_folded", sa.Text(), nullable=False),
         sa.Column("tokenizer_digest", _DIGEST, nullable=True),
         sa.Column("model_digest", _DIGEST, nullable=True),
+        sa.Column("fits_models", sa.Text(), nullable=False),
+        sa.Column("fits_layers", sa.Text(), nullable=False),
         sa.Column("published_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(
             ["version_id"], ["zoo_versions.id"], name=op.f("fk_zoo_search_documents_version_id"), ondelete="CASCADE"
@@ -363,3 +367,50 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("zoo_tags", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_zoo_tags_tag"), ["tag"], unique=False)
+
+    for statement in _SQLITE_TEXT if op.get_bind().dialect.name == "sqlite" else _POSTGRESQL_TEXT:
+        op.execute(statement)
+
+
+_SQLITE_TEXT = (
+    """
+    CREATE VIRTUAL TABLE zoo_search_text USING fts5(
+        title, body, namespace, name,
+        content='zoo_search_documents', content_rowid='version_id', tokenize='unicode61 remove_diacritics 2', prefix='2 3'
+    )
+    """,
+    """
+    CREATE TRIGGER zoo_search_text_insert AFTER INSERT ON zoo_search_documents BEGIN
+        INSERT INTO zoo_search_text (rowid, title, body, namespace, name)
+        VALUES (new.version_id, new.title, new.body, new.namespace, new.name);
+    END
+    """,
+    """
+    CREATE TRIGGER zoo_search_text_delete AFTER DELETE ON zoo_search_documents BEGIN
+        INSERT INTO zoo_search_text (zoo_search_text, rowid, title, body, namespace, name)
+        VALUES ('delete', old.version_id, old.title, old.body, old.namespace, old.name);
+    END
+    """,
+    """
+    CREATE TRIGGER zoo_search_text_update
+    AFTER UPDATE OF version_id, title, body, namespace, name ON zoo_search_documents BEGIN
+        INSERT INTO zoo_search_text (zoo_search_text, rowid, title, body, namespace, name)
+        VALUES ('delete', old.version_id, old.title, old.body, old.namespace, old.name);
+        INSERT INTO zoo_search_text (rowid, title, body, namespace, name)
+        VALUES (new.version_id, new.title, new.body, new.namespace, new.name);
+    END
+    """,
+)
+"""An index without a copy of the text: the triggers tell it what it held, so that it can take it out again."""
+
+_POSTGRESQL_TEXT = (
+    """
+    ALTER TABLE zoo_search_documents ADD COLUMN text_vector tsvector GENERATED ALWAYS AS (
+        setweight(to_tsvector('simple', translate(name, '._-', '   ')), 'A')
+        || setweight(to_tsvector('simple', title), 'B')
+        || setweight(to_tsvector('simple', translate(namespace, '._-', '   ')), 'C')
+        || to_tsvector('simple', body)
+    ) STORED
+    """,
+    "CREATE INDEX ix_zoo_search_documents_text_vector ON zoo_search_documents USING gin (text_vector)",
+)

@@ -1,0 +1,98 @@
+"""``publish``: an SAE of the library, with analyses if wanted, into the zoo of this machine. The call of ``neuronmap zoo publish``.
+
+Cancel and resume: what was sent stays for a week; the next attempt sends only the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from neuronmap.config import FrozenConfig
+from neuronmap.errors import InputError
+from neuronmap.hub import SAEModelHub, list_analyses
+from neuronmap.jobs.kinds.kind import Kind, Needs, usable
+from neuronmap.jobs.kinds.memory import PROCESS_BYTES
+from neuronmap.zoo.licences import check_licence
+from neuronmap.zoo.names import Reference, check_name
+
+if TYPE_CHECKING:
+    from neuronmap.jobs.context import JobContext
+
+__all__ = ["Publish", "PublishArgs"]
+
+
+class PublishArgs(FrozenConfig):
+    """What to publish, and as what."""
+
+    sae: str
+    """Name in the library."""
+    reference: str
+    """namespace/name@version."""
+    licence: str
+    """SPDX expression."""
+    analyses: tuple[str, ...] = ()
+    """Analyses that go with it, as <name>-features."""
+    title: str = ""
+    """One line; made from the content when left out."""
+    summary: str = ""
+    """A paragraph."""
+    authors: tuple[str, ...] = ()
+    """Name <orcid>."""
+    tags: tuple[str, ...] = ()
+    """Tags, besides those that it has."""
+    draft: bool = False
+    """Keep it replaceable until it is released."""
+
+
+class Publish(Kind[PublishArgs]):
+    """Publishes one SAE and analyses of it."""
+
+    name = "publish"
+    args = PublishArgs
+
+    def checked(self, args: PublishArgs, hub: SAEModelHub) -> PublishArgs:
+        entry = usable(hub, args.sae)
+        named = Reference.parse(args.reference)
+        if named.label is None:
+            raise InputError(f"{args.reference} has no version to publish.", hint="namespace/name@1.0")
+        known = {one.name for one in list_analyses(entry) if not one.problem}
+        unknown = [name for name in args.analyses if name not in known]
+        if unknown:
+            raise InputError(
+                f"{entry.id} has no analysis {', '.join(unknown)}; it has {', '.join(sorted(known)) or 'none'}."
+            )
+        for number in range(len(args.analyses)):
+            check_name(_analysis_name(named.name, number))
+        return args.updated(sae=entry.id, licence=check_licence(args.licence), reference=str(named))
+
+    def title(self, args: PublishArgs) -> str:
+        return f"publishing {args.sae} as {args.reference}"
+
+    def needs(self, args: PublishArgs, hub: SAEModelHub) -> Needs:
+        del args, hub
+        return Needs("cpu", PROCESS_BYTES)
+
+    def run(self, args: PublishArgs, context: JobContext) -> dict[str, Any]:
+        from neuronmap.zoo import Zoo
+
+        entry = usable(context.hub, args.sae)
+        shared: dict[str, Any] = {
+            "licence": args.licence,
+            "authors": args.authors,
+            "tags": args.tags,
+            "draft": args.draft,
+            "progress": context.progress,
+        }
+        named = Reference.parse(args.reference)
+        with Zoo(progress=context.progress) as zoo:
+            context.fence()
+            views = [zoo.publish(entry.path, args.reference, title=args.title, summary=args.summary, **shared)]
+            folders = {one.name: one.path for one in list_analyses(entry)}
+            for number, name in enumerate(args.analyses):
+                reference = f"{named.namespace}/{_analysis_name(named.name, number)}@{named.label}"
+                views.append(zoo.publish(folders[name], reference, depends_on={"sae": views[0].reference}, **shared))
+        return {"published": [{"reference": view.reference, "digest": str(view.digest)} for view in views]}
+
+
+def _analysis_name(name: str, number: int) -> str:
+    return f"{name}-features" if number == 0 else f"{name}-features-{number + 1}"

@@ -13,18 +13,20 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from neuronmap.jobs import Supervisor
 from neuronmap.web import api, pages
+from neuronmap.web.api.examples import add_examples
 from neuronmap.web.caching import Etags
 from neuronmap.web.errors import ProblemDocument, install_handlers, responses
 from neuronmap.web.explorer import Explorer
 from neuronmap.web.guard import Guard
 from neuronmap.web.measuring import Measured, Measures
 from neuronmap.web.settings import ServerSettings
-from neuronmap.web.warming import warm
+from neuronmap.web.warming import Warming
+from neuronmap.web.zoo.bodies import Compressing
+from neuronmap.web.zoo.mount import embedded_zoo
 
 __all__ = ["create_app"]
 
@@ -54,7 +56,7 @@ def create_app(settings: ServerSettings | None = None) -> FastAPI:
         supervisor = Supervisor(explorer.jobs) if settings.supervise else None
         if supervisor is not None:
             supervisor.start()
-        warming = warm() if settings.supervise else None
+        warming = Warming(running, settings.library) if settings.supervise else None
         try:
             yield
         finally:
@@ -62,6 +64,7 @@ def create_app(settings: ServerSettings | None = None) -> FastAPI:
                 warming.cancel()
             if supervisor is not None:
                 await run_in_threadpool(supervisor.stop, leave_running=settings.keep_jobs)
+            app.state.zoo.close()
             await explorer.close()
 
     app = _Application(
@@ -78,16 +81,18 @@ def create_app(settings: ServerSettings | None = None) -> FastAPI:
     install_handlers(app)
     app.mount("/static", _Files(directory=Path(str(files("neuronmap.web") / "static"))), name="static")
     api.include(app)
+    app.state.zoo = embedded_zoo()
+    app.router.routes.append(app.state.zoo)
     pages.include(app)
     app.add_middleware(Etags)
-    app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
+    app.add_middleware(Compressing, minimum_size=1024, compresslevel=5)
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Measured, measures=app.state.measures)
     return app
 
 
 class _Application(FastAPI):
-    """FastAPI, with the shape of errors described once and referred to by all routes."""
+    """FastAPI, with the shape of errors described once and referred to by all routes, and an example of each answer."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -95,6 +100,7 @@ class _Application(FastAPI):
             shape = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
             parts = {**shape.pop("$defs"), "ProblemDocument": shape}
             document.setdefault("components", {}).setdefault("schemas", {}).update(parts)
+            add_examples(document)
         return self.openapi_schema or {}
 
 

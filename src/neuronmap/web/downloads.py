@@ -36,8 +36,9 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         yield json.dumps(dict(row), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _headers(name: str) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="{re.sub(r"[^A-Za-z0-9._-]+", "-", name)}"'}
+def _headers(name: str, tag: str = "") -> dict[str, str]:
+    found = {"Content-Disposition": f'attachment; filename="{re.sub(r"[^A-Za-z0-9._-]+", "-", name)}"'}
+    return {**found, "ETag": tag} if tag else found
 
 
 def csv_response(name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Response:
@@ -45,11 +46,11 @@ def csv_response(name: str, columns: Sequence[str], rows: Iterable[Mapping[str, 
     return Response("".join(csv_parts(columns, rows)), media_type="text/csv", headers=_headers(name))
 
 
-def csv_download(name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> StreamingResponse:
-    """A large table, sent part by part."""
-    return StreamingResponse(csv_parts(columns, rows), media_type="text/csv", headers=_headers(name))
+def csv_download(name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], tag: str) -> StreamingResponse:
+    """A large table, sent part by part, with the ETag of what it is made of."""
+    return StreamingResponse(csv_parts(columns, rows), media_type="text/csv", headers=_headers(name, tag))
 
 
-def jsonl_download(name: str, rows: Iterable[Mapping[str, Any]]) -> StreamingResponse:
+def jsonl_download(name: str, rows: Iterable[Mapping[str, Any]], tag: str) -> StreamingResponse:
     """The same as JSON lines."""
-    return StreamingResponse(json_lines(rows), media_type="application/x-ndjson", headers=_headers(name))
+    return StreamingResponse(json_lines(rows), media_type="application/x-ndjson", headers=_headers(name, tag))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -10,13 +12,24 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from neuronmap import errors
 from neuronmap.errors import WebError
 
-__all__ = ["Problem", "ProblemDocument", "WebError", "install_handlers", "problem_response", "responses"]
+__all__ = [
+    "Problem",
+    "ProblemDocument",
+    "WebError",
+    "faults_inside",
+    "field_fault",
+    "install_handlers",
+    "invalid_problem",
+    "problem_response",
+    "responses",
+    "status_of",
+]
 
 STATUS: dict[type[errors.NeuronMapError], int] = {
     errors.NeuronMapError: 500,
@@ -32,6 +45,14 @@ STATUS: dict[type[errors.NeuronMapError], int] = {
     errors.DamagedError: 409,
     errors.MismatchError: 409,
     errors.NotInLibraryError: 404,
+    errors.ZooError: 422,
+    errors.NotInZooError: 404,
+    errors.UnauthorizedError: 401,
+    errors.ForbiddenError: 403,
+    errors.QuotaError: 507,
+    errors.TooOftenError: 429,
+    errors.UploadError: 409,
+    errors.ZooOfflineError: 503,
     errors.JobNotFoundError: 404,
     errors.AlreadyExistsError: 409,
     errors.TrainingDivergedError: 500,
@@ -55,6 +76,23 @@ class Problem(BaseModel):
 
 class ProblemDocument(BaseModel):
     """The shape of every error."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "error": {
+                        "code": "not_in_library",
+                        "message": "There is no SAE 'dmeo'.",
+                        "hint": "Did you mean demo?",
+                        "status": 404,
+                        "id": "",
+                        "fields": [],
+                    }
+                }
+            ]
+        }
+    )
 
     error: Problem
 
@@ -121,19 +159,13 @@ def install_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        fields = [
-            {"field": ".".join(str(part) for part in fault["loc"][1:]) or str(fault["loc"][0]), "message": fault["msg"]}
-            for fault in error.errors()
-        ]
-        said = "; ".join(f"{fault['field']}: {fault['message']}" for fault in fields[:5])
-        problem = Problem(
-            code="invalid_request", message=f"The request does not fit: {said}.", status=422, fields=fields
-        )
-        return problem_response(request, problem)
+        return problem_response(request, invalid_problem(error))
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> Response:
         code, message = _PHRASES.get(error.status_code, ("error", str(error.detail)))
+        if error.status_code == 413:  # says how much is allowed
+            message = str(error.detail)
         problem = Problem(code=code, message=message, status=error.status_code)
         return problem_response(request, problem, dict(error.headers or {}))
 
@@ -149,6 +181,80 @@ def install_handlers(app: FastAPI) -> None:
             id=number,
         )
         return problem_response(request, problem)
+
+
+def invalid_problem(error: RequestValidationError) -> Problem:
+    """What is wrong with a request, with every fault's field."""
+    faults = _faults(error.errors())
+    said = "; ".join(f"{field}: {message}" for field, message, _ in faults[:5])
+    return Problem(
+        code="invalid_request",
+        message=_public(f"The request does not fit: {said.removesuffix('.')}."),
+        hint=_public(" ".join(dict.fromkeys(hint for *_, hint in faults[:5] if hint))),
+        status=422,
+        fields=[{"field": field, "message": message} for field, message, _ in faults],
+    )
+
+
+def field_fault(*place: str | int, message: str, hint: str = "") -> RequestValidationError:
+    """A fault of one field that only the route itself can see, answered as those that its types see: 422, with the field.
+
+    Args:
+        place: where the field stands: "body" or "query", then its path.
+        message: what is wrong, and what is allowed.
+        hint: the next step.
+    """
+    return RequestValidationError([{"loc": place, "msg": message, "type": "value_error", "ctx": {"hint": hint}}])
+
+
+@contextmanager
+def faults_inside(*place: str | int) -> Iterator[None]:
+    """Around a check of settings that stand somewhere in a request: its faults are answered with their fields.
+
+    Args:
+        place: where the settings stand, such as "body", "settings".
+
+    Raises:
+        RequestValidationError: for a :class:`ConfigError` that was made of faults by field; any other goes on as it is.
+    """
+    try:
+        yield
+    except errors.ConfigError as error:
+        if not isinstance(error.__context__, ValidationError):
+            raise
+        raise RequestValidationError(
+            [{"loc": place, "msg": error.message, "type": "value_error", "ctx": {"error": error}}]
+        ) from error
+
+
+def _faults(found: Sequence[Any]) -> list[tuple[str, str, str]]:
+    """Field, message and hint of each fault. That a list is too short for its faulty items left out is not said."""
+    faults = list(_with_places(found))
+    inner = [place for place, *_ in faults]
+    return [
+        (".".join(str(part) for part in place[1:]) or str(place[0]), message, hint)
+        for place, message, hint in faults
+        if not any(len(other) > len(place) and other[: len(place)] == place for other in inner)
+    ]
+
+
+def _with_places(
+    faults: Sequence[Any], inside: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """Each fault with its place in the request.
+
+    A frozen configuration turns pydantic's report into one sentence; the places are in the report that it was made from.
+    """
+    for fault in faults:
+        place, context = (*inside, *fault["loc"]), fault.get("ctx") or {}
+        cause = context.get("error")
+        report = cause.__context__ if isinstance(cause, errors.ConfigError) else None
+        if isinstance(report, ValidationError):
+            yield from _with_places(report.errors(), place)
+        elif isinstance(cause, errors.ConfigError):
+            yield place, cause.message, cause.hint
+        else:
+            yield place, fault["msg"].removeprefix("Value error, "), str(context.get("hint", ""))
 
 
 def _public(text: str) -> str:

@@ -15,13 +15,15 @@ from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 
 from neuronmap.web.errors import Problem, problem_response
 from neuronmap.web.settings import ServerSettings
+from neuronmap.web.zoo.bodies import most_body_bytes
 
-__all__ = ["COOKIE", "POLICY", "Guard", "cookie_of", "is_embedded"]
+__all__ = ["COOKIE", "POLICY", "Guard", "cookie_of", "host_of", "is_embedded", "too_large", "without_body"]
 
 COOKIE = "neuronmap_session"
 POLICY = (
@@ -80,13 +82,13 @@ class Guard:
             await problem_response(Request(scope), fault, more)(scope, receive, sender)
             return
         if scope["method"] == "HEAD":
-            scope, sender = {**scope, "method": "GET"}, _without_body(sender)
-        await self.app(scope, self._bounded(receive), sender)
+            scope, sender = {**scope, "method": "GET", "neuronmap.head": True}, without_body(sender)
+        await self.app(scope, self._bounded(scope, receive), sender)
 
     # --- who and from where ------------------------------------------------------------------------------------------
 
     def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
-        if _host(headers.get("host", "")) not in self.settings.hosts:
+        if host_of(headers.get("host", "")) not in self.settings.hosts:
             return Problem(
                 code="host",
                 message=f"This server does not answer for the host {headers.get('host', '')!r}.",
@@ -94,9 +96,11 @@ class Guard:
                 status=421,
             )
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self.settings.max_body_bytes:
-            most = f"{self.settings.max_body_bytes:,} bytes"
-            return Problem(code="too_large", message=f"The request is larger than {most}.", status=413)
+        if not length.isdecimal():
+            return Problem(code="bad_request", message=f"Content-Length {length!r} is no number.", status=400)
+        most = self._most_bytes(scope)
+        if len(length) > 18 or int(length) > most:
+            return Problem(code="too_large", message=too_large(most), status=413)
         path = str(scope["path"])
         by_token = self._has_token(headers)
         if not path.startswith(_OPEN) and not by_token and not self._known(headers):
@@ -174,16 +178,24 @@ class Guard:
 
     # --- how much, and what the browser may do -----------------------------------------------------------------------
 
-    def _bounded(self, receive: Receive) -> Receive:
-        """A body without a stated length is cut off where it becomes too large."""
-        seen = 0
+    def _most_bytes(self, scope: Scope) -> int:
+        """Of a request's body: files of an SAE may be large."""
+        if scope["method"] == "POST" and str(scope["path"]) == "/import":
+            return self.settings.max_import_bytes
+        return most_body_bytes(scope, self.settings.max_body_bytes)
+
+    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
+        """A body without a stated length is refused where it becomes too large."""
+        seen, most = 0, self._most_bytes(scope)
 
         async def bounded() -> MutableMapping[str, Any]:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self.settings.max_body_bytes:
-                return {"type": "http.disconnect"}
+            if seen > most:
+                raise HTTPException(
+                    413, too_large(most)
+                )  # of FastAPI's own kind: any other would become "cannot be read"
             return message
 
         return bounded
@@ -208,7 +220,12 @@ class Guard:
         return sender
 
 
-def _without_body(send: Send) -> Send:
+def too_large(most: int) -> str:
+    """What a request that is too large is told."""
+    return f"The request is larger than {most:,} bytes."
+
+
+def without_body(send: Send) -> Send:
     """The same answer as to GET, its head only."""
 
     async def sender(message: MutableMapping[str, Any]) -> None:
@@ -230,7 +247,7 @@ def is_embedded(scope: Scope) -> bool:
     return query.get("embed") == ["1"] and scope["method"] in _SAFE and _FRAMED.search(str(scope["path"])) is not None
 
 
-def _host(value: str) -> str:
+def host_of(value: str) -> str:
     """The name in a Host header, without port; empty for what is none."""
     try:
         return (urlsplit(f"//{value}").hostname or "").lower()

@@ -21,10 +21,10 @@ class Measures:
     """One server's figures, in a registry of their own.
 
     Args:
-        explorer: the server's.
+        explorer: the server's; None for one that has neither jobs nor models.
     """
 
-    def __init__(self, explorer: Explorer) -> None:
+    def __init__(self, explorer: Explorer | None = None) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "neuronmap_requests", "Requests.", ["method", "route", "status"], registry=self.registry
@@ -36,7 +36,8 @@ class Measures:
             registry=self.registry,
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
         )
-        self.registry.register(_State(explorer))
+        if explorer is not None:
+            self.registry.register(_State(explorer))
         ProcessCollector(registry=self.registry)
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated
 
-from fastapi import Path, Query
+from fastapi import Path, Query, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
-__all__ = ["Analysis", "Depth", "Least", "Number", "SAEInPath", "SAEInQuery"]
+from neuronmap.web.errors import field_fault
+
+__all__ = ["Analysis", "Depth", "Least", "Number", "SAEInPath", "SAEInQuery", "known_query"]
 
 _MOST = 600
 """Characters of an SAE's id."""
@@ -25,3 +31,33 @@ Least = Annotated[
     ),
 ]
 Depth = Annotated[int, Query(ge=1, le=2, description="Steps from the feature.")]
+
+
+async def known_query(request: Request) -> None:
+    """For routes of scripts: a parameter that the route does not have is an error, not ignored. A misspelt limit is no limit.
+
+    Raises:
+        RequestValidationError: names the parameter, and near ones that there are.
+    """
+    route = request.scope.get("route")
+    if not request.query_params or not isinstance(route, APIRoute):
+        return
+    names = _names(route.dependant)
+    for name in request.query_params:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+            known = f"Parameters: {', '.join(names)}." if names else "It has none."
+            hint = f"Did you mean {' or '.join(near)}?" if near else known
+            raise field_fault("query", name[:100], message="this address has no such parameter", hint=hint)
+
+
+def _names(dependant: Dependant) -> list[str]:
+    """Names of the parameters in the query that a route or what it depends on takes; a model of parameters has several."""
+    names: list[str] = []
+    for parameter in dependant.query_params:
+        kind = parameter.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names += [field.alias or name for name, field in kind.model_fields.items()]
+        else:
+            names.append(parameter.alias)
+    return names + [name for part in dependant.dependencies for name in _names(part)]

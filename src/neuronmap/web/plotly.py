@@ -26,6 +26,7 @@ from importlib.resources import files
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from neuronmap.web.caching import unchanged
 from neuronmap.web.rendering import environment
 
 __all__ = ["MOST_POINTS", "plotly_address", "router"]
@@ -64,8 +65,9 @@ def script(request: Request) -> Response:
         "ETag": f'"{digest}"',
         "Vary": "Accept-Encoding",
     }
-    if request.headers.get("if-none-match") == headers["ETag"]:
-        return Response(status_code=304, headers=headers)
+    if (same := unchanged(request, headers["ETag"])) is not None:
+        same.headers.update(headers)
+        return same
     if "gzip" in request.headers.get("accept-encoding", ""):
         return Response(packed, media_type="text/javascript", headers={**headers, "Content-Encoding": "gzip"})
     return Response(gzip.decompress(packed), media_type="text/javascript", headers=headers)

@@ -59,6 +59,8 @@ class ServerSettings(FrozenConfig):
     """Folder whose folders and GGUF files may be named as language models over the web."""
     max_body_bytes: int = Field(default=2_000_000, ge=1_000)
     """Largest request body."""
+    max_import_bytes: int = Field(default=16 << 30, ge=1_000)
+    """Largest SAE that is taken in through the browser, all its files together."""
     max_text_characters: int = Field(default=20_000, ge=100)
     """Longest text that is run through a model at once."""
     inferences_per_minute: int = Field(default=240, ge=1)

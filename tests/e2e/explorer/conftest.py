@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from playwright.sync_api import Browser, Page
+from tests.converted import link_converted
 from tests.e2e.explorer.growing import grow
 from tests.e2e.explorer.known import Known, known_of
 from tests.e2e.explorer.serving import RUNNING, Server, Visit, browsing, serving, visiting
@@ -42,6 +43,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
         if not (folder / "seen.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
             (folder / "home").mkdir(parents=True)
+            link_converted(folder / "home", tmp_path_factory)
             with (
                 serving(folder / "home", folder / "server.log") as server,
                 browsing() as browser,

@@ -1,4 +1,4 @@
-"""axe-core finds nothing serious on any page, with all that it opens, light and dark."""
+"""axe-core finds nothing serious on any page, with all that it opens, light and dark; what can be pointed at is large enough."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 from tests.e2e.explorer.serving import SAE, marks, serving, visiting
+from tests.e2e.explorer.targets import crowded
 
 pytestmark = marks
 
@@ -39,7 +40,17 @@ def test_no_serious_fault(visit, known, name):
     page.locator("main details:not(.about)").evaluate_all("(all) => all.forEach((one) => { one.open = true; })")
     faults = grave(page)
     page.emulate_media(color_scheme="dark")
-    assert not faults + grave(page, runOnly=["color-contrast"])
+    faults += grave(page, runOnly=["color-contrast"])
+    assert not faults + crowded(page, 1280) + crowded(page, 390)
+
+
+def test_the_measure_of_targets_sees_what_is_too_small(page):
+    page.goto("/about")
+    two = (
+        "<p><a href='/a'>x</a> <a href='/b'>y</a></p><p>A word, <a href='/c'>z</a>, in a <a href='/d'>sentence</a>.</p>"
+    )
+    page.evaluate("(two) => document.querySelector('main').insertAdjacentHTML('beforeend', two)", two)
+    assert ["/a" in one or "/b" in one for one in crowded(page, 1280)] == [True, True]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

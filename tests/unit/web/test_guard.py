@@ -145,6 +145,30 @@ def test_large_requests_are_refused(open_server: TestClient) -> None:
     assert open_server.post("/api/sae/analyze_features", json=body).status_code == 413
 
 
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/api/sae/analyze_features", "application/json"), ("/train", "application/x-www-form-urlencoded")],
+)
+def test_large_requests_without_a_length_are_refused_alike(open_server: TestClient, path: str, kind: str) -> None:
+    def parts() -> Iterator[bytes]:
+        yield b'{"saes": ["' if kind.endswith("json") else b"name="
+        for _ in range(30):
+            yield b"x" * 100_000
+
+    answer = open_server.post(path, content=parts(), headers={"content-type": kind})
+    declared = open_server.post(path, content=b"".join(parts()), headers={"content-type": kind})
+    assert "content-length" not in answer.request.headers
+    assert (answer.status_code, declared.status_code) == (413, 413)
+    assert answer.json() == declared.json()
+    assert answer.json()["error"]["code"] == "too_large"
+    assert "2,000,000 bytes" in answer.json()["error"]["message"]
+
+
+def test_a_length_that_is_no_number_is_refused(open_server: TestClient) -> None:
+    answer = open_server.post("/api/sae/analyze_features", content=b"{}", headers={"content-length": "many"})
+    assert answer.status_code == 400
+
+
 def test_no_page_runs_what_is_not_ours(open_server: TestClient) -> None:
     for path in ("/", "/train", "/nothing-here"):
         answer = open_server.get(path, headers={"accept": "text/html"})

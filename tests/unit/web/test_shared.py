@@ -6,6 +6,8 @@ import html
 import math
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -37,6 +39,58 @@ def test_a_request_that_does_not_fit_names_its_fields(client: TestClient) -> Non
     assert {one["field"] for one in error["fields"]} == {"limit", "before"}
 
 
+@pytest.mark.parametrize(
+    ("route", "body", "field"),
+    [
+        ("text", {"sae": "first", "text": "a", "features": [1, -1]}, "features.1"),
+        ("text", {"sae": "first", "text": "a", "tokens": 3}, "tokens"),
+        ("top_features", {"sae": "first", "text": "a", "top": 0}, "top"),
+        ("steer", {"sae": "first", "prompt": "a", "changes": [{"feature": 1, "value": 1e99}]}, "changes.0.value"),
+        ("steer", {"sae": "first", "prompt": "a", "changes": [{"feature": 1}, {"kind": "add"}]}, "changes.1.feature"),
+        ("steer", {"sae": "first", "prompt": "a", "changes": [{"feature": 1, "strength": 2}]}, "changes.0.strength"),
+        ("effects", {"sae": "first", "feature": "many"}, "feature"),
+        ("analyze_features", {"saes": ["first"], "settings": {"before": -3}}, "settings.before"),
+    ],
+)
+def test_a_body_that_does_not_fit_names_the_place_in_it(
+    client: TestClient, route: str, body: dict[str, Any], field: str
+) -> None:
+    answer = client.post(f"/api/sae/{route}", json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (422, "invalid_request")
+    assert [one["field"] for one in error["fields"]] == [field]
+    assert f"{field}: " in error["message"]
+    assert "Value error" not in answer.text
+
+
+def test_all_faults_of_a_body_are_named_at_once(client: TestClient) -> None:
+    body = {"sae": "", "prompt": "a", "changes": [{"feature": -1}, {"feature": 1, "unit": "metres"}], "seed": -1}
+    error = client.post("/api/sae/steer", json=body).json()["error"]
+    assert [one["field"] for one in error["fields"]] == ["sae", "changes.0.feature", "changes.1.unit", "seed"]
+
+
+def test_a_parameter_that_a_route_does_not_have_is_refused(client: TestClient) -> None:
+    """A misspelt filter would otherwise answer with everything."""
+    answer = client.get("/api/sae/list_models?layr=2")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (422, "invalid_request")
+    assert error["fields"] == [{"field": "layr", "message": "this address has no such parameter"}]
+    assert error["hint"] == "Did you mean layer?"
+    far = client.get("/api/jobs?zzzzzz=1").json()["error"]
+    assert "state, kind, limit, before" in far["hint"]
+    assert client.get("/api/concepts?x=1").status_code == 404
+    assert client.post("/api/sae/evaluate?dry=1", json={"sae": "first"}).status_code == 422
+    assert client.get("/api/jobs?limit=3&state=queued").status_code == 200
+
+
+def test_pages_and_neuronpedias_routes_may_be_sent_more_than_they_read(client: TestClient) -> None:
+    for path in ("/?utm_source=letter", "/index.json?utm_source=letter", "/sae/first/-/cards?_=17"):
+        assert client.get(path).status_code == 200, path
+    body = {"modelId": "tiny", "query": "river"}
+    where = "/api/neuronpedia-compatible/api/explanation/search-model?cache=no"
+    assert client.post(where, json=body).status_code == 200
+
+
 def test_methods_that_are_not_offered(client: TestClient) -> None:
     answer = client.delete("/api/sae/list_models")
     assert answer.status_code == 405
@@ -54,6 +108,40 @@ def test_what_has_not_changed_is_not_sent_again(client: TestClient, path: str) -
     assert client.get(path, headers={"if-none-match": '"other"'}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/sae/first/-/file/cfg.json",
+        "/sae/first/-/file/sae_weights.safetensors",
+        "/sae/first/-/features.csv?sort=-density",
+        "/sae/first/-/features.jsonl",
+        "/sae/first/-/plot/density.csv",
+        "/plotly.js",
+    ],
+)
+def test_a_file_that_has_not_changed_is_not_sent_again(client: TestClient, path: str) -> None:
+    first = client.get(path)
+    assert first.content
+    tag = first.headers["etag"]
+    for known in (tag, f'"other", {tag}', tag.removeprefix("W/"), "*"):
+        again = client.get(path, headers={"if-none-match": known})
+        assert (again.status_code, again.content) == (304, b""), known
+        assert again.headers["etag"] == tag
+    assert client.get(path, headers={"if-none-match": '"other"'}).content == first.content
+
+
+def test_the_etag_of_a_table_changes_with_its_query_and_its_analysis(client: TestClient, library: Path) -> None:
+    def tag(query: str = "") -> str:
+        return client.get(f"/sae/first/-/features.csv{query}").headers["etag"]
+
+    before = tag()
+    assert tag("?sort=-density") != before
+    weights = client.get("/sae/first/-/file/cfg.json").headers["etag"]
+    file = library / "first" / "cfg.json"
+    file.write_text(file.read_text() + " ")
+    assert client.get("/sae/first/-/file/cfg.json").headers["etag"] != weights
+
+
 def test_static_files_are_kept_by_their_digest(client: TestClient) -> None:
     page = client.get("/").text
     address = next(part for part in page.split('"') if part.startswith("/static/explorer.css"))
@@ -61,6 +149,14 @@ def test_static_files_are_kept_by_their_digest(client: TestClient) -> None:
     assert client.get("/static/explorer.css").headers["cache-control"] == "no-cache"
     assert client.get("/static/../app.py").status_code == 404
     assert client.get("/static/%2e%2e/app.py").status_code == 404
+
+
+def test_each_colour_is_named_once_for_both_themes(client: TestClient) -> None:
+    style = client.get("/static/explorer.css").text
+    named = re.findall(r"(--[a-z0-9-]+):", style)
+    assert len(named) > 20
+    assert sorted(named) == sorted(set(named))
+    assert {"--paper", "--ink", "--act"} <= {name for name, _ in re.findall(r"(--[a-z0-9-]+): (light-dark)\(", style)}
 
 
 def test_pages_under_a_base_path(library: object) -> None:

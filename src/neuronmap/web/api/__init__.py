@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from neuronmap.web.api import (
     concepts,
@@ -16,11 +16,13 @@ from neuronmap.web.api import (
     search,
     system,
 )
+from neuronmap.web.parameters import known_query
 
 __all__ = ["include"]
 
 
 def include(app: FastAPI) -> None:
-    """Add all routes."""
-    for module in (concepts, feature_examples, features, jobs, live, models, neuronpedia, overview, search, system):
-        app.include_router(module.router)
+    """Add all routes. Neuronpedia's may be sent parameters that are not read; ours may not."""
+    for module in (concepts, feature_examples, features, jobs, live, models, overview, search, system):
+        app.include_router(module.router, dependencies=[Depends(known_query)])
+    app.include_router(neuronpedia.router)

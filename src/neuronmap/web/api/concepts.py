@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from neuronmap.abstraction.record import TrackingReport
 from neuronmap.abstraction.settings import TrackerConfig
-from neuronmap.web.api.jobs import SUBMITTED, Key, submitted
+from neuronmap.web.api.jobs import SUBMITTED, Key, require_settings, submitted
 from neuronmap.web.downloads import csv_response
-from neuronmap.web.errors import WebError, responses
+from neuronmap.web.errors import faults_inside, field_fault, responses
 from neuronmap.web.explorer import Explorer, ExplorerOf
+from neuronmap.web.places import blocks_of
 from neuronmap.web.sources import named_concept, named_model, named_text
 from neuronmap.web.views.concepts.compare import compared_plot
 from neuronmap.web.views.concepts.offered import ConceptLine, offered_concepts
@@ -103,16 +104,22 @@ def track_args(explorer: Explorer, body: TrackRequest) -> dict[str, Any]:
     """Arguments of the job; names become what they stand for.
 
     Raises:
-        WebError: an unknown setting.
+        RequestValidationError: a setting that is unknown or out of range, an SAE at a layer that the model does not have.
         ConfigError, NotInLibraryError: a name that may not be used, or does not exist.
     """
-    for name in body.settings:
-        if name not in TrackerConfig.model_fields:
-            raise WebError(422, "config", f"TrackerConfig has no field '{name}'.")
+    require_settings(TrackerConfig, body.settings)
+    with faults_inside("body", "settings"):
+        TrackerConfig.preset(body.preset, **body.settings)
     args = body.model_dump(mode="json", exclude_unset=True)
     args["model"] = named_model(explorer, body.model)
     args["concepts"] = [named_concept(name) for name in body.concepts]
-    args["saes"] = [explorer.entry(sae).id for sae in body.saes]
+    entries = [explorer.entry(sae) for sae in body.saes]
+    blocks = blocks_of(args["model"]) if entries else None
+    for at, entry in enumerate(entries):
+        if blocks is not None and entry.layer is not None and entry.layer >= blocks:
+            said = f"SAE '{entry.id}' is of layer {entry.layer}; {body.model} has layers 0 to {blocks - 1}"
+            raise field_fault("body", "saes", at, message=said, hint="Name SAEs of this model.")
+    args["saes"] = [entry.id for entry in entries]
     if body.other:
         args["other"] = named_model(explorer, body.other)
     if body.text:
@@ -145,7 +152,11 @@ def reports() -> ReportList:
 
 
 @router.get(
-    "/reports/{report}", summary="One report", response_model=TrackingReport, responses=_ERRORS, response_class=Response
+    "/reports/{report}",
+    summary="One report",
+    response_model=TrackingReport,
+    responses=_ERRORS,
+    response_class=JSONResponse,
 )
 def report(explorer: ExplorerOf, report: ReportName) -> Response:
     """Everything that a run found: the record that pages and plots are made from."""

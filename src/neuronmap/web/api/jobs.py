@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -16,11 +17,12 @@ from starlette.concurrency import run_in_threadpool
 from neuronmap.features.config import AnalysisConfig
 from neuronmap.jobs import Job
 from neuronmap.training.config import SAEConfig
-from neuronmap.web.errors import WebError, responses
+from neuronmap.web.errors import faults_inside, field_fault, responses
 from neuronmap.web.explorer import Explorer, ExplorerOf
+from neuronmap.web.places import place_fault
 from neuronmap.web.sources import named_model, named_text
 
-__all__ = ["SUBMITTED", "Key", "router", "submitted"]
+__all__ = ["SUBMITTED", "Key", "require_settings", "router", "submitted"]
 
 router = APIRouter(prefix="/api", tags=["jobs"])
 
@@ -131,21 +133,37 @@ def submitted(explorer: Explorer, request: Request, kind: str, args: dict[str, A
     return _accepted(request, explorer.jobs.submit(kind, args, idempotency_key=key))
 
 
+def require_settings(config: type[BaseModel], settings: dict[str, Any]) -> None:
+    """Refuse settings that a configuration does not have.
+
+    Raises:
+        RequestValidationError: names the first one, and near ones that there are.
+    """
+    for name in settings:
+        if name not in config.model_fields:
+            near = difflib.get_close_matches(name, config.model_fields, n=3, cutoff=0.5)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"Settings: {', '.join(config.model_fields)}."
+            raise field_fault(
+                "body", "settings", name[:100], message=f"{config.__name__} has no such setting", hint=hint
+            )
+
+
 @router.post("/sae/train", status_code=202, response_class=JSONResponse, responses=SUBMITTED, summary="Train an SAE")
 def train(request: Request, explorer: ExplorerOf, body: TrainRequest, key: Key = None) -> Response:
     """Queue a training; the SAE lands in the library, evaluated."""
     settings = dict(body.settings)
-    for name in settings:
-        if name not in SAEConfig.model_fields:
-            raise WebError(422, "config", f"SAEConfig has no field '{name}'.")
+    require_settings(SAEConfig, settings)
     if isinstance(settings.get("model_name"), str):
         settings["model_name"] = named_model(explorer, settings["model_name"])
     if isinstance(settings.get("corpus"), str):
         settings["corpus"] = named_text(explorer, settings["corpus"])
+    if (fault := place_fault(settings)) is not None:
+        raise field_fault("body", "settings", fault.field, message=fault.message, hint=fault.hint)
     args = {**settings, "evaluate": body.evaluate, "replace": body.replace}
     if body.init_from:
         args["init_from"] = explorer.entry(body.init_from).id
-    return submitted(explorer, request, "train", args, key)
+    with faults_inside("body", "settings"):
+        return submitted(explorer, request, "train", args, key)
 
 
 @router.post(

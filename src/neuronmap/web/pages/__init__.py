@@ -12,7 +12,9 @@ from neuronmap.web.pages import (
     feature,
     features,
     home,
+    importing,
     jobs,
+    publishing,
     reports,
     sae,
     search,
@@ -23,6 +25,7 @@ from neuronmap.web.pages import (
     train,
     two_saes,
 )
+from neuronmap.web.zoo import pages as zoo
 
 __all__ = ["include"]
 
@@ -34,7 +37,9 @@ _MODULES = (
     feature,
     features,
     home,
+    importing,
     jobs,
+    publishing,
     reports,
     search,
     signin,
@@ -43,6 +48,7 @@ _MODULES = (
     text,
     train,
     two_saes,
+    zoo,
     sae,
 )
 """In this order: ``sae`` comes last, since ``/sae/{id}`` takes every address below it."""

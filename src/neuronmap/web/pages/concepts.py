@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from pydantic import ValidationError
 
@@ -12,6 +13,7 @@ from neuronmap.config import config_error
 from neuronmap.errors import NeuronMapError
 from neuronmap.web.api.concepts import TrackRequest, track_args
 from neuronmap.web.asking import problem_of
+from neuronmap.web.errors import invalid_problem
 from neuronmap.web.explorer import ExplorerOf
 from neuronmap.web.rendering import PageRouter, render
 from neuronmap.web.views.concepts.start import StartPage, TrackForm, start_page
@@ -36,8 +38,9 @@ async def track(request: Request, explorer: ExplorerOf) -> Response:
     form = TrackForm(**texts, **lists, causal="causal" in sent, replace="replace" in sent)
     try:
         job = explorer.jobs.submit("track", track_args(explorer, _request(form)))
-    except NeuronMapError as error:
-        page = start_page(explorer, form, problem_of(error))
+    except (NeuronMapError, RequestValidationError) as error:
+        problem = invalid_problem(error) if isinstance(error, RequestValidationError) else problem_of(error)
+        page = start_page(explorer, form, problem)
         return render(request, "concepts/start.html", {"page": page, "nav": "concepts"}, status=422)
     base = request.scope.get("root_path", "").rstrip("/")
     return RedirectResponse(f"{base}/jobs/{job.id}", status_code=303)

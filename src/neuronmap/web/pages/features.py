@@ -8,6 +8,7 @@ from fastapi import Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from neuronmap.errors import InputError
+from neuronmap.web.caching import unchanged
 from neuronmap.web.downloads import csv_download, jsonl_download
 from neuronmap.web.errors import responses
 from neuronmap.web.explorer import ExplorerOf
@@ -62,10 +63,14 @@ def more_cards(request: Request, explorer: ExplorerOf, sae: str, query: Asked) -
     response_class=Response,
     responses={200: {"content": {"text/csv": {}}, "description": "All matching rows."}, **responses(404, 409, 422)},
 )
-def features_csv(explorer: ExplorerOf, sae: str, query: Asked) -> Response:
+def features_csv(request: Request, explorer: ExplorerOf, sae: str, query: Asked) -> Response:
     """All features that meet the conditions, as CSV: every column, or those of `columns`."""
-    columns, rows = filtered_rows(explorer.analysed(sae, query.analysis).store, query)
-    return csv_download(f"{sae}-features.csv", columns, rows)
+    analysed = explorer.analysed(sae, query.analysis)
+    tag = analysed.etag_of(request)
+    if (same := unchanged(request, tag)) is not None:
+        return same
+    columns, rows = filtered_rows(analysed.store, query)
+    return csv_download(f"{sae}-features.csv", columns, rows, tag)
 
 
 @router.get(
@@ -77,10 +82,14 @@ def features_csv(explorer: ExplorerOf, sae: str, query: Asked) -> Response:
         **responses(404, 409, 422),
     },
 )
-def features_jsonl(explorer: ExplorerOf, sae: str, query: Asked) -> Response:
+def features_jsonl(request: Request, explorer: ExplorerOf, sae: str, query: Asked) -> Response:
     """The same as JSON lines."""
-    _, rows = filtered_rows(explorer.analysed(sae, query.analysis).store, query)
-    return jsonl_download(f"{sae}-features.jsonl", rows)
+    analysed = explorer.analysed(sae, query.analysis)
+    tag = analysed.etag_of(request)
+    if (same := unchanged(request, tag)) is not None:
+        return same
+    _, rows = filtered_rows(analysed.store, query)
+    return jsonl_download(f"{sae}-features.jsonl", rows, tag)
 
 
 @router.get(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from fastapi import Query
+from fastapi import Query, Request
 from fastapi.responses import FileResponse, Response
 
 from neuronmap.saes.metadata import read_bundle_info
+from neuronmap.web.caching import unchanged
 from neuronmap.web.downloads import csv_download, csv_response
 from neuronmap.web.errors import WebError, responses
 from neuronmap.web.explorer import ExplorerOf
@@ -33,13 +34,19 @@ BundleFile = StrEnum("BundleFile", {name: name for name in FILES})  # type: igno
     summary="A file of the bundle",
     response_class=FileResponse,
 )
-def bundle_file(explorer: ExplorerOf, sae: SAEInPath, name: BundleFile) -> FileResponse:
-    """One of the bundle's own files."""
+def bundle_file(request: Request, explorer: ExplorerOf, sae: SAEInPath, name: BundleFile) -> Response:
+    """One of the bundle's own files. Its ETag is of its size and the time it was written."""
     entry = explorer.entry(sae)
     path = entry.path / name.value
     if path.is_symlink() or not path.is_file():
         raise WebError(404, "not_found", f"SAE '{sae}' has no {name.value}.")
-    return FileResponse(path, filename=f"{sae.replace('/', '-')}-{name.value}", headers={"Cache-Control": "no-cache"})
+    found = FileResponse(
+        path,
+        filename=f"{sae.replace('/', '-')}-{name.value}",
+        headers={"Cache-Control": "no-cache"},
+        stat_result=path.stat(),
+    )
+    return unchanged(request, found.headers["etag"]) or found
 
 
 def _plot_route(name: str) -> None:
@@ -85,13 +92,17 @@ def _plots(explorer: ExplorerOf, sae: str, analysis: str, *, of_training: bool) 
     response_class=Response,
     responses=responses(404, 409, 422),
 )
-def map_csv(explorer: ExplorerOf, sae: SAEInPath, analysis: Analysis = "") -> Response:
+def map_csv(request: Request, explorer: ExplorerOf, sae: SAEInPath, analysis: Analysis = "") -> Response:
     """All features with a place on the map."""
-    found = feature_map(explorer.analysed(sae, analysis), MOST_ROWS)
+    analysed = explorer.analysed(sae, analysis)
+    tag = analysed.etag_of(request)
+    if (same := unchanged(request, tag)) is not None:
+        return same
+    found = feature_map(analysed, MOST_ROWS)
     columns = ("feature", "x", "y", "density", "class", "cluster", "label")
     classes = [found.classes[number] for number in found.firing_class]
     rows = zip(found.feature, found.x, found.y, found.density, classes, found.cluster, found.label, strict=True)
-    return csv_download(f"{sae}-map.csv", columns, (dict(zip(columns, row, strict=True)) for row in rows))
+    return csv_download(f"{sae}-map.csv", columns, (dict(zip(columns, row, strict=True)) for row in rows), tag)
 
 
 for _name in PLOTS:

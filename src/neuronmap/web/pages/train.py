@@ -8,13 +8,14 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 
-from neuronmap.errors import NeuronMapError
+from neuronmap.errors import ConfigError, NeuronMapError
 from neuronmap.features.export.records import public_name
 from neuronmap.training.config import SAEConfig
 from neuronmap.web.asking import Asked, ask, checked, problem_of
 from neuronmap.web.errors import Problem
 from neuronmap.web.explorer import Explorer, ExplorerOf
 from neuronmap.web.live.requests import PlanRequest
+from neuronmap.web.places import place_fault
 from neuronmap.web.rendering import PageRouter, render
 from neuronmap.web.sources import Source, model_sources, named_model, named_text, text_sources
 from neuronmap.web.views.trainform import FormGroup, form_groups, form_values
@@ -110,7 +111,11 @@ async def train(request: Request, explorer: ExplorerOf) -> Response:
     form = await request.form()
     sent = {name: str(value)[:2000] for name, value in form.items()}
     try:
-        job = explorer.jobs.submit("train", settings_of(explorer, sent), idempotency_key=sent.get("key") or None)
+        settings = settings_of(explorer, sent)
+        if (fault := place_fault(settings)) is not None:
+            said = f"SAEConfig.{fault.field} = {settings.get(fault.field)!r}: {fault.message}"
+            raise ConfigError(said, hint=fault.hint)
+        job = explorer.jobs.submit("train", settings, idempotency_key=sent.get("key") or None)
     except NeuronMapError as error:
         page = _page(explorer, sent, problem_of(error))
         return render(request, "train.html", {"page": page, "nav": "train"}, status=422)

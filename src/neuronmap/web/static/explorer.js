@@ -5,11 +5,11 @@ const say = (text) => { document.getElementById("said").textContent = text; };
 const link = (rel) => document.querySelector(`a[data-key="${rel}"], link[rel="${rel}"]`)?.href;
 
 // --- theme
+const isDark = () => document.documentElement.dataset.theme
+  ? document.documentElement.dataset.theme === "dark"
+  : matchMedia("(prefers-color-scheme: dark)").matches;
 document.getElementById("theme")?.addEventListener("click", () => {
-  const dark = document.documentElement.dataset.theme
-    ? document.documentElement.dataset.theme === "dark"
-    : matchMedia("(prefers-color-scheme: dark)").matches;
-  document.documentElement.dataset.theme = dark ? "light" : "dark";
+  document.documentElement.dataset.theme = isDark() ? "light" : "dark";
   try { localStorage.setItem("theme", document.documentElement.dataset.theme); } catch { /* off */ }
   document.dispatchEvent(new CustomEvent("theme"));
 });

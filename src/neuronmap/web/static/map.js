@@ -27,7 +27,7 @@ function mapTraces(data, colour) {
     ];
   }
   // one trace a decade: a colour bar of Plotly's sets inline styles, which our policy refuses
-  const ramp = dark() ? ["#6b4720", "#95602a", "#c27a2f", "#f0943a", "#ffc07f", "#ffe9cf"] : ["#efc592", "#e3a25c", "#d58129", "#ad5a05", "#7e3f00", "#4a2300"];
+  const ramp = isDark() ? ["#6b4720", "#95602a", "#c27a2f", "#f0943a", "#ffc07f", "#ffe9cf"] : ["#efc592", "#e3a25c", "#d58129", "#ad5a05", "#7e3f00", "#4a2300"];
   const decade = (at) => Math.max(-6, Math.min(-1, Math.ceil(Math.log10(data.density[at]) - 1e-9) - 1));
   const percent = (power) => `${+(100 * 10 ** power).toPrecision(1)} %`;
   return [-6, -5, -4, -3, -2, -1]
@@ -35,7 +35,6 @@ function mapTraces(data, colour) {
     .filter((one) => one.x.length);
 }
 
-const dark = () => getComputedStyle(document.documentElement).colorScheme === "dark";
 function escaped(text) { return text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;"); }
 
 async function drawMap() {

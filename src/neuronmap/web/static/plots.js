@@ -23,7 +23,14 @@ function openPlotly() {
   });
   return plotlyLoading;
 }
-const plotColour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+/** A colour of the page as it is now: the property itself still names one for light and one for dark. */
+function plotColour(name) {
+  const probe = document.body.appendChild(document.createElement("i"));
+  probe.style.color = `var(${name})`;
+  const colour = getComputedStyle(probe).color;
+  probe.remove();
+  return colour;
+}
 /** A layout in the page's colours. */
 function plotLook(more = {}) {
   const axis = () => ({ gridcolor: plotColour("--line"), linecolor: plotColour("--strong"), zerolinecolor: plotColour("--strong"), tickcolor: plotColour("--strong") });

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, Field
+from markupsafe import Markup
+from pydantic import BaseModel, Field, PrivateAttr, computed_field
 
 from neuronmap.web.explorer import Analysed
+from neuronmap.web.rendering import environment, sae_path
 from neuronmap.web.views.activations import Histogram, histogram
 from neuronmap.web.views.basis import Basis
 from neuronmap.web.views.examples_of import ShownExample, shown_examples
@@ -44,12 +48,36 @@ class Card(BaseModel):
 class CardsPage(BaseModel):
     """Some cards, and what comes after them."""
 
+    _analysed: Analysed = PrivateAttr()
+
     basis: Basis
     form: TableForm
     paging: Paging
-    cards: list[Card]
+    features: list[int]
     more: str = Field(description="Address of the next cards alone; empty if there are none.")
     table: str = Field(description="The same features as a table.")
+
+    @computed_field  # type: ignore[prop-decorator]
+    @cached_property
+    def cards(self) -> list[Card]:
+        """One card a feature; a page asks for :meth:`html` instead."""
+        return [card(self._analysed.store, feature) for feature in self.features]
+
+    def html(self, feature: int, url: Callable[[str], str]) -> Markup:
+        """The card of a feature as part of a page; worked out once, since an analysis does not change.
+
+        Args:
+            feature: its number.
+            url: adds the base path to an address.
+        """
+        sae, analysis = self.basis.sae, self.form.values["analysis"]
+
+        def made() -> Markup:
+            shown = card(self._analysed.store, feature)
+            address = url(sae_path(sae, "feature", feature, analysis=analysis))
+            return Markup(environment().get_template("_card.html").render(card=shown, address=address))
+
+        return self._analysed.fragments.get(("card", feature, analysis, url("")), made)
 
 
 def cards_page(analysed: Analysed, query: TableQuery) -> CardsPage:
@@ -61,17 +89,19 @@ def cards_page(analysed: Analysed, query: TableQuery) -> CardsPage:
     sae, store = analysed.entry.id, analysed.store
     conditions, faults = query.conditions(store)
     limit = min(query.limit or CARDS_OF_A_PAGE, MOST_CARDS)
-    found = find(store, query, limit, None if faults else conditions)
+    found = find(analysed, query, limit, None if faults else conditions)
     where = paging(sae, "cards", query, found, store.num_features)
     more = query.address(sae, "cards-more", after=found.features[-1]) if where.next else ""
-    return CardsPage(
+    page = CardsPage(
         basis=Basis.of(analysed),
         form=table_form(analysed, "cards", query, faults),
         paging=where,
-        cards=[card(store, feature) for feature in found.features],
+        features=found.features,
         more=more,
         table=query.address(sae, "features"),
     )
+    page._analysed = analysed
+    return page
 
 
 def card(store: FeatureStore, feature: int) -> Card:

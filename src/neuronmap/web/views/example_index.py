@@ -32,8 +32,9 @@ from neuronmap.features.storage.schema import EXAMPLE_KINDS
 from neuronmap.features.storage.store import FeatureStore
 from neuronmap.hashing import short
 from neuronmap.paths import cache_folder, staging_folder
+from neuronmap.web.caches import bound, touch
 
-__all__ = ["ExampleIndex", "Phrase", "example_index", "fold"]
+__all__ = ["ExampleIndex", "Phrase", "example_index", "fold", "index_folder"]
 
 VERSION = 1
 MOST_MATCHES = 2_000_000
@@ -176,12 +177,19 @@ class ExampleIndex:
 # --- making ------------------------------------------------------------------------------------------------------------
 
 
+def index_folder(key: str) -> Path:
+    """Where the index of the analysis with this key lies."""
+    return cache_folder("examples") / f"{short(key, 16)}-{VERSION}"
+
+
 def _build(store: FeatureStore, target: Path) -> ExampleIndex:
     """Make the index unless it is there."""
     if not target.is_dir():
         with suppress(FileExistsError), staging_folder(target) as staging:  # another server may be first
             for name, values in _arrays(store).items():
                 np.save(staging / f"{name}.npy", values)
+        bound("examples", keep=target)
+    touch(target)
     return ExampleIndex(target, store)
 
 
@@ -231,7 +239,7 @@ class _Indexes:
         self._most = most
 
     def get(self, store: FeatureStore, wait: float) -> ExampleIndex | None:
-        target = cache_folder("examples") / f"{short(store.key, 16)}-{VERSION}"
+        target = index_folder(store.key)
         with self._lock:
             future = self._found.pop(target, None) or self._pool.submit(_build, store, target)
             self._found[target] = future  # the last used is last

@@ -108,11 +108,11 @@ class Found:
         return int(self.order_M[self.place - self.limit - 1]) if self.place > self.limit else None
 
 
-def find(store: FeatureStore, query: TableQuery, limit: int, conditions: list[Filter] | None) -> Found:
+def find(analysed: Analysed, query: TableQuery, limit: int, conditions: list[Filter] | None) -> Found:
     """The features of the page that a query is at; none without conditions.
 
     Args:
-        store: the analysis.
+        analysed: the analysis.
         query: order and cursor.
         limit: most features of a page.
         conditions: what they meet; None where one of them cannot be read.
@@ -123,9 +123,13 @@ def find(store: FeatureStore, query: TableQuery, limit: int, conditions: list[Fi
     sort = query.order()
     if conditions is None:
         return Found([], np.empty(0, np.int64), 0, limit)
-    order_M = (
-        store.queries.select(conditions, sort=sort, limit=None, columns=["feature"]).to_arrow()["feature"].to_numpy()
-    )
+    queries = analysed.store.queries
+
+    def order() -> npt.NDArray[np.int64]:
+        rows = queries.select(conditions, sort=sort, limit=None, columns=["feature"])
+        return np.asarray(rows.to_arrow()["feature"].to_numpy())
+
+    order_M = analysed.orders.get((sort, *conditions), order)
     if query.after is None:
         place = 0
     else:
@@ -133,7 +137,7 @@ def find(store: FeatureStore, query: TableQuery, limit: int, conditions: list[Fi
         if len(at):
             place = int(at[0]) + 1
         else:  # the cursor does not meet the conditions (any more): where it would stand
-            rest = store.queries.select(conditions, sort=sort, limit=1, after=query.after, columns=["feature"]).features
+            rest = queries.select(conditions, sort=sort, limit=1, after=query.after, columns=["feature"]).features
             place = int(np.flatnonzero(order_M == rest[0])[0]) if rest else len(order_M)
     return Found(order_M[place : place + limit].tolist(), order_M, place, limit)
 
@@ -195,7 +199,7 @@ def feature_table(analysed: Analysed, query: TableQuery) -> FeatureTable:
     conditions, faults = query.conditions(store)
     shown = ["feature", *query.shown_columns()]
     heads = [_sorted(head_of(name), sae, query) for name in shown]
-    found = find(store, query, query.limit or ROWS_OF_A_PAGE, None if faults else conditions)
+    found = find(analysed, query, query.limit or ROWS_OF_A_PAGE, None if faults else conditions)
     rows = rows_of(store, found.features, shown)
     plain: dict[str, Any] = {"columns": [], "limit": None, "after": None}
     return FeatureTable(

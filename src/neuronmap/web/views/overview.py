@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from neuronmap.errors import DamagedError, NeuronMapError
 from neuronmap.features.export.records import public_name
+from neuronmap.features.storage.store import FeatureStore
 from neuronmap.hub import LibraryEntry
 from neuronmap.saes.fit import differences
 from neuronmap.saes.metadata import CARD_FILE, CONFIG_FILE, METRICS_FILE, WEIGHTS_FILE, BundleInfo, read_bundle_info
@@ -193,9 +194,14 @@ def dictionary_of(analysed: Analysed) -> Dictionary:
             for one in overview["most_frequent"][:10]
         ],
         clusters=[Cluster(**one) for one in clusters[:_MOST_CLUSTERS]],
-        has_map=bool(clusters) or store.queries.count("map_x!=null") > 0,
+        has_map=bool(clusters) or _has_places(store),
         basis=Basis.of(analysed),
     )
+
+
+def _has_places(store: FeatureStore) -> bool:
+    places = store.tables.read("features", ["map_x"])["map_x"]
+    return bool(places.null_count < len(places))
 
 
 def _without_path(entry: LibraryEntry, text: str) -> str:

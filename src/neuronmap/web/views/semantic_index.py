@@ -26,6 +26,7 @@ from neuronmap.features.storage.store import FeatureStore
 from neuronmap.hashing import digest_file, digest_json, short
 from neuronmap.models.samples import SENTENCE_ENCODER
 from neuronmap.paths import cache_folder, check_disk_space, new_file, new_folder
+from neuronmap.web.caches import bound, touch
 
 __all__ = ["BLOCK", "SemanticIndex", "encoder_digest"]
 
@@ -97,6 +98,7 @@ class SemanticIndex:
         Raises:
             DamagedError: the file is not what it should be.
         """
+        touch(self.path)
         return _load(self.path, (self.features, self.width))
 
     def cosines(self, query_D: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -162,6 +164,7 @@ class SemanticIndex:
         whole = np.concatenate(parts) if parts else np.zeros((0, self.width), np.float16)
         _save(self.path, whole)
         shutil.rmtree(self._parts, ignore_errors=True)
+        bound("semantic", keep=self.path)
 
     def _part(self, block: range) -> Path:
         return self._parts / f"{block.start}.npy"

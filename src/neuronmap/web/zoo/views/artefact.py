@@ -1,0 +1,171 @@
+"""A version of an artefact as its page shows it: state, facts, figures, card, files, versions, lineage, how to get it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup
+from pydantic import BaseModel, Field
+
+from neuronmap.errors import DamagedError, NotInZooError
+from neuronmap.web.zoo.views.lineage import draw_lineage
+from neuronmap.zoo.manifest import Manifest
+from neuronmap.zoo.names import Reference
+from neuronmap.zoo.people.principal import Principal
+from neuronmap.zoo.records import get_kind
+from neuronmap.zoo.registry.registry import Registry
+from neuronmap.zoo.views import AliasMove, ArtefactView, FileView, LineageNode, LineageView, VersionView
+
+__all__ = ["ArtefactPage", "Figure", "Way", "artefact_page"]
+
+_MOST_CARD = 200_000
+_SHOWN_FILES = 200
+_FIRST_FIGURES = ("explained_variance", "l0", "ce_score_mean", "ce_recovered", "dead_share", "mse")
+"""Figures that stand at the head, in this order."""
+
+
+_SHOWN_FIELDS = ("model", "hook", "architecture", "d_in", "d_sae", "compatibility")
+
+
+class Figure(BaseModel):
+    """One figure of the record."""
+
+    name: str = Field(description="Dotted name.")
+    value: float = Field(description="As published; nobody here has checked it.")
+
+
+class Way(BaseModel):
+    """A way to get the version."""
+
+    title: str = Field(description="Where it is typed.")
+    text: str = Field(description="What is typed.")
+
+
+class ArtefactPage(BaseModel):
+    """One version with all that is known of it here."""
+
+    version: VersionView = Field(description="The version.")
+    artefact: ArtefactView = Field(description="The artefact with its other versions.")
+    asked: str = Field(description="What was asked for: latest, an alias, a label or a digest.")
+    figures: list[Figure] = Field(description="Figures of the record, the usual ones first.")
+    shown_files: list[FileView] = Field(description="The first files.")
+    lineage: LineageView = Field(description="What it was made from, and what was made from it.")
+    alias_log: list[AliasMove] = Field(description="Every move of an alias, the newest first.")
+    ways: list[Way] = Field(description="How to get it.")
+    card: str = Field(description="The card, as Markdown; empty where there is none.")
+    card_problem: str = Field(default="", description="Why the card is not shown.")
+    base: str = Field(description="Address of the API's version, without the base path.")
+    opens: bool = Field(description="Whether it can be taken into the library of the machine that serves this page.")
+
+    @property
+    def drawn_card(self) -> Markup:
+        """The card as safe HTML."""
+        from neuronmap.web.views.card import card_html
+
+        return card_html(self.card)
+
+    def drawn_lineage(self, url: Callable[[str], str]) -> Markup:
+        """The graph; ``url`` adds the base path."""
+        return draw_lineage(self.lineage, lambda node: url(node_path(node)) if node.kind else "")
+
+    def name_of(self, digest: str) -> str:
+        """What a version of the lineage is called."""
+        return next((node.reference for node in self.lineage.nodes if node.digest == digest), digest)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest with every field that this version knows."""
+        return {**dict.fromkeys(Manifest.model_fields), **self.version.manifest}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the kind says of itself, with every field that its kind has; those that the page shows are there for all kinds."""
+        found = self.version.manifest.get("record")
+        known = get_kind(self.version.kind).record_type.read(found if isinstance(found, dict) else {}).to_dict()
+        return {**dict.fromkeys(_SHOWN_FIELDS), **known}
+
+
+def node_path(node: LineageNode) -> str:
+    """Address of a version's page."""
+    artefact, _, label = node.reference.partition("@")
+    return f"/zoo/{quote(artefact)}/{quote(label)}"
+
+
+def artefact_page(
+    registry: Registry, principal: Principal, reference: Reference, *, server: str, embedded: bool, depth: int = 3
+) -> ArtefactPage:
+    """Everything of one version.
+
+    Args:
+        registry: the zoo.
+        principal: who asks.
+        reference: the version.
+        server: address of this zoo for others to type; empty for the embedded one.
+        embedded: whether this is the zoo of the machine that serves the page.
+        depth: edges of the lineage.
+
+    Raises:
+        NotInZooError: there is no such version, or not for them.
+    """
+    version = registry.show(principal, reference)
+    exact = Reference(version.namespace, version.name, label=version.label)
+    card, problem = _card(registry, principal, exact, version)
+    return ArtefactPage(
+        version=version,
+        artefact=registry.artefact(principal, version.namespace, version.name),
+        asked=str(reference.digest or reference.label or reference.alias),
+        figures=_figures(version),
+        shown_files=list(version.files[:_SHOWN_FILES]),
+        lineage=registry.lineage(principal, exact, depth=depth),
+        alias_log=registry.changing.alias_log(principal, version.namespace, version.name)[:50],
+        ways=_ways(version, server),
+        card=card,
+        card_problem=problem,
+        base=f"/api/zoo/artefacts/{version.namespace}/{version.name}/versions/{version.label}",
+        opens=embedded
+        and version.kind in ("SAE_MODEL", "ANALYSIS_RESULT")
+        and version.state in ("published", "deprecated", "yanked"),
+    )
+
+
+def _figures(version: VersionView) -> list[Figure]:
+    record = version.manifest.get("record")
+    metrics = record.get("metrics") if isinstance(record, dict) else None
+    found = {name: value for name, value in (metrics or {}).items() if isinstance(value, int | float)}
+    first = [name for name in _FIRST_FIGURES if name in found]
+    return [Figure(name=name, value=found[name]) for name in [*first, *sorted(set(found) - set(first))]]
+
+
+def _card(registry: Registry, principal: Principal, reference: Reference, version: VersionView) -> tuple[str, str]:
+    path = version.manifest.get("card")
+    if not path or version.state == "deleted":
+        return "", ""
+    try:
+        _, size, pieces = registry.blob(principal, reference, path, 0, _MOST_CARD)
+        text = b"".join(pieces).decode("utf-8", "replace")
+    except (NotInZooError, DamagedError) as error:
+        return "", error.message
+    return text, f"Only its first {_MOST_CARD:,} bytes are shown." if size > _MOST_CARD else ""
+
+
+def _ways(version: VersionView, server: str) -> list[Way]:
+    if version.state in ("deleted", "draft"):
+        return []
+    pinned = version.reference
+    where = f'"{server}"' if server else ""
+    into = " --into-library" if version.kind in ("SAE_MODEL", "ANALYSIS_RESULT") else f" --to {version.name}"
+    zoo = f" --zoo {server}" if server else ""
+    python = [
+        "from neuronmap.zoo import Zoo",
+        f"zoo = Zoo({where})",
+        f'zoo.pull("{pinned}", "{version.name}")',
+    ]
+    if version.kind == "SAE_MODEL":
+        python += ["from neuronmap.saes import load_sae", f'sae = load_sae("{version.name}")']
+    return [
+        Way(title="On the command line", text=f"neuronmap zoo pull {pinned}{into}{zoo}"),
+        Way(title="In Python", text="\n".join(python)),
+        Way(title="Exactly these bytes, for ever", text=f"{version.namespace}/{version.name}@{version.digest}"),
+    ]

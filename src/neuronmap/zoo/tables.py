@@ -275,10 +275,6 @@ search_documents = Table(
     Column("name", String(64), nullable=False),
     Column("kind", String(42), nullable=False),
     Column("title", Text, nullable=False),
-    Column(
-        "body", Text, nullable=False
-    ),  # all that full text search finds it by, as words (neuronmap.zoo.search.words)
-    Column("summary", Text, nullable=False),
     Column("model", String(200)),
     Column("model_folded", String(200)),  # last part, lower case
     Column("hook", String(300)),
@@ -293,12 +289,14 @@ search_documents = Table(
     Column("authors_folded", Text, nullable=False),  # lower case, one a line
     Column("tokenizer_digest", _DIGEST),
     Column("model_digest", _DIGEST),
-    Column(
-        "fits_models", Text, nullable=False
-    ),  # folded names of further models that it is said to fit, each between line ends
-    Column("fits_layers", Text, nullable=False),  # further blocks, each between line ends
+    Column("fits_models", Text, nullable=False),  # folded names of further models that it is said to fit, one a line
+    Column("fits_layers", Text, nullable=False),  # further blocks, one a line
     Column("published_at", Double, nullable=False),
+    Column("summary", Text, nullable=False),
+    # All that full text search finds it by, as words (neuronmap.zoo.search.words). Last, since SQLite reads past what stands before.
+    Column("body", Text, nullable=False),
     Index(None, "kind", "published_at"),
+    Index(None, "newest", "published_at"),
     Index(None, "model_folded", "layer"),
 )
 

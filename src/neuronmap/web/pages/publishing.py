@@ -44,7 +44,7 @@ def _page(explorer: Explorer, sae: str) -> PublishPage:
     line = sae_line(explorer, entry)
     words = "".join(letter if letter.isalnum() else "-" for letter in entry.id.rsplit("/", 1)[-1].lower())
     name = "-".join(part for part in words.split("-") if part) or "sae"
-    return PublishPage(sae=line, reference=f"me/{name}@1.0", analyses=[one.name for one in line.analyses[:1]])
+    return PublishPage(sae=line, reference=f"local/{name}@1.0", analyses=[one.name for one in line.analyses[:1]])
 
 
 @router.page("/sae/{sae:path}/-/publish", "publish.html")

@@ -12,13 +12,13 @@ from anyio import CapacityLimiter
 from fastapi import Request
 
 from neuronmap.errors import ForbiddenError, UnauthorizedError, WebError
-from neuronmap.zoo.people.people import People
 from neuronmap.zoo.people.principal import ANONYMOUS, LOCAL, Principal
-from neuronmap.zoo.registry.registry import Registry
 
 if TYPE_CHECKING:
     from neuronmap.web.measuring import Measures
     from neuronmap.zoo.people.oidc import Provider
+    from neuronmap.zoo.people.people import People
+    from neuronmap.zoo.registry.registry import Registry
 
 __all__ = ["COOKIE", "RATES", "ZooContext"]
 
@@ -71,7 +71,13 @@ class ZooContext:
     @classmethod
     def of_this_machine(cls, root: Path | None = None) -> ZooContext:
         """The zoo in this machine's home, or in a folder."""
-        return cls(lambda: Registry.embedded(root), embedded=True, anonymous_read=True)
+
+        def opened() -> Registry:
+            from neuronmap.zoo.registry.registry import Registry
+
+            return Registry.embedded(root)
+
+        return cls(opened, embedded=True, anonymous_read=True)
 
     @cached_property
     def registry(self) -> Registry:
@@ -81,6 +87,8 @@ class ZooContext:
     @cached_property
     def people(self) -> People:
         """The people."""
+        from neuronmap.zoo.people.people import People
+
         return People(
             self.registry.database, default_quota=self.default_quota, most_organisations=self.most_organisations
         )

@@ -7,10 +7,12 @@ finished, for servers that are killed meanwhile.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import chain
+from queue import Full, Queue
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
@@ -96,19 +98,65 @@ class ObjectBlobStore:
                 if sent.size <= _PART:
                     self._obstore.put(self._store, _checked(key), b"".join(first), use_multipart=False)
                 else:
-                    self._obstore.put(
-                        self._store,
-                        _checked(key),
-                        chain(first, rest),
-                        use_multipart=True,
-                        chunk_size=_PART,
-                        max_concurrency=_PARTS_AT_ONCE,
-                    )
+                    self._put_parts(_checked(key), chain(first, rest))
         except BaseException:
             if sent.error is not None:
                 raise sent.error from None
             raise
         return sent.size
+
+    def _put_parts(self, key: str, chunks: Iterable[bytes]) -> None:
+        """Send what is longer than a part, from a thread beside.
+
+        The chunks are taken by the thread of the caller: obstore would take them within its own event loop, where they could not come
+        from obstore themselves, and where a web server's request cannot be read.
+        """
+        waiting: Queue[bytes | _BrokenOff | None] = Queue(maxsize=4)
+        failed: list[BaseException] = []
+        ended = threading.Event()
+
+        def arriving() -> Iterator[bytes]:
+            while (chunk := waiting.get()) is not None:
+                if isinstance(chunk, _BrokenOff):
+                    raise chunk
+                yield chunk
+
+        def send() -> None:
+            try:
+                self._obstore.put(
+                    self._store,
+                    key,
+                    arriving(),
+                    use_multipart=True,
+                    chunk_size=_PART,
+                    max_concurrency=_PARTS_AT_ONCE,
+                )
+            except BaseException as error:  # noqa: BLE001 - raised by the caller's thread
+                failed.append(error)
+            finally:
+                ended.set()
+
+        def offer(chunk: bytes | _BrokenOff | None) -> None:
+            while not ended.is_set():
+                with suppress(Full):
+                    waiting.put(chunk, timeout=0.1)
+                    return
+
+        thread = threading.Thread(target=send, name="zoo-put", daemon=True)
+        thread.start()
+        try:
+            for chunk in chunks:
+                offer(chunk)
+                if ended.is_set():
+                    break
+            offer(None)
+        except BaseException:
+            offer(_BrokenOff())  # so that the parts are taken back
+            raise
+        finally:
+            thread.join()
+        if failed:
+            raise failed[0]
 
     def get(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         if start or end is not None:
@@ -178,6 +226,10 @@ class ObjectBlobStore:
             ) from error
         except errors.BaseError as error:
             raise ResourceError(f"Cannot {doing} in the zoo's store {self}: {_first_line(error)}.") from error
+
+
+class _BrokenOff(Exception):
+    """The sender failed."""
 
 
 def _options(url: str, parts: SplitResult) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import or_, select
+from sqlalchemy import Connection, or_, select
 
 from neuronmap.database import Database
 from neuronmap.errors import ForbiddenError, UnauthorizedError
@@ -49,27 +49,9 @@ class Auditing:
             NotInZooError: there is no such namespace.
             UnauthorizedError, ForbiddenError.
         """
-        if principal.is_anonymous:
-            raise UnauthorizedError("The audit log needs an account.")
-        everything = principal.is_local or (
-            principal.is_admin and "admin" in principal.scopes and principal.namespace_id is None
-        )
         asked = select(audit, users.c.name.label("who")).outerjoin(users, users.c.id == audit.c.user_id)
         with self.database.read() as connection:
-            if namespace is not None:
-                principal.require(connection, "admin", namespace_row(connection, namespace))
-                names = [namespace]
-            elif everything:
-                names = None
-            else:
-                own = [
-                    number
-                    for number, role in principal.roles(connection).items()
-                    if role == "owner" and "admin" in principal.scopes
-                ]
-                names = list(connection.scalars(select(namespaces.c.name).where(namespaces.c.id.in_(own))))
-                if not names:
-                    raise ForbiddenError("Only owners and administrators may read the audit log.")
+            names = _readable(connection, principal, namespace)
             if names is not None:
                 about = [
                     part
@@ -97,3 +79,24 @@ class Auditing:
             ),
             next=shown[-1].id if len(rows) > len(shown) else None,
         )
+
+
+def _readable(connection: Connection, principal: Principal, namespace: str | None) -> list[str] | None:
+    """Namespaces whose lines the asker may read, of those asked for; None for all lines.
+
+    Raises:
+        NotInZooError, UnauthorizedError, ForbiddenError.
+    """
+    if principal.is_anonymous:
+        raise UnauthorizedError("The audit log needs an account.")
+    if namespace is not None:
+        principal.require(connection, "admin", namespace_row(connection, namespace))
+        return [namespace]
+    governs = "admin" in principal.scopes
+    if principal.is_local or (principal.is_admin and governs and principal.namespace_id is None):
+        return None
+    own = [number for number, role in principal.roles(connection).items() if role == "owner" and governs]
+    names = list(connection.scalars(select(namespaces.c.name).where(namespaces.c.id.in_(own))))
+    if not names:
+        raise ForbiddenError("Only owners and administrators may read the audit log.")
+    return names

@@ -38,10 +38,10 @@ def joined(columns: Iterable[Any], text: CTE | None = None) -> Select[Any]:
     return asked if text is None else asked.join(text, text.c.version_id == _documents.version_id)
 
 
-def matching(index: SearchIndex, query: Query) -> CTE | None:
+def matching(index: SearchIndex, query: Query, *, scored: bool = True) -> CTE | None:
     """The documents that hold the query's words; None without words."""
     terms = terms_of(query.q)
-    return index.matching(terms) if terms else None
+    return index.matching(terms, scored=scored) if terms else None
 
 
 def conditions(connection: Connection, principal: Principal, query: Query, *, but: str = "") -> list[Any]:

@@ -61,9 +61,11 @@ def _fits(query: Query, value: object) -> bool:
     name = query.sort.removeprefix("-")
     if name == "name":
         return isinstance(value, str) and value.isascii() and value.isprintable()
+    if value is None:
+        return name in ("width", "l0") or name.startswith("metric:")
     if name in _WHOLE:
-        return value is None or (type(value) is int and abs(value) < _WHOLE[name])
-    return value is None or (type(value) in (int, float) and abs(value) < _MOST)  # type: ignore[arg-type]
+        return type(value) is int and abs(value) < _WHOLE[name]
+    return type(value) in (int, float) and abs(value) < _MOST  # type: ignore[arg-type]
 
 
 def _mark(query: Query) -> str:

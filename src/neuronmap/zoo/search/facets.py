@@ -51,7 +51,7 @@ def facets(connection: Connection, index: SearchIndex, principal: Principal, que
         principal: what they may not see is not counted.
         query: the search.
     """
-    text = matching(index, query)
+    text = matching(index, query, scored=False)
     documents = search_documents.c
 
     def values(field: str, column: ColumnElement[Any]) -> tuple[FacetValue, ...]:

@@ -31,20 +31,22 @@ def find(connection: Connection, index: SearchIndex, principal: Principal, query
         InputError: the cursor was not made by this search.
     """
     after = Cursor.read(query)
-    text = matching(index, query)
+    text = matching(index, query, scored=query.sort.removeprefix("-") == "relevance")
     where = conditions(connection, principal, query)
     value, falling = _order(query, text)
     asked = joined([*SHOWN, value.label("sorted_by")], text).where(*where)
     if after is not None:
-        asked = asked.where(_beyond(value, falling, after))
-    asked = asked.order_by(
-        value.is_(None), value.desc() if falling else value.asc(), search_documents.c.version_id.desc()
-    ).limit(query.limit + 1)
+        asked = asked.where(_beyond(value, falling, after, _may_be_missing(query)))
+    if _may_be_missing(query):
+        asked = asked.order_by(value.is_(None))
+    asked = asked.order_by(value.desc() if falling else value.asc(), search_documents.c.version_id.desc())
+    asked = asked.limit(query.limit + 1)
     rows = connection.execute(asked).all()
     shown = rows[: query.limit]
     total = None
     if after is None:
-        total = connection.scalar(joined([func.count()], text).where(*where)) or 0
+        counted = joined([func.count()], matching(index, query, scored=False))
+        total = connection.scalar(counted.where(*where)) or 0
     last = Cursor(shown[-1].sorted_by, shown[-1].version_id).write(query) if len(rows) > query.limit else None
     hits = tuple(SearchHit(**values) for values in hit_values(connection, shown))
     return SearchPage(hits=hits, next=last, total=total)
@@ -76,9 +78,16 @@ def _order(query: Query, text: CTE | None) -> tuple[ColumnElement[Any], bool]:
     return column, falling != reversed_
 
 
-def _beyond(value: ColumnElement[Any], falling: bool, after: Cursor) -> ColumnElement[bool]:
+def _may_be_missing(query: Query) -> bool:
+    """Whether what the order goes by can be NULL; to ask that of a column which cannot be would keep the database from its index."""
+    name = query.sort.removeprefix("-")
+    return name in ("width", "l0") or name.startswith("metric:")
+
+
+def _beyond(value: ColumnElement[Any], falling: bool, after: Cursor, missing: bool) -> ColumnElement[bool]:
     later = search_documents.c.version_id < after.version_id
     if after.value is None:
         return and_(value.is_(None), later)
     further = value < after.value if falling else value > after.value
-    return or_(value.is_(None), further, and_(value == after.value, later))
+    rest = or_(further, and_(value == after.value, later))
+    return or_(value.is_(None), rest) if missing else rest

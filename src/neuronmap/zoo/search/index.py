@@ -23,11 +23,12 @@ _WEIGHTS = "4.0, 1.0, 2.0, 8.0"  # of title, body, namespace, name
 class SearchIndex(Protocol):
     """Finds documents by words."""
 
-    def matching(self, terms: Sequence[tuple[str, ...]]) -> CTE:
+    def matching(self, terms: Sequence[tuple[str, ...]], *, scored: bool = True) -> CTE:
         """Documents that hold every term, as a part of a query.
 
         Args:
             terms: as :func:`neuronmap.zoo.search.words.terms_of` gives them, at least one; of the last, the last word may go on.
+            scored: False where the order does not count, which is quicker.
 
         Returns:
             Columns ``version_id`` and ``score``, which is greater for a better fit.
@@ -36,11 +37,13 @@ class SearchIndex(Protocol):
 
 
 class _SQLite:
-    def matching(self, terms: Sequence[tuple[str, ...]]) -> CTE:
+    def matching(self, terms: Sequence[tuple[str, ...]], *, scored: bool = True) -> CTE:
         phrases = [f'"{" ".join(term)}"' for term in terms]  # words are letters and digits alone: nothing to escape
         asked = " AND ".join(phrases) + " *"
         index = table("zoo_search_text", column("rowid", Integer))
-        score = -func.bm25(literal_column("zoo_search_text"), literal_column(_WEIGHTS), type_=Double)
+        score: Any = literal(0.0)
+        if scored:
+            score = -func.bm25(literal_column("zoo_search_text"), literal_column(_WEIGHTS), type_=Double)
         return (
             select(index.c.rowid.label("version_id"), score.label("score"))
             .where(literal_column("zoo_search_text", String).op("MATCH")(literal(asked, String)))
@@ -50,15 +53,13 @@ class _SQLite:
 
 
 class _PostgreSQL:
-    def matching(self, terms: Sequence[tuple[str, ...]]) -> CTE:
+    def matching(self, terms: Sequence[tuple[str, ...]], *, scored: bool = True) -> CTE:
         phrases = [" <-> ".join(f"'{word}'" for word in term) for term in terms]
         asked = func.to_tsquery("simple", " & ".join(f"({phrase})" for phrase in _going_on(phrases)))
         vector: Any = literal_column("zoo_search_documents.text_vector", TSVECTOR)
+        score: Any = cast(func.ts_rank(vector, asked, type_=Double), Double) if scored else literal(0.0)
         return (
-            select(
-                search_documents.c.version_id,
-                cast(func.ts_rank(vector, asked, type_=Double), Double).label("score"),
-            )
+            select(search_documents.c.version_id, score.label("score"))
             .where(vector.op("@@")(asked))
             .cte("matching")
             .prefix_with("MATERIALIZED")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -11,12 +11,12 @@ from pydantic import BaseModel, Field
 
 from neuronmap.errors import DamagedError, NotInZooError
 from neuronmap.web.zoo.views.lineage import draw_lineage
-from neuronmap.zoo.manifest import Manifest
 from neuronmap.zoo.names import Reference
-from neuronmap.zoo.people.principal import Principal
-from neuronmap.zoo.records import get_kind
-from neuronmap.zoo.registry.registry import Registry
 from neuronmap.zoo.views import AliasMove, ArtefactView, FileView, LineageNode, LineageView, VersionView
+
+if TYPE_CHECKING:
+    from neuronmap.zoo.people.principal import Principal
+    from neuronmap.zoo.registry.registry import Registry
 
 __all__ = ["ArtefactPage", "Figure", "Way", "artefact_page"]
 
@@ -77,11 +77,15 @@ class ArtefactPage(BaseModel):
     @property
     def manifest(self) -> dict[str, Any]:
         """The manifest with every field that this version knows."""
+        from neuronmap.zoo.manifest import Manifest
+
         return {**dict.fromkeys(Manifest.model_fields), **self.version.manifest}
 
     @property
     def record(self) -> dict[str, Any]:
         """What the kind says of itself, with every field that its kind has; those that the page shows are there for all kinds."""
+        from neuronmap.zoo.records import get_kind
+
         found = self.version.manifest.get("record")
         known = get_kind(self.version.kind).record_type.read(found if isinstance(found, dict) else {}).to_dict()
         return {**dict.fromkeys(_SHOWN_FIELDS), **known}

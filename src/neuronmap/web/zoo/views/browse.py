@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
 from neuronmap.errors import InputError
-from neuronmap.zoo.people.principal import Principal
-from neuronmap.zoo.records import list_kinds
-from neuronmap.zoo.registry.registry import Registry
-from neuronmap.zoo.search.facets import FacetValue
-from neuronmap.zoo.search.query import CompatibilityQuery, Query
 from neuronmap.zoo.views import SearchHit
+
+if TYPE_CHECKING:
+    from neuronmap.zoo.people.principal import Principal
+    from neuronmap.zoo.registry.registry import Registry
 
 __all__ = ["BrowsePage", "CompatiblePage", "browse_page", "compatible_page"]
 
@@ -65,6 +64,13 @@ class Asked(BaseModel):
         return self != Asked(sort=self.sort)
 
 
+class Choice(BaseModel):
+    """A value that the search can be narrowed to."""
+
+    value: str
+    count: int = Field(description="Hits with it.")
+
+
 class BrowsePage(BaseModel):
     """What is published here."""
 
@@ -75,7 +81,7 @@ class BrowsePage(BaseModel):
     asked: Asked = Field(description="The conditions.")
     kinds: list[str] = Field(description="Kinds of artefacts.")
     sorts: dict[str, str] = Field(description="Orders, and what they are called.")
-    facets: list[tuple[str, str, list[FacetValue]]] = Field(description="(title, parameter, values) to narrow down by.")
+    facets: list[tuple[str, str, list[Choice]]] = Field(description="(title, parameter, values) to narrow down by.")
     hits: list[SearchHit] = Field(description="This page of what was found.")
     next: str | None = Field(description="Cursor of the next page.")
     total: int | None = Field(description="How many there are; on the first page only.")
@@ -95,6 +101,9 @@ def browse_page(
         about: which zoo this is.
         namespace: look only there.
     """
+    from neuronmap.zoo.records import list_kinds
+    from neuronmap.zoo.search.query import Query
+
     values: dict[str, Any] = {name: value for name, value in given.items() if value.strip()}
     query, asked, problem = Query(limit=_PAGE), Asked(), ""
     try:
@@ -106,7 +115,7 @@ def browse_page(
         found = registry.search(principal, query)
     except InputError as error:
         found, problem = None, error.message
-    facets: list[tuple[str, str, list[FacetValue]]] = []
+    facets: list[tuple[str, str, list[Choice]]] = []
     if found is not None and query.cursor is None and found.hits:
         counted = registry.facets(principal, query)
         groups = (
@@ -115,7 +124,10 @@ def browse_page(
             ("architecture", "architecture", counted.architectures),
             ("licence", "licence", counted.licences),
         )
-        facets = [(title, name, list(group[:_FACETS])) for title, name, group in groups]
+        facets = [
+            (title, name, [Choice(value=one.value, count=one.count) for one in group[:_FACETS]])
+            for title, name, group in groups
+        ]
     return BrowsePage(
         title=f"{namespace} in the zoo" if namespace else "Analysis Zoo",
         about=about,
@@ -172,6 +184,8 @@ def compatible_page(registry: Registry, principal: Principal, given: Mapping[str
         principal: who asks.
         given: model, layer, component, d_in, model_digest, tokenizer_digest; empty ones do not count.
     """
+    from neuronmap.zoo.search.query import CompatibilityQuery, Query
+
     fields = CompatibilityQuery.model_fields
     values = {name: value for name, value in given.items() if value.strip() and name in fields}
     hits: list[Fitting] = []

@@ -20,6 +20,7 @@ from neuronmap.paths import human_bytes
 from neuronmap.web import charts, tokens
 from neuronmap.web.errors import responses
 from neuronmap.web.guard import is_embedded
+from neuronmap.web.zoo import COOKIE as ZOO_COOKIE
 
 __all__ = ["PageRouter", "asset", "environment", "render", "report_path", "sae_path"]
 
@@ -98,6 +99,8 @@ def render(
         "again": functools.partial(_again, request, base),
         "embedded": is_embedded(request.scope),
         "nav": "",
+        "zoo_only": not hasattr(request.app.state, "explorer"),
+        "signed_in": ZOO_COOKIE in request.cookies,
         "as_json": _as_json(request, base),
     }
     page = environment().get_template(template).render({**shared, **context})

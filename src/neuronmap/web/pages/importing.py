@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -28,6 +29,7 @@ router = PageRouter()
 
 Short = Annotated[str, Form(max_length=300)]
 _MOST_FILES = 1000
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)+(@[\w./-]+)?")
 _HERE = ("hf://", "zoo:")
 """What a source may begin with: over the web no path is ever opened."""
 
@@ -117,8 +119,7 @@ def _outside(source: str) -> str:
     """
     if source.startswith(_HERE):
         return source
-    parts = source.partition("@")[0].split("/")
-    if len(parts) >= 2 and all(part and not part.startswith(".") for part in parts) and not Path(source).exists():
+    if _REPOSITORY.fullmatch(source) and not Path(source).exists():
         return f"hf://{source}"
     raise InputError(
         f"{source!r} names no repository: owner/name, hf://owner/name@revision or zoo:namespace/name@version do. Files of this machine are "

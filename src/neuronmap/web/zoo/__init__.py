@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["PREFIX"]
+__all__ = ["COOKIE", "PREFIX"]
 
 PREFIX = "/api/zoo"
 """Under which all routes of its API lie."""
+COOKIE = "neuronmap_zoo_session"
+"""Cookie of a browser that signed in to a zoo with accounts."""

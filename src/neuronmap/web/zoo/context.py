@@ -12,6 +12,7 @@ from anyio import CapacityLimiter
 from fastapi import Request
 
 from neuronmap.errors import ForbiddenError, UnauthorizedError, WebError
+from neuronmap.web.zoo import COOKIE
 from neuronmap.zoo.people.principal import ANONYMOUS, LOCAL, Principal
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["COOKIE", "RATES", "ZooContext"]
 
-COOKIE = "neuronmap_zoo_session"
 RATES: Mapping[str, int] = {"read": 6000, "search": 600, "write": 1200, "bytes": 6000, "sign-in": 30}
 """Requests in a minute, by kind: of one account, or of one address that is nobody's."""
 _UPLOADS = 32

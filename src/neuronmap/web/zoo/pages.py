@@ -1,10 +1,11 @@
-"""Pages of the zoo: browse, a namespace, an artefact and its versions, which SAEs fit a model."""
+"""Pages of the zoo: browse, a namespace, an artefact and its versions with what people say of it, which SAEs fit a model."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Form, Path, Request
+from fastapi.responses import RedirectResponse, Response
 
 from neuronmap.errors import InputError, NotInZooError
 from neuronmap.web.rendering import PageRouter
@@ -18,6 +19,8 @@ from neuronmap.zoo.people.principal import Principal
 __all__ = ["router"]
 
 router = PageRouter()
+
+Short = Annotated[str, Form(max_length=300)]
 
 Name = Annotated[str, Path(max_length=64, description="Name.")]
 Version = Annotated[str, Path(max_length=80, description="Label, alias, latest, or sha256:...")]
@@ -75,9 +78,53 @@ def version(context: ContextOf, reader: Reader, namespace: Name, name: Name, ver
     return _artefact(context, reader, _reference(namespace, name, version))
 
 
+# --- what people add ---------------------------------------------------------------------------------------------------
+
+
+@router.post("/zoo/{namespace}/{name}/star", include_in_schema=False)
+def star(request: Request, context: ContextOf, namespace: Name, name: Name, on: Short = "true") -> Response:
+    """Give a star, or take it back."""
+    asker = context.admit(request, "write", "write")
+    context.people.opinions.star(asker, namespace, name, on=on == "true")
+    return _to(request, f"/zoo/{namespace}/{name}")
+
+
+@router.post("/zoo/{namespace}/{name}/comments", include_in_schema=False)
+def comment(
+    request: Request,
+    context: ContextOf,
+    namespace: Name,
+    name: Name,
+    text: Annotated[str, Form(max_length=10_000)] = "",
+) -> Response:
+    """Say something about an artefact."""
+    asker = context.admit(request, "write", "write")
+    context.people.opinions.comment(asker, namespace, name, text)
+    return _to(request, f"/zoo/{namespace}/{name}#comments")
+
+
+@router.post("/zoo/{namespace}/{name}/comments/{number}/remove", include_in_schema=False)
+def remove_comment(
+    request: Request, context: ContextOf, namespace: Name, name: Name, number: Annotated[int, Path(ge=1, lt=2**53)]
+) -> Response:
+    """Take a comment away: one's own, or as an owner of the namespace."""
+    context.people.opinions.remove_comment(context.admit(request, "write", "write"), number)
+    return _to(request, f"/zoo/{namespace}/{name}#comments")
+
+
+def _to(request: Request, path: str) -> RedirectResponse:
+    return RedirectResponse(f"{request.scope.get('root_path', '').rstrip('/')}{path}", status_code=303)
+
+
 def _artefact(context: ZooContext, reader: Principal, reference: Reference) -> ArtefactPage:
     server = "" if context.embedded else context.address or ""
-    return artefact_page(context.registry, reader, reference, server=server, embedded=context.embedded)
+    page = artefact_page(context.registry, reader, reference, server=server, embedded=context.embedded)
+    said = context.people.opinions.comments(reader, page.version.namespace, page.version.name)
+    starred = None
+    if reader.user_id is not None:
+        starred = context.people.opinions.stars(reader, page.version.namespace, page.version.name).starred
+    writes = context.embedded or ("write" in reader.scopes and reader.user_id is not None)
+    return page.model_copy(update={"comments": list(said.comments), "starred": starred, "writes": writes})
 
 
 def _reference(namespace: str, name: str, version: str = LATEST) -> Reference:

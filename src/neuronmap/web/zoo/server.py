@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
 
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
 
 from neuronmap.web.caching import Etags
 from neuronmap.web.errors import install_handlers
 from neuronmap.web.measuring import Measured, Measures
+from neuronmap.web.zoo import account_pages, pages
 from neuronmap.web.zoo.bodies import Compressing
 from neuronmap.web.zoo.context import ZooContext
 from neuronmap.web.zoo.guard import ZooGuard
@@ -74,6 +78,9 @@ def create_zoo_app(settings: ZooServerSettings | None = None, context: ZooContex
     app.state.zoo = Zoo(lambda: zoo, also=("/health", "/metrics"))
     install_handlers(app)
     app.router.routes.append(app.state.zoo)
+    app.mount("/static", StaticFiles(directory=Path(str(files("neuronmap.web") / "static"))), name="static")
+    app.include_router(account_pages.router)
+    app.include_router(pages.router)
     app.add_middleware(Etags)
     app.add_middleware(Compressing, minimum_size=1024, compresslevel=5)
     app.add_middleware(ZooGuard, settings=settings)

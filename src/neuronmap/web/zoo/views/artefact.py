@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from neuronmap.errors import DamagedError, NotInZooError
 from neuronmap.web.zoo.views.lineage import draw_lineage
 from neuronmap.zoo.names import Reference
+from neuronmap.zoo.people.views import CommentView
 from neuronmap.zoo.views import AliasMove, ArtefactView, FileView, LineageNode, LineageView, VersionView
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ class ArtefactPage(BaseModel):
     card: str = Field(description="The card, as Markdown; empty where there is none.")
     card_problem: str = Field(default="", description="Why the card is not shown.")
     base: str = Field(description="Address of the API's version, without the base path.")
+    comments: list[CommentView] = Field(default=[], description="What people say of the artefact, the newest first.")
+    starred: bool | None = Field(
+        default=None, description="Whether the asker gave it a star; null for nobody in particular."
+    )
+    writes: bool = Field(default=False, description="Whether the asker may comment.")
     opens: bool = Field(description="Whether it can be taken into the library of the machine that serves this page.")
 
     @property

@@ -139,8 +139,8 @@ class SAEConfig(FrozenConfig):
     """Whether a step's products go over the active entries or over whole matrices. auto: by the share that is active."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the factors of the encoder's product while training, and then also of pre-activations and of rows that are gathered.
-    Weights, gradients and Adam's moments are float32 either way, and so are sums. bfloat16 needs the triton kernels and an architecture of the top-k family; auto: bfloat16 there on CUDA,
-    float32 elsewhere."""
+    Weights, gradients and Adam's moments are float32 either way, and so are sums. bfloat16 needs the triton kernels and an architecture of
+    the top-k family; auto: bfloat16 there on CUDA, float32 elsewhere."""
     seed: int = Field(default=0, ge=0, le=2**40)
     """One seed for initialisation, data order and resampling."""
 

@@ -254,7 +254,13 @@ def versions(
         location = opened.location
     columns = ["version", "aliases", "state", "size", "published", "digest"]
     output.show(
-        table(escape(f"{found.namespace}/{found.name}"), columns, version_rows(found.versions), right=["size"]),
+        table(
+            escape(f"{found.namespace}/{found.name}"),
+            columns,
+            version_rows(found.versions),
+            right=["size"],
+            whole=["version", "state"],
+        ),
         escape(f"latest means {found.latest or 'nothing'}."),
     )
     output.document({"schema": "neuronmap/zoo.versions/1", "zoo": location, "artefact": found.to_dict()})

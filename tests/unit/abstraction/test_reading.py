@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -33,6 +35,9 @@ def test_every_layer_is_read_at_the_last_token_of_the_word(tiny_llama: LanguageM
     data = data_of(TEXTS, ["fox", "river", "sparse", "state", "such"])
     layers = check_layers(tiny_llama, None)
     found = read_concepts(tiny_llama, [data], layers)[0]
+    whole = copy.deepcopy(
+        tiny_llama.module
+    )  # transformers leaves hooks of its own in a model that is asked for its hidden states
     for index, item in enumerate(data.items):
         encoded = tiny_llama.tokenizer(item.text, return_offsets_mapping=True)
         place = max(
@@ -42,7 +47,7 @@ def test_every_layer_is_read_at_the_last_token_of_the_word(tiny_llama: LanguageM
         )
         assert int(found.position_N[index]) == place
         with torch.no_grad():
-            states = tiny_llama.module(torch.tensor([encoded["input_ids"]]), output_hidden_states=True).hidden_states
+            states = whole(torch.tensor([encoded["input_ids"]]), output_hidden_states=True).hidden_states
         for layer in layers[:-1]:  # the last of these is after the final norm
             assert torch.allclose(found.x_LNW[layer, index], states[layer][0, place], atol=1e-5)
         mean = states[0][0, 1 : place + 1].mean(0)

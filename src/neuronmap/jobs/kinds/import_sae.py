@@ -42,6 +42,8 @@ class ImportArgs(FrozenConfig):
     """Name of one of several SAEs in it, or a pattern."""
     name: str | None = None
     """Name in the library; derived when left out."""
+    title: str = Field(default="", max_length=200)
+    """What the source is called in the job's title; the source's own name when left out."""
     model: str | None = None
     """Language model, over what the files say."""
     hook: str | None = None
@@ -72,7 +74,7 @@ class ImportSAE(Kind[ImportArgs]):
         return args.updated(source=absolute(args.source), model=absolute(args.model))
 
     def title(self, args: ImportArgs) -> str:
-        return f"importing {args.name or Path(args.source).name}"
+        return f"importing {args.name or args.title or Path(args.source).name}"
 
     def needs(self, args: ImportArgs, hub: SAEModelHub) -> Needs:
         del hub
@@ -110,5 +112,6 @@ class ImportSAE(Kind[ImportArgs]):
         return {
             "sae": done[0].entry.id,
             "saes": [one.entry.id for one in done],
+            "warnings": [warning for one in done if one.proof is not None for warning in one.proof.warnings],
             "verdicts": [one.proof.verdict if one.proof is not None else f"Not tried: {one.unproved}." for one in done],
         }

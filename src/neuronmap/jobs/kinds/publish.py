@@ -5,6 +5,7 @@ Cancel and resume: what was sent stays for a week; the next attempt sends only t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from neuronmap.config import FrozenConfig
@@ -13,7 +14,8 @@ from neuronmap.hub import SAEModelHub, list_analyses
 from neuronmap.jobs.kinds.kind import Kind, Needs, usable
 from neuronmap.jobs.kinds.memory import PROCESS_BYTES
 from neuronmap.zoo.licences import check_licence
-from neuronmap.zoo.names import Reference, check_name
+from neuronmap.zoo.names import Reference, check_name, check_tag
+from neuronmap.zoo.packing.package import author as read_author
 
 if TYPE_CHECKING:
     from neuronmap.jobs.context import JobContext
@@ -52,18 +54,34 @@ class Publish(Kind[PublishArgs]):
 
     def checked(self, args: PublishArgs, hub: SAEModelHub) -> PublishArgs:
         entry = usable(hub, args.sae)
-        named = Reference.parse(args.reference)
-        if named.label is None:
-            raise InputError(f"{args.reference} has no version to publish.", hint="namespace/name@1.0")
+        faults: list[str] = []
+
+        def tried(rule: Callable[[str], Any], value: str) -> Any:
+            try:
+                return rule(value)
+            except InputError as error:
+                faults.append(error.message)
+                return None
+
+        named = tried(Reference.parse, args.reference)
+        if named is not None and named.label is None:
+            faults.append(f"{args.reference} has no version to publish: namespace/name@1.0 has.")
+        licence = tried(check_licence, args.licence)
+        for tag in args.tags:
+            tried(check_tag, tag)
+        for author in args.authors:
+            tried(read_author, author)
         known = {one.name for one in list_analyses(entry) if not one.problem}
         unknown = [name for name in args.analyses if name not in known]
         if unknown:
-            raise InputError(
-                f"{entry.id} has no analysis {', '.join(unknown)}; it has {', '.join(sorted(known)) or 'none'}."
-            )
-        for number in range(len(args.analyses)):
-            check_name(_analysis_name(named.name, number))
-        return args.updated(sae=entry.id, licence=check_licence(args.licence), reference=str(named))
+            there = ", ".join(sorted(known)) or "none"
+            faults.append(f"{entry.id} has no analysis {', '.join(unknown)}; it has {there}.")
+        if named is not None and not faults:
+            for number in range(len(args.analyses)):
+                tried(check_name, _analysis_name(named.name, number))
+        if faults:
+            raise InputError(" ".join(faults))
+        return args.updated(sae=entry.id, licence=licence, reference=str(named))
 
     def title(self, args: PublishArgs) -> str:
         return f"publishing {args.sae} as {args.reference}"
@@ -74,6 +92,7 @@ class Publish(Kind[PublishArgs]):
 
     def run(self, args: PublishArgs, context: JobContext) -> dict[str, Any]:
         from neuronmap.zoo import Zoo
+        from neuronmap.zoo.client.location import zoo_home
 
         entry = usable(context.hub, args.sae)
         shared: dict[str, Any] = {
@@ -84,7 +103,7 @@ class Publish(Kind[PublishArgs]):
             "progress": context.progress,
         }
         named = Reference.parse(args.reference)
-        with Zoo(progress=context.progress) as zoo:
+        with Zoo(zoo_home(), progress=context.progress) as zoo:  # of this machine, whatever NEURONMAP_ZOO names
             context.fence()
             views = [zoo.publish(entry.path, args.reference, title=args.title, summary=args.summary, **shared)]
             folders = {one.name: one.path for one in list_analyses(entry)}

@@ -50,8 +50,9 @@ class Pull(Kind[PullArgs]):
     def run(self, args: PullArgs, context: JobContext) -> dict[str, Any]:
         from neuronmap.jobs.placing import put_into_library
         from neuronmap.zoo import Zoo
+        from neuronmap.zoo.client.location import zoo_home
 
-        with Zoo(progress=context.progress) as zoo:
+        with Zoo(zoo_home(), progress=context.progress) as zoo:  # of this machine, whatever NEURONMAP_ZOO names
             pulled = zoo.pull(args.reference, progress=context.progress)
             context.fence()
             placed = put_into_library(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 from fastapi import Depends, Form, Path, Request
@@ -37,7 +38,11 @@ Reader = Annotated[Principal, Depends(_reader)]
 
 def _about(context: ZooContext) -> str:
     if context.embedded:
-        return "SAEs, analyses and explanations that were published on this machine, or pulled to it."
+        here = "The zoo of this machine: SAEs, analyses and explanations that were published here, or mirrored."
+        other = os.environ.get("NEURONMAP_ZOO", "")
+        if not other:
+            return here
+        return f"{here} The zoo that NEURONMAP_ZOO names ({other}) is another one; neuronmap zoo mirror brings its artefacts here."
     return (
         f"{context.name}: SAEs, analyses and explanations, each with its versions, its files and what it was made from."
     )
@@ -46,7 +51,9 @@ def _about(context: ZooContext) -> str:
 @router.page("/zoo", "zoo/browse.html", nav="zoo", errors=_ERRORS)
 def browse(request: Request, context: ContextOf, reader: Reader) -> BrowsePage:
     """What is published, to search and to narrow down."""
-    return browse_page(context.registry, reader, dict(request.query_params), about=_about(context))
+    return browse_page(
+        context.registry, reader, dict(request.query_params), about=_about(context), server=_server(request, context)
+    )
 
 
 @router.page("/zoo/compatible", "zoo/compatible.html", nav="zoo", errors=_ERRORS)
@@ -59,23 +66,32 @@ def fitting(request: Request, context: ContextOf, reader: Reader) -> CompatibleP
 def namespace(request: Request, context: ContextOf, reader: Reader, namespace: Name) -> BrowsePage:
     """What a person or an organisation has published."""
     _reference(namespace, "any")
-    return browse_page(context.registry, reader, dict(request.query_params), about=_about(context), namespace=namespace)
+    return browse_page(
+        context.registry,
+        reader,
+        dict(request.query_params),
+        about=_about(context),
+        namespace=namespace,
+        server=_server(request, context),
+    )
 
 
 @router.page("/zoo/{namespace}/{name}", "zoo/artefact.html", nav="zoo", errors=_ERRORS)
-def artefact(context: ContextOf, reader: Reader, namespace: Name, name: Name) -> ArtefactPage:
+def artefact(request: Request, context: ContextOf, reader: Reader, namespace: Name, name: Name) -> ArtefactPage:
     """An artefact in its newest version, or in its greatest where none is published."""
     try:
-        return _artefact(context, reader, _reference(namespace, name))
+        return _artefact(request, context, reader, _reference(namespace, name))
     except NotInZooError:
         known = context.registry.artefact(reader, namespace, name)
-        return _artefact(context, reader, _reference(namespace, name, known.versions[0].label))
+        return _artefact(request, context, reader, _reference(namespace, name, known.versions[0].label))
 
 
 @router.page("/zoo/{namespace}/{name}/{version}", "zoo/artefact.html", nav="zoo", errors=_ERRORS)
-def version(context: ContextOf, reader: Reader, namespace: Name, name: Name, version: Version) -> ArtefactPage:
+def version(
+    request: Request, context: ContextOf, reader: Reader, namespace: Name, name: Name, version: Version
+) -> ArtefactPage:
     """One version of an artefact."""
-    return _artefact(context, reader, _reference(namespace, name, version))
+    return _artefact(request, context, reader, _reference(namespace, name, version))
 
 
 # --- what people add ---------------------------------------------------------------------------------------------------
@@ -116,8 +132,13 @@ def _to(request: Request, path: str) -> RedirectResponse:
     return RedirectResponse(f"{request.scope.get('root_path', '').rstrip('/')}{path}", status_code=303)
 
 
-def _artefact(context: ZooContext, reader: Principal, reference: Reference) -> ArtefactPage:
-    server = "" if context.embedded else context.address or ""
+def _server(request: Request, context: ZooContext) -> str:
+    """Address of the zoo for others to type; empty for the one of this machine."""
+    return "" if context.embedded else (context.address or str(request.base_url)).rstrip("/")
+
+
+def _artefact(request: Request, context: ZooContext, reader: Principal, reference: Reference) -> ArtefactPage:
+    server = _server(request, context)
     page = artefact_page(context.registry, reader, reference, server=server, embedded=context.embedded)
     said = context.people.opinions.comments(reader, page.version.namespace, page.version.name)
     starred = None

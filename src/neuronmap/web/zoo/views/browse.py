@@ -87,10 +87,19 @@ class BrowsePage(BaseModel):
     total: int | None = Field(description="How many there are; on the first page only.")
     filtered: bool = Field(description="Whether there is any condition.")
     problem: str = Field(default="", description="Why the search cannot be understood.")
+    server: str = Field(
+        default="", description="Address of this zoo for others to type; empty for the one of this machine."
+    )
 
 
 def browse_page(
-    registry: Registry, principal: Principal, given: Mapping[str, str], *, about: str, namespace: str = ""
+    registry: Registry,
+    principal: Principal,
+    given: Mapping[str, str],
+    *,
+    about: str,
+    namespace: str = "",
+    server: str = "",
 ) -> BrowsePage:
     """What a search finds.
 
@@ -100,6 +109,7 @@ def browse_page(
         given: the form's values; empty ones do not count.
         about: which zoo this is.
         namespace: look only there.
+        server: address of this zoo for others to type; empty for the one of this machine.
     """
     from neuronmap.zoo.records import list_kinds
     from neuronmap.zoo.search.query import Query
@@ -142,6 +152,7 @@ def browse_page(
         total=found.total if found is not None else None,
         filtered=asked.any,
         problem=problem,
+        server=server,
     )
 
 

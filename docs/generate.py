@@ -2,7 +2,8 @@
 
 docs/reference/cli.md              every command and option, from the typer application
 docs/reference/json.md             what every command prints with --json, from neuronmap.cli.documents
-docs/reference/http.md             every route under /api, from the application's OpenAPI document
+docs/reference/http.md             every route under /api, from the OpenAPI documents of the explorer and of a zoo's server
+docs/reference/schemas/*.json      the JSON schemas of the zoo's manifest and of the record of each kind
 docs/reference/config.md           every setting, from the field docstrings of the configuration classes
 docs/reference/feature-store.md    every file and column of a feature store, from neuronmap.features.storage.schema
 tests/unit/house/public_api.txt    every public name of every room
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import json
 import re
 from importlib import import_module
 from pathlib import Path
@@ -31,6 +33,19 @@ def pages() -> dict[Path, str]:
         Path("docs/reference/http.md"): http_page(),
         Path("docs/reference/json.md"): json_page(),
         Path("tests/unit/house/public_api.txt"): public_names(),
+        **schema_files(),
+    }
+
+
+def schema_files() -> dict[Path, str]:
+    """The zoo's schemas, those of plug-ins left out."""
+    from neuronmap.zoo.records import list_kinds
+    from neuronmap.zoo.schemas import json_schema
+
+    names = ["manifest", *(kind.name for kind in list_kinds() if kind.record_type.__module__.startswith("neuronmap."))]
+    folder = Path("docs/reference/schemas")
+    return {
+        folder / f"{name}.json": json.dumps(json_schema(name), indent=2, ensure_ascii=False) + "\n" for name in names
     }
 
 
@@ -59,20 +74,46 @@ def http_page() -> str:
         "[the errors](errors.md). Where an answer has a `next`, give it back as the parameter that the route names to get the next page.\n"
         "Every page of the explorer is data too: put `.json` behind its path.\n",
     ]
+    parts += _routes(document)
+    parts.append(
+        "\n# The zoo\n\n"
+        "Everything under `/api/zoo` is the zoo's, with a document of its own, `/api/zoo/openapi.json`. `neuronmap zoo serve` answers it\n"
+        "for several people ([how to run one](../how-to/run-a-zoo.md)); `neuronmap serve` for the zoo of its machine, without accounts. A\n"
+        "program sends `Authorization: Bearer nmz_...`. Each route says what it needs: `open` nothing, `read` a token that may read (or\n"
+        "nothing, for what is public, with `--anonymous-read`), `known` any token, `write` and `admin` that scope, `server` an\n"
+        "administrator's with the scope `admin`. `neuronmap zoo conformance URL` checks a server from outside.\n"
+    )
+    parts += _routes(zoo_document())
+    return "".join(parts)
+
+
+def zoo_document() -> dict[str, Any]:
+    """The OpenAPI document of a zoo with accounts; nothing is opened for it."""
+    from neuronmap.web.zoo.api import create_zoo_api
+    from neuronmap.web.zoo.context import ZooContext
+
+    def never() -> Any:
+        raise AssertionError("a document needs no zoo")
+
+    return create_zoo_api(ZooContext(never, embedded=False)).openapi()
+
+
+def _routes(document: dict[str, Any]) -> list[str]:
+    """Routes below ``/api`` and those of a zoo's server beside it, by tag."""
     groups: dict[str, list[str]] = {}
     for path, methods in document["paths"].items():
         for method, route in methods.items():
             tag = (route.get("tags") or ["server"])[0]
-            if path.startswith("/api/"):
+            if path.startswith("/api/") or "x-zoo-scope" in route:
                 groups.setdefault(tag, []).append(_route(path, method, route))
-    for tag, routes in groups.items():
-        parts += [f"\n## {tag}\n", *routes]
-    return "".join(parts)
+    return [part for tag, routes in groups.items() for part in (f"\n## {tag}\n", *routes)]
 
 
 def _route(path: str, method: str, route: dict[str, Any]) -> str:
     about = " ".join((route.get("description") or route.get("summary") or "").split())
     lines = [f"\n### `{method.upper()} {path}`\n\n{about}\n"]
+    if "x-zoo-scope" in route:
+        lines.append(f"\nNeeds: {route['x-zoo-scope']}.\n")
     rows = [
         f"| `{one['name']}` | {one['in']} | {'yes' if one.get('required') else ''} | {_cell(_about(one))} |"
         for one in route.get("parameters", [])

@@ -11,7 +11,7 @@ import os
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Holding:
         version_table: where Alembic writes down which were run: two holdings may share a PostgreSQL database.
         lock: PostgreSQL: its advisory locks begin here.
         elsewhere: what is not lost with it, for the message on a damaged file.
+        private: SQLite: the file is its owner's alone (0600), also one that was there before; not where it lies in a folder in which
+            others may write, who share it on purpose.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Holding:
     version_table: str
     lock: int
     elsewhere: str = ""
+    private: bool = False
 
 
 def database_url(holding: Holding, url: str | None = None) -> URL:
@@ -105,7 +108,10 @@ class Database:
         self.holding, self.url = holding, url
         self.is_sqlite = url.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            paths.new_folder(Path(str(url.database)).absolute().parent)
+            file = Path(str(url.database)).absolute()
+            paths.new_folder(file.parent)
+            if holding.private:
+                _keep_private(file)
         self.engine = _engine(url, self.is_sqlite)
         self.close = weakref.finalize(self, self.engine.dispose)
         try:
@@ -171,6 +177,19 @@ class Database:
                 hint=f"Update NeuronMap, or set {self.holding.variable} to another database.",
             )
         return None if found is None else str(found)
+
+
+def _keep_private(file: Path) -> None:
+    """Make a database's files readable by their owner alone: SQLite gives those beside it the mode of the file itself."""
+    if os.name != "posix" or file.parent.stat().st_mode & 0o022:
+        return
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError:
+        return  # SQLite says why it cannot be opened
+    for name in (file.name, f"{file.name}-wal", f"{file.name}-shm"):
+        with suppress(FileNotFoundError, PermissionError):  # another user's: theirs to change
+            file.with_name(name).chmod(0o600)
 
 
 def _engine(url: URL, is_sqlite: bool) -> Engine:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output, table
+from neuronmap.cli.zoo_options import ZooOption
 from neuronmap.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from neuronmap.hub.formats.format import Candidate
     from neuronmap.hub.formats.huggingface import Card
     from neuronmap.hub.formats.importing import ImportedSAE
+    from neuronmap.hub.formats.sources import Fetched
 
 __all__ = ["convert_format", "export_format", "import_format"]
 
@@ -36,7 +39,7 @@ LicenceOption = Annotated[
 TitleOption = Annotated[str, typer.Option(help="huggingface: heading of the card.")]
 DescriptionOption = Annotated[str, typer.Option(help="huggingface: a paragraph under it.")]
 PushOption = Annotated[str | None, typer.Option(help="huggingface: then upload it to owner/repository.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a folder that an export made.")]
 
 
 @command_output
@@ -63,7 +66,11 @@ def import_format(
         str | None, typer.Option("--model", "-m", help="Language model, over what the files say; used for the proof.")
     ] = None,
     hook: Annotated[
-        str | None, typer.Option(help="Where it reads, over what the files say: residual, mlp, or path:out.")
+        str | None, typer.Option(help="Where it reads, over what the files say: residual, mlp, mlp:in, or path:out.")
+    ] = None,
+    hook_out: Annotated[
+        str | None,
+        typer.Option("--hook-out", help="The same for what a transcoder reconstructs: mlp, mlp:out, or path:out."),
     ] = None,
     assume: AssumeOption = None,
     prove: Annotated[
@@ -77,6 +84,7 @@ def import_format(
     replace: Annotated[
         bool, typer.Option("--replace", help="Take the place of an SAE (or attachment) of that name.")
     ] = False,
+    zoo: ZooOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -103,16 +111,19 @@ def import_format(
         return _show_formats(output)
     if source is None:
         raise ConfigError("A source is needed.", hint="neuronmap sae import --formats lists what can be read.")
+    from neuronmap.jobs.placing import import_source
+
+    there = import_source(source, output.progress(), zoo)
     if into is not None:
-        return _attach(output, source, into, form, select, layer, name, replace)
-    options = {"name": name, "model": model, "hook": hook, "assume": _answers(assume), "prove": prove, "text": text,
+        return _attach(output, there, into, form, select, layer, name, replace)
+    options = {"name": name, "model": model, "hook": hook, "hook_out": hook_out, "assume": _answers(assume), "prove": prove, "text": text,
                "tokens": tokens, "tags": tuple(tag or ()), "replace": replace}  # fmt: skip
-    return _import(output, source, form, select, layer, every, show_list, options)
+    return _import(output, there, form, select, layer, every, show_list, options)
 
 
 def _attach(
     output: Output,
-    source: str,
+    there: str | Fetched,
     into: str,
     form: str | None,
     select: str | None,
@@ -122,9 +133,7 @@ def _attach(
 ) -> None:
     """``import --into``: data about features."""
     from neuronmap.hub.formats.importing import import_features
-    from neuronmap.jobs.placing import import_source
 
-    there = import_source(source, output.progress())
     entry, attached, manifest = import_features(
         there, into, form, select=select, layer=layer, name=name, overwrite=replace, progress=output.progress()
     )
@@ -135,7 +144,7 @@ def _attach(
 
 def _import(
     output: Output,
-    source: str,
+    there: str | Fetched,
     form: str | None,
     select: str | None,
     layer: int | None,
@@ -145,9 +154,7 @@ def _import(
 ) -> None:
     """What ``import`` does with SAEs; a choice that was not made ends in a list and status 2."""
     from neuronmap.hub.formats.importing import find_candidates, import_candidates
-    from neuronmap.jobs.placing import import_source
 
-    there = import_source(source, output.progress())
     fetched, found = find_candidates(there, form, select=select, layer=layer, progress=output.progress())
     weights = [one for one in found if one.kind == "weights"]
     if show_list or (len(weights) > 1 and not every):
@@ -232,6 +239,7 @@ def convert_format(
     push: PushOption = None,
     private: Annotated[bool, typer.Option("--private", help="With --push: a new repository is private.")] = False,
     overwrite: OverwriteOption = False,
+    zoo: ZooOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -244,11 +252,12 @@ def convert_format(
         neuronmap sae convert ./gemma-scope-2b-pt-res ./sae --select '*width_16k/average_l0_71' --to dictionary_learning
     """
     from neuronmap.hub.formats.exporting import convert_sae
+    from neuronmap.jobs.placing import import_source
 
     output = Output(as_json, quiet)
     _check_push(to, push, licence)
     written = convert_sae(
-        source,
+        import_source(source, output.progress(), zoo),
         folder,
         to,
         format=form,
@@ -304,7 +313,15 @@ def _show_candidates(output: Output, found: Sequence[Candidate], *, asked: bool)
     rows = [[one.name, one.format, "" if one.layer is None else str(one.layer), one.about] for one in found]
     output.show(table("", ["name", "format", "layer", ""], rows, right=["layer"], whole=["name"]))
     if not asked:
-        output.show(f"{len(found)} SAEs are here. Choose with --select NAME or --layer N, or take them with --all.")
+        text = f"{len(found)} SAEs are here, none was imported. Choose with --select NAME or --layer N, or take them with --all."
+        output.show(text)
+        if output.quiet or output.as_json:
+            _warned(text)
+
+
+def _warned(text: str) -> None:
+    """What must be read also with ``--quiet`` and beside ``--json``: on stderr."""
+    Console(stderr=True).print(f"[bold yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def _show_imported(output: Output, one: ImportedSAE) -> None:
@@ -319,6 +336,8 @@ def _show_imported(output: Output, one: ImportedSAE) -> None:
     output.show(f"  {escape(one.proof.verdict)}")
     for warning in one.proof.warnings:
         output.show(f"  [bold yellow]warning:[/] {escape(warning)}")
+        if output.quiet:  # else it was a note on stderr
+            _warned(f"{entry.id}: {warning}")
 
 
 def _import_document(

@@ -9,7 +9,7 @@ import typer
 
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output, table
 from neuronmap.cli.report import config_help, entry_rows, metric_table, show_entry, stored_document
-from neuronmap.cli.zoo_publish import publish_trained, require_publishable
+from neuronmap.cli.zoo_publish import TrainedPublication, publish_trained, require_publishable
 
 if TYPE_CHECKING:
     from neuronmap.hub.pipeline import StoredSAE
@@ -71,6 +71,18 @@ def train(
     licence: Annotated[
         str | None, typer.Option("--licence", "--license", help="With --publish: SPDX expression.")
     ] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="With --publish: a tag; repeat for more.")] = None,
+    author: Annotated[
+        list[str] | None, typer.Option("--author", help="With --publish: 'Name <orcid>'; repeat for more.")
+    ] = None,
+    title: Annotated[str, typer.Option(help="With --publish: one line; made from the content if left out.")] = "",
+    draft: Annotated[bool, typer.Option("--draft", help="With --publish: replaceable until zoo release.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="With --publish: only members of the namespace see it.")
+    ] = False,
+    zoo: Annotated[
+        str | None, typer.Option("--zoo", "-z", metavar="ZOO", help="With --publish: folder or address of the zoo.")
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -105,15 +117,49 @@ def train(
         "num_epochs": epochs,
     }
     output = Output(as_json, quiet)
-    if publish is not None:
-        require_publishable(publish, licence)
+    publication = _publication(publish, licence, tag, author, title, draft, private, zoo)
+    if publication is not None:
+        require_publishable(publication)
     stored = _run_training(output, config, settings or [], fields, name, resume, init_from, evaluate, replace)
     if stored.metrics is not None:
         output.show(*metric_table(stored.metrics))
     output.show(*show_entry(stored.entry))
-    published = publish_trained(output, stored.entry, publish, licence) if publish is not None else None
+    published = publish_trained(output, stored.entry, publication) if publication is not None else None
     document = stored_document("neuronmap/sae.train/1", stored.entry, run=str(stored.run.folder), published=published)
     output.document(document)
+
+
+def _publication(
+    reference: str | None,
+    licence: str | None,
+    tags: list[str] | None,
+    authors: list[str] | None,
+    title: str,
+    draft: bool,
+    private: bool,
+    zoo: str | None,
+) -> TrainedPublication | None:
+    """What ``--publish`` and the options that go with it say; these alone would be dropped in silence, and are refused."""
+    from neuronmap.errors import ConfigError
+
+    if reference is not None:
+        return TrainedPublication(
+            reference, licence, tuple(tags or ()), tuple(authors or ()), title, draft, private, zoo
+        )
+    options = {
+        "--licence": licence,
+        "--tag": tags,
+        "--author": authors,
+        "--title": title,
+        "--draft": draft,
+        "--private": private,
+        "--zoo": zoo,
+    }
+    if given := [option for option, value in options.items() if value]:
+        raise ConfigError(
+            f"{', '.join(given)} goes with --publish, which is not there.", hint="--publish namespace/name@1.0"
+        )
+    return None
 
 
 def _run_training(

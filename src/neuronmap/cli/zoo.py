@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from neuronmap.cli import zoo_change, zoo_find, zoo_publish, zoo_pull, zoo_server
+from neuronmap.cli import zoo_change, zoo_find, zoo_people, zoo_publish, zoo_pull, zoo_server
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output, table
-from neuronmap.cli.zoo_options import ZooOption, open_zoo
+from neuronmap.cli.zoo_options import ZooOption, open_zoo, warn_quietly
 from neuronmap.errors import ConfigError, InputError, UnauthorizedError
 
 __all__ = ["app"]
@@ -51,7 +51,7 @@ def init(
     from neuronmap.zoo.client.location import read_upstream, write_upstream
 
     output = Output(as_json, quiet)
-    with open_zoo(output, zoo) as opened:
+    with open_zoo(output, zoo, make=True) as opened:
         if not isinstance(opened.backend, LocalBackend):
             raise ConfigError("A zoo's server is set up where it runs.", hint="neuronmap zoo serve --help")
         root = opened.backend.root
@@ -87,7 +87,9 @@ def login(
     where = _address(address)
     token = os.environ.get("NEURONMAP_ZOO_TOKEN") or _asked_token()
     if where.startswith("http://") and not _on_this_machine(where):
-        output.progress().note(f"{where} is not encrypted: whoever is on the way can read the token.")
+        warning = f"{where} is not encrypted: whoever is on the way can read the token."
+        output.progress().note(warning)
+        warn_quietly(output, [warning])
     with Zoo(where, token.strip()) as opened:
         opened.backend.about()
         who = opened.whoami()
@@ -157,6 +159,7 @@ def schema(
             help="A kind, whose record's schema is printed; the manifest's if left out.", show_default=False
         ),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Print the JSON schema of the manifest, or of the record of a kind of artefact.
 
@@ -166,11 +169,15 @@ def schema(
 
         neuronmap zoo schema CIRCUIT
     """
-    from neuronmap.zoo.manifest import Manifest
     from neuronmap.zoo.records import get_kind
+    from neuronmap.zoo.schemas import json_schema
 
-    model = Manifest if kind is None or kind.lower() == "manifest" else get_kind(kind.upper()).record_type
-    typer.echo(json.dumps(model.model_json_schema(by_alias=True), indent=2))
+    name = "manifest" if kind is None or kind.lower() == "manifest" else get_kind(kind.upper()).name
+    found = json_schema(name)
+    if as_json:
+        Output(as_json, False).document({"schema": "neuronmap/zoo.schema/1", "name": name, "json_schema": found})
+    else:
+        typer.echo(json.dumps(found, indent=2))
 
 
 @app.command("conformance")
@@ -186,25 +193,39 @@ def conformance(
 ) -> None:
     """Check that a server keeps the zoo's protocol and its promises, from outside: use it on a test server, with a token of its own.
 
-    Example:
+    The namespace must be there, and the token be its owner's, with the scopes write and admin: what is published for the checks is yanked
+    and deleted again. Exit code 5 if a check fails.
 
-        neuronmap zoo conformance http://127.0.0.1:8765 --namespace conformance-test
+    Examples:
+
+        neuronmap zoo conformance http://127.0.0.1:8770
+
+        neuronmap zoo org create conformance-test --zoo http://127.0.0.1:8770
+
+        neuronmap zoo conformance http://127.0.0.1:8770 --namespace conformance-test
     """
-    from neuronmap.zoo.client.conformance import check_server
     from neuronmap.zoo.client.location import stored_token
+    from neuronmap.zoo.conformance import run_conformance
 
     output = Output(as_json, quiet)
     where = _address(address)
-    checks = check_server(where, stored_token(where), namespace)
-    passed = all(one.passed for one in checks)
-    rows = [["ok" if one.passed else "FAILED", one.name, one.message] for one in checks]
+    report = run_conformance(where, stored_token(where), write_namespace=namespace)
+    passed, words = report.conforms, {"pass": "ok", "fail": "FAILED", "skip": "skipped"}
+    rows = [[words[one.outcome], one.name, one.reason] for one in report.checks]
     output.show(table(escape(where), ["", "check", ""], rows))
     output.document(
         {
             "schema": "neuronmap/zoo.conformance/1",
             "zoo": where,
             "passed": passed,
-            "checks": [one._asdict() for one in checks],
+            "checks": [
+                {
+                    "name": one.name,
+                    "passed": one.outcome != "fail",
+                    "message": f"skipped: {one.reason}" if one.outcome == "skip" else one.reason,
+                }
+                for one in report.checks
+            ],
         }
     )
     if not passed:
@@ -257,4 +278,6 @@ app.command("gc")(zoo_change.gc)
 app.command("lock")(zoo_pull.lock)
 app.command("mirror")(zoo_pull.mirror)
 app.command("serve")(zoo_server.serve)
+app.add_typer(zoo_people.org, name="org")
+app.add_typer(zoo_people.token, name="token")
 app.add_typer(zoo_server.admin, name="admin")

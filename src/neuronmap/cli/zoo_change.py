@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output, table
 from neuronmap.cli.zoo_options import ReasonOption, ReferenceArgument, ZooOption, open_zoo, version_document
-from neuronmap.errors import ConfigError, DamagedError, ForbiddenError
+from neuronmap.errors import ConfigError, DamagedError
 from neuronmap.paths import human_bytes
 
 if TYPE_CHECKING:
@@ -182,14 +182,13 @@ def delete(
         neuronmap zoo delete ada/demo@0.1 --reason "holds private text" --yes
     """
     output = Output(as_json, quiet)
-    if not yes:
-        if as_json or quiet:
-            raise ConfigError(
-                "delete asks before it deletes, which --json and --quiet do not allow.", hint="Add --yes."
-            )
-        if not typer.confirm(f"Delete {reference} for good?"):
-            raise typer.Exit(0)
+    if not yes and (as_json or quiet):
+        raise ConfigError("delete asks before it deletes, which --json and --quiet do not allow.", hint="Add --yes.")
     with open_zoo(output, zoo) as opened:
+        if not yes:
+            opened.require_deletable(reference)
+            if not typer.confirm(f"Delete {reference} for good?"):
+                raise typer.Exit(0)
         _changed(output, opened, "delete", opened.delete(reference, reason))
 
 
@@ -201,11 +200,21 @@ def verify(
             metavar="[REF|FOLDER]", help="A version, or a folder that was pulled; the whole zoo if left out."
         ),
     ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=10_000,
+            help="Of the zoo: files to read, the longest unread first; a server reads 100 if left out.",
+        ),
+    ] = None,
     zoo: ZooOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Read every byte and compare it with its digest: of a version, of a folder that was pulled, or of a whole zoo in a folder.
+    """Read every byte and compare it with its digest: of a version, of a folder that was pulled, or of a whole zoo.
+
+    A server verifies what it holds when an administrator asks; on its own machine `neuronmap zoo admin verify` reads all of it.
 
     Examples:
 
@@ -220,7 +229,7 @@ def verify(
     with open_zoo(output, zoo) as opened:
         document["zoo"] = opened.location
         if what is None:
-            store = _verify_store(output, opened)
+            store = _verify_store(output, opened, limit)
             document["store"] = store
         else:
             found = opened.verify_folder(what) if Path(what).is_dir() else opened.verify(what)
@@ -231,32 +240,16 @@ def verify(
     output.document(document)
 
 
-def _verify_store(output: Output, opened: Zoo) -> dict[str, object]:
-    from neuronmap.zoo.client.local import LocalBackend
-
-    backend = opened.backend
-    if not isinstance(backend, LocalBackend):
-        raise ForbiddenError(
-            "A whole zoo is verified where it lies.",
-            hint="Name a version; or run it on the server: neuronmap zoo admin --help",
-        )
-    done = 0
-    with output.progress().task("verifying", None, "bytes") as task:
-
-        def shown(at: int, total: int) -> None:
-            nonlocal done
-            del total
-            task.advance(at - done)
-            done = at
-
-        found = backend.registry.housekeeping.verify(progress=shown)
+def _verify_store(output: Output, opened: Zoo, limit: int | None) -> dict[str, object]:
+    found = opened.verify_store(limit=limit, progress=output.progress())
     if not found.sound:
         lost = ", ".join([*found.damaged, *found.missing][:5])
         raise DamagedError(
             f"{opened.location} is not sound: {len(found.damaged)} files are damaged, {len(found.missing)} are missing ({lost}).",
             hint="Publish them again, or mirror them from where they are sound.",
         )
-    output.show(f"{found.checked:,} files with {human_bytes(found.checked_bytes)} are sound.")
+    first = ", those that were not read for the longest" if opened.backend.is_remote or limit is not None else ""
+    output.show(f"{found.checked:,} files with {human_bytes(found.checked_bytes)} are sound{first}.")
     return found.to_dict()
 
 

@@ -228,6 +228,16 @@ class ZooWhoamiDocument(Document):
     """Who asks; null for nobody in particular."""
 
 
+class ZooSchemaDocument(Document):
+    """``neuronmap zoo schema``."""
+
+    schema_name: Literal["neuronmap/zoo.schema/1"] = Field(alias="schema")
+    name: str
+    """``manifest``, or a kind."""
+    json_schema: dict[str, Any]
+    """The JSON schema: what is printed without ``--json``."""
+
+
 class ZooCheckRecord(Document):
     """One check of a server."""
 
@@ -256,6 +266,7 @@ ZOO_DOCUMENTS: dict[str, type[Document]] = {
     "zoo login": ZooLoginDocument,
     "zoo logout": ZooLoginDocument,
     "zoo whoami": ZooWhoamiDocument,
+    "zoo schema": ZooSchemaDocument,
     "zoo publish": ZooPublishDocument,
     "zoo release": ZooVersionDocument,
     "zoo pull": ZooPullDocument,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 
 from neuronmap.cli.output import Output, table
@@ -26,6 +27,7 @@ __all__ = [
     "version_document",
     "version_lines",
     "version_rows",
+    "warn_quietly",
 ]
 
 ZooOption = Annotated[
@@ -47,11 +49,26 @@ ReferenceArgument = Annotated[
 ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why; kept and shown.", show_default=False)]
 
 
-def open_zoo(output: Output, zoo: str | None, offline: bool = False) -> Zoo:
-    """The zoo of the command."""
+def open_zoo(output: Output, zoo: str | None, offline: bool = False, *, make: bool = False) -> Zoo:
+    """The zoo of the command.
+
+    Args:
+        output: where notes and bars go.
+        zoo: folder or address.
+        offline: whether servers must not be asked.
+        make: whether a zoo is made in a folder where there is none, as commands do that put something into it.
+    """
     from neuronmap.zoo.client.zoo import Zoo
 
-    return Zoo(zoo, offline=True if offline else None, progress=output.progress())
+    return Zoo(zoo, offline=True if offline else None, progress=output.progress(), must_exist=not make)
+
+
+def warn_quietly(output: Output, messages: Iterable[str]) -> None:
+    """With ``--quiet``, warnings all the same, on stderr; without it they are notes of the progress, and were said already."""
+    if output.quiet:
+        console = Console(stderr=True)
+        for message in dict.fromkeys(messages):
+            console.print(f"[yellow]warning:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
 
 def version_document(command: str, zoo: Zoo, view: VersionView) -> dict[str, Any]:
@@ -84,7 +101,7 @@ def version_lines(view: VersionView) -> list[RenderableType]:
         ("aliases", ", ".join(view.aliases)),
         ("made from", ", ".join(one.reference for one in view.depends_on)),
         ("evidence", ", ".join(one.reference for one in view.evidence)),
-        ("used by", f"{view.used_by} versions" if view.used_by else ""),
+        ("used by", f"{view.used_by} {'version' if view.used_by == 1 else 'versions'}" if view.used_by else ""),
         ("published", f"{view.published or 'not yet'}{f' by {view.publisher}' if view.publisher else ''}"),
         ("seen", f"{view.downloads} pulls, {view.stars} stars{', private' if view.private else ''}"),
     ]

@@ -10,8 +10,8 @@ import typer
 from rich.markup import escape
 
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output, table
-from neuronmap.cli.zoo_options import ZooOption, open_zoo
-from neuronmap.errors import ConfigError, InputError, NotInLibraryError
+from neuronmap.cli.zoo_options import ZooOption, open_zoo, warn_quietly
+from neuronmap.errors import ConfigError, InputError, InvalidManifestError, NotInLibraryError
 from neuronmap.paths import human_bytes
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from neuronmap.zoo.packing import Package
     from neuronmap.zoo.views import VersionView
 
-__all__ = ["publish", "publish_trained", "require_publishable"]
+__all__ = ["TrainedPublication", "publish", "publish_trained", "require_publishable"]
 
 
 _Source = Annotated[
@@ -114,6 +114,8 @@ def publish(
 
         neuronmap zoo publish ./circuit --kind CIRCUIT --record circuit.json --as ada/ioi@1.0 --licence MIT
     """
+    from neuronmap.zoo.client.preparing import read_said, with_faults
+
     output = Output(as_json, quiet)
     asked = _Asked(source, analysis, evaluation, labels, method, explainer, of, kind, record, revision)
     values: dict[str, Any] = {
@@ -132,42 +134,77 @@ def publish(
         raise ConfigError(
             "An analysis cannot depend on a draft.", hint="Publish the SAE, or release it, then its analyses."
         )
-    with open_zoo(output, zoo) as opened:
-        package, entry = _packed(opened, asked)
+    with open_zoo(output, zoo, make=True) as opened:
+        with with_faults(read_said(reference, licence, tag or (), author or ())):
+            package, entry = _packed(opened, asked)
+        warn_quietly(output, package.notes)
         views = [opened.publish(package, reference, **values)]
         if with_analysis:
             if entry is None or package.kind != "SAE_MODEL":
                 raise ConfigError("--with-analysis goes with an SAE of the library.")
             shared = {name: values[name] for name in ("licence", "authors", "tags", "private")}
-            views += _publish_analyses(opened, entry, views[0], with_analysis, shared)
+            views += _publish_analyses(output, opened, entry, views[0], with_analysis, shared)
         _show(output, opened, views)
 
 
-def require_publishable(reference: str, licence: str | None) -> None:
-    """Find out, before hours of training, whether something could be published under this name and licence.
+class TrainedPublication(NamedTuple):
+    """How ``neuronmap sae train --publish`` publishes; the fields are options of ``neuronmap zoo publish``.
+
+    Attributes:
+        reference: ``namespace/name@version``.
+        licence: SPDX expression; None is refused.
+        tags, authors, title: as there.
+        draft, private: as there.
+        zoo: folder or address; None for the usual one.
+    """
+
+    reference: str
+    licence: str | None
+    tags: tuple[str, ...] = ()
+    authors: tuple[str, ...] = ()
+    title: str = ""
+    draft: bool = False
+    private: bool = False
+    zoo: str | None = None
+
+
+def require_publishable(asked: TrainedPublication) -> None:
+    """Find out, before hours of training, whether something could be published under this name, licence, tags and authors.
 
     Raises:
-        ConfigError: there is no licence, or no version in the name.
-        InputError: the name or the licence cannot be one.
+        ConfigError: there is no licence.
+        InvalidManifestError: lists every fault of what was said.
     """
-    from neuronmap.zoo.licences import check_licence
-    from neuronmap.zoo.names import Reference
+    from neuronmap.zoo.client.preparing import read_said
 
-    if Reference.parse(reference).label is None:
-        raise ConfigError(f"{reference} has no version to publish.", hint="--publish namespace/name@1.0")
-    if licence is None:
+    if asked.licence is None:
         raise ConfigError("Publishing needs a licence.", hint="--licence MIT, Apache-2.0, CC-BY-4.0, ...")
-    check_licence(licence)
+    said = read_said(asked.reference, asked.licence, asked.tags, asked.authors)
+    if said.faults or said.more:
+        raise InvalidManifestError([*said.faults, *said.more], "What is said of the publication")
 
 
-def publish_trained(output: Output, entry: LibraryEntry, reference: str, licence: str | None) -> str:
+def publish_trained(output: Output, entry: LibraryEntry, asked: TrainedPublication) -> str:
     """For ``neuronmap sae train --publish``: the SAE that was just trained.
 
     Returns:
         What it is called in the zoo.
     """
-    with open_zoo(output, None) as opened:
-        view = opened.publish(entry.path, reference, licence=licence)
+    from neuronmap.zoo.packing import pack_sae
+
+    package = pack_sae(entry.path)
+    warn_quietly(output, package.notes)
+    with open_zoo(output, asked.zoo, make=True) as opened:
+        view = opened.publish(
+            package,
+            asked.reference,
+            licence=asked.licence,
+            tags=asked.tags,
+            authors=asked.authors,
+            title=asked.title,
+            draft=asked.draft,
+            private=asked.private,
+        )
         output.show(f"Published as {view.reference} in {escape(opened.location)}.")
     return view.reference
 
@@ -246,7 +283,12 @@ def _packed_labels(opened: Zoo, asked: _Asked) -> Package:
 
 
 def _publish_analyses(
-    opened: Zoo, entry: LibraryEntry, sae: VersionView, wanted: list[str], values: Mapping[str, Any]
+    output: Output,
+    opened: Zoo,
+    entry: LibraryEntry,
+    sae: VersionView,
+    wanted: list[str],
+    values: Mapping[str, Any],
 ) -> list[VersionView]:
     """The SAE's analyses, each depending on it: ``<name>-features``, and with their own name behind it where there are several."""
     from neuronmap.hub import analyses
@@ -263,6 +305,7 @@ def _publish_analyses(
         name = f"{sae.name}-features" if len(chosen) == 1 else f"{sae.name}-features-{one.name.lower()}"
         target = f"{sae.namespace}/{name}@{sae.label}"
         package = pack_analysis(one.path)
+        warn_quietly(output, package.notes)
         views.append(
             opened.publish(package, target, depends_on={"sae": f"{sae.namespace}/{sae.name}@{sae.digest}"}, **values)
         )

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output, table
-from neuronmap.cli.zoo_options import OfflineOption, ZooOption, open_zoo
+from neuronmap.cli.zoo_options import OfflineOption, ZooOption, open_zoo, warn_quietly
 from neuronmap.errors import ConfigError
 from neuronmap.paths import human_bytes
 
@@ -45,7 +45,10 @@ def pull(
     ] = None,
     name: Annotated[str | None, typer.Option(help="With --into-library: another name than namespace/name.")] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace what is there under that name, or in the folder.")
+        bool,
+        typer.Option(
+            "--replace", help="Replace what is there under that name, or was pulled into the folder; nothing else."
+        ),
     ] = False,
     offline: OfflineOption = False,
     zoo: ZooOption = None,
@@ -83,6 +86,7 @@ def pull(
             targets = [_target(to, one, len(wanted)) for one in wanted]
             found = [opened.pull(one, target, overwrite=replace) for one, target in zip(wanted, targets, strict=True)]
         for one in found:
+            warn_quietly(output, one.warnings)
             placed = None
             if into_library:
                 placed = put_into_library(opened, one, name=name, replace=replace, progress=output.progress())
@@ -190,7 +194,7 @@ def mirror(
     given = {field: value for field, value in asked.items() if value is not None}
     if not references and not given:
         raise ConfigError("Say what to copy: references, --query, --namespace or --model.")
-    with open_zoo(output, zoo) as opened:
+    with open_zoo(output, zoo, make=True) as opened:
         found = Query.read({**given, "limit": 100}) if given else None
         done = opened.mirror(upstream, references or [], query=found)
         location = opened.location

@@ -11,7 +11,7 @@ import typer
 
 from neuronmap.cli.output import Output, QuietOption, command_output
 from neuronmap.cli.serve import listen, run_server, shown_address
-from neuronmap.errors import ConfigError, InputError
+from neuronmap.errors import ConfigError, DamagedError, InputError
 from neuronmap.paths import human_bytes
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ FolderOption = Annotated[
 DatabaseOption = Annotated[
     str | None,
     typer.Option(help="Database, such as postgresql+psycopg://...; NEURONMAP_ZOO_DATABASE or SQLite in the folder."),
+]
+StoreOption = Annotated[
+    str | None, typer.Option(help="Blobs: a folder or s3://bucket/prefix; NEURONMAP_ZOO_STORE or in the folder.")
 ]
 NameArgument = Annotated[str, typer.Argument(help="Name of the account; also of its namespace.")]
 StdinOption = Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin.")]
@@ -46,9 +49,7 @@ def serve(
     name: Annotated[str, typer.Option(help="What the zoo calls itself.")] = "NeuronMap zoo",
     folder: FolderOption = None,
     database: DatabaseOption = None,
-    store: Annotated[
-        str | None, typer.Option(help="Blobs: a folder or s3://bucket/prefix; NEURONMAP_ZOO_STORE or in the folder.")
-    ] = None,
+    store: StoreOption = None,
     anonymous_read: Annotated[
         bool, typer.Option("--anonymous-read", help="Let everybody read what is public.")
     ] = False,
@@ -68,9 +69,9 @@ def serve(
 ) -> None:
     """Serve a zoo for several people: accounts, organisations, tokens; nothing of this machine's library.
 
-    It listens on 127.0.0.1; a proxy that speaks https stands before it (**--address**). Without an account it prints a setup token,
-    good once, for the first administrator; `neuronmap zoo admin create-user` makes one as well. The secret of an identity provider
-    is read from NEURONMAP_ZOO_OIDC_SECRET.
+    It listens on 127.0.0.1 and speaks plain http; a proxy that speaks https stands before it (**--address**). Without an account it prints
+    a setup token, good once, for the first administrator; `neuronmap zoo admin create-user` makes one as well. The secret of an identity
+    provider is read from NEURONMAP_ZOO_OIDC_SECRET.
 
     Examples:
 
@@ -78,6 +79,7 @@ def serve(
 
         neuronmap zoo serve --database postgresql://zoo@db/zoo --store s3://lab-zoo --address https://zoo.example.org
     """
+    from neuronmap.web.settings import is_loopback
     from neuronmap.web.zoo.server import create_zoo_app, served_zoo
     from neuronmap.web.zoo.settings import ZooServerSettings
 
@@ -99,6 +101,13 @@ def serve(
         oidc_sign_up=oidc_sign_up,
     )
     zoo = served_zoo(settings)
+    if not is_loopback(host) and not (address or "").startswith("https://"):
+        note = (
+            f"Listening on {host} without encryption: whoever is on the way can read passwords and tokens. Let a proxy that speaks https "
+            "stand before it, and give its --address https://..."
+        )
+        typer.secho(f"warning: {note}", fg="yellow", err=True)
+    older = zoo.people.accounts.has_setup_token()
     token = zoo.people.accounts.new_setup_token()
     if token is not None and quiet:
         raise ConfigError(
@@ -109,6 +118,10 @@ def serve(
     shown = (address or "").rstrip("/") or shown_address(host, listening, "").rstrip("/")
     started = [f"NeuronMap zoo: {shown}", "Ctrl-C stops it."]
     if token is not None:
+        if older:
+            started.append(
+                "A setup token that this database's servers have printed before is good no longer: this is the one."
+            )
         started.append(
             f"It has no account yet. The first administrator is made with this token (good once, for a day):\n  {token}\n"
             f"  POST {shown}/api/zoo/setup, or: neuronmap zoo admin create-user <name> --admin"
@@ -116,7 +129,9 @@ def serve(
     run_server(lambda: create_zoo_app(settings, zoo), listening, settings.base_path, started, output)
 
 
-admin = typer.Typer(no_args_is_help=True, help="Accounts and quotas of a zoo's server, on its own machine.")
+admin = typer.Typer(
+    no_args_is_help=True, help="Accounts, quotas and verification of a zoo's server, on its own machine."
+)
 
 
 def _people(folder: Path | None, database: str | None, default_quota: int | None = None) -> People:
@@ -187,6 +202,57 @@ def set_quota(
     found = _people(folder, database).organisations.set_quota(LOCAL, namespace, _size(size))
     allowed = "as much as there is room" if found.quota_bytes is None else human_bytes(found.quota_bytes)
     Output(False, quiet).show(f"{namespace} may hold {allowed}; {human_bytes(found.used_bytes or 0)} are used.")
+
+
+@admin.command("verify")
+@command_output
+def verify(
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Files to read, those first whose last reading is the oldest; all if left out.", min=1),
+    ] = None,
+    folder: FolderOption = None,
+    database: DatabaseOption = None,
+    store: StoreOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Read the bytes in the server's store and compare them with their digests. People may go on working meanwhile.
+
+    Give the same --folder, --database and --store as to `neuronmap zoo serve`. What is damaged is marked, and is not sent to anybody
+    until it is published again. Exit code 5 if something is damaged or missing.
+
+    Examples:
+
+        neuronmap zoo admin verify
+
+        neuronmap zoo admin verify --database postgresql://zoo@db/zoo --store s3://lab-zoo --limit 1000
+    """
+    from neuronmap.web.zoo.settings import ZooServerSettings
+    from neuronmap.zoo.blobs import probe
+
+    output = Output(False, quiet)
+    registry = ZooServerSettings(folder=folder, database=database, store=store).open_registry()
+    try:
+        probe(registry.store)
+        with output.progress().task("verifying", None, "bytes") as task:
+            done = 0
+
+            def shown(at: int, total: int) -> None:
+                nonlocal done
+                del total
+                task.advance(at - done)
+                done = at
+
+            found = registry.housekeeping.verify(limit=limit, progress=shown)
+    finally:
+        registry.close()
+    if not found.sound:
+        lost = ", ".join([*found.damaged, *found.missing][:5])
+        raise DamagedError(
+            f"The store {registry.store} is not sound: {len(found.damaged)} files are damaged, {len(found.missing)} are missing ({lost}).",
+            hint="Restore them from a backup of the store, or publish them again.",
+        )
+    output.show(f"{found.checked:,} files with {human_bytes(found.checked_bytes)} are sound.")
 
 
 def _size(text: str) -> int | None:

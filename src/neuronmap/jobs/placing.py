@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from neuronmap.errors import AlreadyExistsError, DamagedError, InputError, NotInLibraryError
+from neuronmap.errors import AlreadyExistsError, ConfigError, DamagedError, InputError, NotInLibraryError
 
 if TYPE_CHECKING:
     from neuronmap.hub import LibraryEntry, SAEModelHub
@@ -32,24 +32,31 @@ class Placed(NamedTuple):
     name: str | None
 
 
-def import_source(source: str, progress: Progress) -> str | Fetched:
+def import_source(source: str, progress: Progress, zoo: str | None = None) -> str | Fetched:
     """A source as ``neuronmap.hub.formats`` takes it: what lies in a zoo is pulled to this machine first.
 
     Args:
         source: folder, file, ``hf://owner/repo``, or ``zoo:namespace/name[@version]``.
         progress: where notes and bars go.
+        zoo: folder or address of the zoo; the usual one when left out.
 
     Raises:
+        ConfigError: a zoo was named for a source that lies in none.
         NotInZooError, ZooOfflineError, DamagedError: it cannot be pulled.
     """
     if not source.startswith("zoo:"):
+        if zoo is not None:
+            raise ConfigError(f"--zoo goes with a source in a zoo; {source!r} is none.", hint="zoo:namespace/name")
         return source
     from neuronmap.hub.formats.sources import Fetched
     from neuronmap.zoo import Zoo
+    from neuronmap.zoo.packing import bundle_origin
 
-    with Zoo(progress=progress) as zoo:
-        pulled = zoo.pull(source.removeprefix("zoo:"), progress=progress)
-    return Fetched(pulled.folder, f"zoo:{pulled.reference}", str(pulled.digest))
+    with Zoo(zoo, progress=progress) as opened:
+        pulled = opened.pull(source.removeprefix("zoo:"), progress=progress)
+    digest = str(pulled.digest)
+    artefact = bundle_origin(pulled.reference, digest, pulled.zoo, None)
+    return Fetched(pulled.folder, f"zoo:{pulled.reference}", digest, pulled.reference, artefact)
 
 
 def put_into_library(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from neuronmap.errors import ZooOfflineError
+from neuronmap.errors import ForbiddenError, NotInZooError, UnauthorizedError, ZooOfflineError
 from neuronmap.zoo.digests import Digest
 from neuronmap.zoo.document import Document
 from neuronmap.zoo.manifest import Manifest
@@ -74,17 +74,22 @@ def run_conformance(
     Args:
         url: its address, without ``/api/zoo``.
         token: for reading, where that needs one, and for writing.
-        write_namespace: where to publish a small artefact; None: only what can be read is checked.
+        write_namespace: where to publish a small artefact, of which the token's account is an owner; the token needs the scopes write and
+            admin. None: only what can be read is checked.
         client: sends the requests; one of its own when left out.
 
     Raises:
         ZooOfflineError: nobody answers there.
+        UnauthorizedError, ForbiddenError, NotInZooError: there is no such namespace, or the token does not govern it: what it may not do
+            would look like a fault of the server.
     """
     import httpx2
 
     own = client or httpx2.Client(timeout=60, follow_redirects=False)
     try:
-        return _Run(own, url.rstrip("/"), token, write_namespace).report()
+        run = _Run(own, url.rstrip("/"), token, write_namespace)
+        run.require_rights()
+        return run.report()
     except httpx2.TransportError as error:
         raise ZooOfflineError(f"{url} cannot be reached: {error}.") from error
     finally:
@@ -164,6 +169,46 @@ class _Run:
             ("what is private does not exist for strangers", self.no_oracle),
             ("a deleted version leaves its manifest, and its label stays taken", self.delete),
         ]
+
+    # --- before ---------------------------------------------------------------------------------------------------------
+
+    def require_rights(self) -> None:
+        """Refuse to begin where the token may not do what is checked. A server that says nothing of it is checked all the same."""
+        if self.namespace is None or "accounts" not in self._told("").get("features", []):
+            return
+        if self.token is None:
+            raise UnauthorizedError(
+                f"To publish in {self.namespace!r} a token is needed.",
+                hint="neuronmap zoo login, or NEURONMAP_ZOO_TOKEN.",
+            )
+        answer = self.ask("GET", f"/namespaces/{quote(self.namespace, safe='')}")
+        if answer.status_code == 404:
+            raise NotInZooError(
+                f"There is no namespace {self.namespace!r} on {self.url}, in which test artefacts could be published.",
+                hint=f"neuronmap zoo org create {self.namespace}, or the name of your account.",
+            )
+        me = self._told("/me")
+        scopes, only = me.get("scopes", []), me.get("only_namespace")
+        if not {"write", "admin"} <= set(scopes):
+            raise ForbiddenError(
+                f"The token has the scopes {', '.join(scopes) or '(none)'}; to publish, yank and delete, write and admin are needed.",
+                hint=f"neuronmap zoo token create conformance --scope write --scope admin --namespace {self.namespace}",
+            )
+        roles = {one["namespace"]: one["role"] for one in me.get("namespaces", [])}
+        if roles.get(self.namespace) != "owner" and not (me.get("is_admin") and only is None):
+            raise ForbiddenError(
+                f"{me.get('name')} is {roles.get(self.namespace, 'no member')} of {self.namespace}; an owner is needed.",
+                hint="Choose a namespace of your own, or ask for the role.",
+            )
+
+    def _told(self, path: str) -> dict[str, Any]:
+        """What a good answer holds; nothing where it is no good one, which is for the checks to say."""
+        answer = self.ask("GET", path)
+        try:
+            found = answer.json() if answer.status_code == 200 else {}
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
     # --- asking --------------------------------------------------------------------------------------------------------
 

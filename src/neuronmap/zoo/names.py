@@ -42,6 +42,10 @@ user users versions web well-known www zoo
 RESERVED = frozenset(_RESERVED.split())
 """Namespaces that nobody gets: they are, or may become, part of an address."""
 
+_DEVICES = frozenset(("con", "prn", "aux", "nul")) | {
+    f"{port}{number}" for port in ("com", "lpt") for number in range(10)
+}
+"""What Windows takes for a device, whatever stands behind a full stop; a folder there cannot have the name."""
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9]|[._-](?=[a-z0-9])){0,63}")
 _ALIAS = re.compile(r"[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*")
 _TAG = re.compile(r"[a-z0-9][a-z0-9 ._:+/-]{0,48}[a-z0-9]|[a-z0-9]")
@@ -54,23 +58,29 @@ def check_namespace(name: str) -> str:
     """A namespace: a person's or an organisation's.
 
     Raises:
-        InputError: it does not fit the pattern, or is reserved.
+        InputError: it does not fit the pattern, is reserved, or is what Windows calls a device.
     """
     if not _NAME.fullmatch(name) or len(name) < 2 or name.endswith(_ADDRESS):
         raise InputError(f"{name[:80]!r} cannot be a namespace: {_RULE}, and at least 2, not ending in .json.")
     if name in RESERVED:
         raise InputError(f"{name!r} cannot be a namespace: the name is reserved.")
-    return name
+    return _no_device(name, "a namespace")
 
 
 def check_name(name: str) -> str:
     """An artefact's name within its namespace.
 
     Raises:
-        InputError: it does not fit the pattern.
+        InputError: it does not fit the pattern, or is what Windows calls a device.
     """
     if not _NAME.fullmatch(name) or name.endswith(_ADDRESS):
         raise InputError(f"{name[:80]!r} cannot be an artefact's name: {_RULE}, not ending in .json.")
+    return _no_device(name, "an artefact's name")
+
+
+def _no_device(name: str, what: str) -> str:
+    if name.partition(".")[0] in _DEVICES:
+        raise InputError(f"{name!r} cannot be {what}: Windows takes it for a device, and nobody could pull it there.")
     return name
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from neuronmap.zoo.blobs import BlobStore, ObjectBlobStore, blob_store
+from neuronmap.errors import ResourceError
+from neuronmap.zoo.blobs import BlobStore, ObjectBlobStore, blob_store, probe
 
 KEY = f"sha256/ab/{'ab' * 32}"
 PART = 16 << 20
@@ -177,3 +178,17 @@ def test_no_parts_are_left_when_a_sender_fails(s3: Callable[[], str]) -> None:
     client = boto3.client("s3", endpoint_url=url.partition("endpoint=")[2].partition("&")[0], region_name="us-east-1")
     assert "Uploads" not in client.list_multipart_uploads(Bucket="zoo")
     client.close()
+
+
+def test_a_store_that_works_is_probed_without_a_trace(store: BlobStore) -> None:
+    probe(store)
+    probe(store, write=True)
+    assert list(store.list()) == []
+
+
+def test_a_bucket_that_does_not_exist_is_known_by_asking(s3: Callable[[], str]) -> None:
+    lost = blob_store(s3().replace("s3://zoo/", "s3://no-such-bucket/"))
+    assert lost.size(KEY) is None  # as if it were empty
+    for write in (False, True):
+        with pytest.raises(ResourceError, match="no-such-bucket"):
+            probe(lost, write=write)

@@ -94,6 +94,15 @@ def test_hostile_names(check: Any, text: str) -> None:
         check(text)
 
 
+@pytest.mark.parametrize("check", [check_namespace, check_name])
+def test_names_that_windows_takes_for_devices(check: Any) -> None:
+    for text in ("con", "prn", "aux", "nul", "com1", "lpt9", "nul.data", "com1.2"):
+        with pytest.raises(InputError, match="Windows takes it for a device"):
+            check(text)
+    for text in ("console", "con-1", "com", "com10", "auxiliary", "data.nul"):
+        assert check(text) == text
+
+
 @pytest.mark.parametrize(
     "text", [one for one in HOSTILE if one not in ("x" * 256,)] + ["x" * 201, "x/" * 16 + "x", "x" * 513]
 )

@@ -35,7 +35,6 @@ __all__ = ["CircuitTracer"]
 _CONFIG = "config.yaml"
 _THRESHOLD = "activation_function.threshold"
 _LAYER = re.compile(r"layer_(\d+)")
-_MORE_HOOKS = {"mlp.hook_out": "mlp", "hook_mlp_out": "mlp"}
 
 
 class CircuitTracer(Format):
@@ -202,7 +201,7 @@ def _place(layer: int | None, hook: Any) -> Place | None:
         return None
     name = f"blocks.{layer}.{hook}"
     place = lens_place(name)
-    return Place(layer, place.component or _MORE_HOOKS.get(str(hook)), None, name)
+    return place._replace(layer=layer)
 
 
 def _foreign(item: Exported) -> dict[str, Tensor]:
@@ -239,8 +238,9 @@ def _hook_name(item: Exported, answer: str, hook: Mapping[str, Any] | None, give
     by_component = {"mlp": "hook_mlp_out", "residual": "hook_resid_post", "residual_pre": "hook_resid_pre"}
     if record.get("component") in by_component:
         return by_component[record["component"]]
-    if str(record.get("name") or foreign).endswith(".mlp:in"):
-        return "mlp.hook_in"
+    inside = str(record.get("inside") or record.get("name") or foreign)
+    if re.search(r"(^|\.)mlp:(in|out)$", inside):
+        return f"mlp.hook_{inside.rpartition(':')[2]}"
     raise InputError(
         f"circuit-tracer names hooks as TransformerLens does, and {record.get('name') or foreign or 'this hook'} has no such name here.",
         hint=f"Say it: --assume {answer}=...",

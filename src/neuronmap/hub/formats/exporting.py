@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuronmap import paths
-from neuronmap.errors import AlreadyExistsError, ConfigError, InputError
+from neuronmap.errors import ConfigError, InputError
 from neuronmap.hub.formats.format import Exported, Format, Given
 from neuronmap.hub.formats.huggingface import Card, write_repository
 from neuronmap.hub.formats.importing import find_candidates, read_candidate
 from neuronmap.hub.formats.registry import get_format, list_formats
+from neuronmap.hub.formats.replacing import checked_target, filled
+from neuronmap.hub.formats.sources import Fetched
 from neuronmap.progress import Progress
 
 if TYPE_CHECKING:
@@ -68,18 +70,18 @@ def export_sae(
     Args:
         names: in the library; several go into one folder, as the format keeps several.
         format: one of :func:`targets`.
-        folder: to be made.
+        folder: to be made; one that is there and empty is filled.
         assume: answers that the format asks for.
         card: licence and words for ``huggingface``, which needs them.
         analysis: for ``neuronpedia``, which of the SAE's analyses; the newest when left out.
-        overwrite: replace a folder that an export made; others are left alone.
+        overwrite: replace a folder that an export made; others, and those with further files, are left alone.
         hub: the library.
         progress: where bars go.
 
     Raises:
         ConfigError: an unknown format, or one without what it needs.
         InputError: the format has no place for such an SAE; says why.
-        AlreadyExistsError: the folder exists.
+        AlreadyExistsError: the folder exists, and may not be replaced.
     """
     from neuronmap.hub.library import SAEModelHub
     from neuronmap.saes import load_sae
@@ -89,19 +91,20 @@ def export_sae(
     if not wanted:
         raise ConfigError("No SAE was named.")
     entries = [library.get(name) for name in wanted]
+    target = checked_target(folder, overwrite, [library.root])
     if format == "neuronpedia":
-        return _neuronpedia(entries, Path(folder), analysis, overwrite, progress)
+        return _neuronpedia(entries, target, analysis, progress)
     items, ids = [], []
     for entry in entries:
         sae = load_sae(entry.path)
         metrics = paths.read_json(entry.path / "metrics.json") if (entry.path / "metrics.json").is_file() else None
         items.append(Exported(sae, library.info(entry.id), metrics))
         ids.append(entry.id)
-    return _write(items, tuple(ids), format, Path(folder), assume, card, overwrite)
+    return _write(items, tuple(ids), format, target, assume, card)
 
 
 def convert_sae(
-    source: str | Path,
+    source: str | Path | Fetched,
     folder: str | Path,
     to: str,
     *,
@@ -128,6 +131,7 @@ def convert_sae(
         InputError, DamagedError, ConfigError, AlreadyExistsError: as for reading and for writing.
     """
     fetched, found = find_candidates(source, format, select=select, layer=layer, progress=progress)
+    target = checked_target(folder, overwrite, [fetched.path])
     found = [one for one in found if one.kind == "weights"]
     if not found:
         raise InputError(f"{fetched.origin} holds data about features, no SAE; there is nothing to convert.")
@@ -146,8 +150,8 @@ def convert_sae(
         items.append(Exported(read.sae, read.metadata, None))
         notes += read.notes
     written = _write(
-        items, tuple(one.name for one in found), to, Path(folder),
-        {key: value for key, value in said.items() if key in writer_asks}, card, overwrite,
+        items, tuple(one.name for one in found), to, target,
+        {key: value for key, value in said.items() if key in writer_asks}, card,
     )  # fmt: skip
     return Written(
         written.folder, written.format, written.files, written.saes, tuple(dict.fromkeys([*notes, *written.notes]))
@@ -161,7 +165,6 @@ def _write(
     folder: Path,
     assume: Mapping[str, str] | None,
     card: Card | None,
-    overwrite: bool,
 ) -> Written:
     """Fill a folder aside and put it in its place."""
     owner = _writer(format)
@@ -172,17 +175,13 @@ def _write(
             raise ConfigError(f"{format} asks nothing called {', '.join(unknown)}.")
     elif card is None:
         raise ConfigError("A repository needs a card with a licence.", hint="Give --licence, such as apache-2.0.")
-    refuse_existing(folder, overwrite)
-    made = folder.parent / f".{folder.name}.neuronmap"
-    notes: tuple[str, ...] = ()
-    with paths.staging_folder(made) as staging:
+    with filled(folder, format) as staging:
         if owner is not None:
             files = owner.write(items, staging, given)
         else:
             files = write_repository(items, names, staging, card or Card(licence=""))
         written = [file.relative_to(staging) for file in files]
-    paths.replace_folder(made, folder)
-    return Written(folder, format, tuple(folder / file for file in written), names, notes)
+    return Written(folder, format, tuple(folder / file for file in written), names)
 
 
 def _writer(format: str) -> Format | None:
@@ -201,19 +200,7 @@ def _writer(format: str) -> Format | None:
     return get_format(format)
 
 
-def refuse_existing(folder: Path, overwrite: bool) -> None:
-    """Leave alone what is there, unless it is empty or may be replaced."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not folder.is_dir():
-        raise AlreadyExistsError(f"{folder} is a file; it is left alone.", hint="Give another folder.")
-    if not overwrite:
-        raise AlreadyExistsError(f"{folder} exists already.", hint="Choose another folder, or overwrite it.")
-
-
-def _neuronpedia(
-    entries: Sequence[Any], folder: Path, analysis: str | None, overwrite: bool, progress: Progress | None
-) -> Written:
+def _neuronpedia(entries: Sequence[Any], folder: Path, analysis: str | None, progress: Progress | None) -> Written:
     from neuronmap.features.export import NeuronpediaNames, chosen_features, export_features
     from neuronmap.features.export.neuronpedia import model_id
     from neuronmap.hub.analyses import open_analysis
@@ -227,16 +214,17 @@ def _neuronpedia(
     names = NeuronpediaNames(
         model_id(entry.model or "model"), "neuronmap", entry.layer, release=entry.id.replace("/", "-"), author="unknown"
     )
-    made = export_features(
-        store,
-        chosen_features(store),
-        "neuronpedia",
-        folder,
-        title=entry.id,
-        names=names,
-        overwrite=overwrite,
-        progress=progress,
-    )
-    files = tuple(sorted(file for file in made.rglob("*") if file.is_file()))
+    with filled(folder, "neuronpedia") as staging:
+        export_features(
+            store,
+            chosen_features(store),
+            "neuronpedia",
+            staging,
+            title=entry.id,
+            names=names,
+            overwrite=True,
+            progress=progress,
+        )
+        written = sorted(file.relative_to(staging) for file in staging.rglob("*") if file.is_file())
     note = "neuronmap sae export-features has more to choose: features, names, author."
-    return Written(made, "neuronpedia", files, (entry.id,), (note,))
+    return Written(folder, "neuronpedia", tuple(folder / file for file in written), (entry.id,), (note,))

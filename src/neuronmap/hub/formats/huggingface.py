@@ -17,6 +17,7 @@ from neuronmap import paths
 from neuronmap.errors import ConfigError, InputError, ModelGatedError, ModelOfflineError
 from neuronmap.features.export.records import public_name
 from neuronmap.hub.formats.format import Exported
+from neuronmap.hub.formats.replacing import MARKER
 from neuronmap.hub.names import slug
 
 __all__ = ["Card", "push_repository", "write_repository"]
@@ -99,7 +100,7 @@ def push_repository(folder: Path, repo: str, *, private: bool = False, message: 
     api = HfApi()
     try:
         api.create_repo(repo, private=private, exist_ok=True)
-        done = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
+        done = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, ignore_patterns=[MARKER])
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
         if status in (401, 403, 404):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuronmap import progress as progress_room
-from neuronmap.errors import ConfigError, CorpusNotFoundError, HookPointError, InputError, ModelError
+from neuronmap.errors import ConfigError, CorpusNotFoundError, DamagedError, HookPointError, InputError, ModelError
 from neuronmap.hub.formats.external import FeatureFormat, write_external
 from neuronmap.hub.formats.format import Candidate, Given, Imported
+from neuronmap.hub.formats.places import said_record
 from neuronmap.hub.formats.proving import Proof, hooks_of, prove
 from neuronmap.hub.formats.registry import choose, detect, get_format
 from neuronmap.hub.formats.sources import Fetched, fetch
@@ -63,6 +65,7 @@ def import_sae(
     name: str | None = None,
     model: str | LanguageModel | None = None,
     hook: str | None = None,
+    hook_out: str | None = None,
     assume: Mapping[str, str] | None = None,
     prove: bool = True,
     text: Any = None,
@@ -84,7 +87,8 @@ def import_sae(
         layer: that of one of several.
         name: id in the library; derived when left out.
         model: the language model, over what the files say; also where the proof runs.
-        hook: where it reads, over what the files say.
+        hook: where it reads, over what the files say: a component, ``mlp:in``, or a module path with a side.
+        hook_out: the same for what a transcoder reconstructs.
         assume: answers to what the files leave open; each format lists its own.
         prove: reconstruct real activations, if the model is on this machine.
         text: for that; the sample text when left out.
@@ -104,8 +108,8 @@ def import_sae(
     if len(weights) > 1:
         raise several(weights)
     return import_candidates(
-        fetched, weights, name=name, model=model, hook=hook, assume=assume, prove=prove, text=text, tokens=tokens, tags=tags,
-        replace=replace, hub=hub, progress=progress,
+        fetched, weights, name=name, model=model, hook=hook, hook_out=hook_out, assume=assume, prove=prove, text=text, tokens=tokens,
+        tags=tags, replace=replace, hub=hub, progress=progress,
     )[0]  # fmt: skip
 
 
@@ -130,6 +134,7 @@ def import_candidates(
     name: str | None = None,
     model: str | LanguageModel | None = None,
     hook: str | None = None,
+    hook_out: str | None = None,
     assume: Mapping[str, str] | None = None,
     prove: bool = True,
     text: Any = None,
@@ -158,10 +163,16 @@ def import_candidates(
         read = read_candidate(candidate, given, shown)
         for note in read.notes:
             shown.note(note)
-        proof, unproved, placed = _proved(read, models, hook, prove, text, tokens, shown)
-        # A bundle of ours is copied as it is, with its curves and figures.
-        what = candidate.path if candidate.details.get("bundle") else (placed.sae, placed.metadata)
-        entry = library.register(what, name=name, tags=tags, replace=replace)
+        proof, unproved, placed = _proved(read, models, (hook, hook_out), prove, text, tokens, shown)
+        # A bundle of ours is copied as it is, with its curves and figures, unless another place was said.
+        whole = candidate.details.get("bundle") and hook is None and hook_out is None
+        if fetched.artefact is not None:
+            placed = _from_artefact(placed, fetched.artefact)
+        with library.staging() if whole and fetched.artefact is not None else nullcontext(None) as staging:
+            what: Any = candidate.path if whole else (placed.sae, placed.metadata)
+            if staging is not None:
+                what = _with_origin(candidate.path, staging / "bundle", placed.metadata.origin)
+            entry = library.register(what, name=name, tags=tags, replace=replace)
         if proof is not None:
             _keep_proof(entry, proof)
         done.append(ImportedSAE(library.get(entry.id), candidate, proof, unproved, read.notes))
@@ -179,6 +190,8 @@ def find_candidates(
     """Fetch a source and list what fits; nothing is loaded but headers (a lone pickle is opened, to see what it is)."""
     fetched = fetch(source, progress)
     found = detect(fetched.path, format, progress)
+    if fetched.title:
+        found = [replace(one, name=fetched.title) if one.path == fetched.path else one for one in found]
     if select is not None or layer is not None:
         found = choose(found, select, layer)
     return fetched, found
@@ -191,8 +204,6 @@ def read_candidate(candidate: Candidate, given: Given, progress: Progress | None
         ConfigError: an answer that the format does not ask for.
         InputError, DamagedError: see :meth:`Format.read`.
     """
-    from dataclasses import replace
-
     from neuronmap.hub.formats.stored import PICKLED, read_stored
 
     owner = get_format(candidate.format)
@@ -307,21 +318,58 @@ def _is_here(name: str) -> bool:
     return any(folder.glob("*.safetensors"))
 
 
+def _from_artefact(read: Imported, artefact: Mapping[str, Any]) -> Imported:
+    """With the artefact as its origin; where it was before stays in it."""
+    before = read.metadata.origin
+    origin = {**artefact, **({"before": before} if before else {})}
+    return read._replace(metadata=read.metadata.updated(origin=origin))
+
+
+def _with_origin(bundle: Path, target: Path, origin: Mapping[str, Any] | None) -> Path:
+    """A copy of a bundle of ours with another origin in its configuration; the weights are not touched."""
+    from neuronmap.hub.contents import copy_visible, write_metadata
+    from neuronmap.saes.metadata import read_bundle_info
+
+    copy_visible(bundle, target)
+    metadata = read_bundle_info(target).metadata
+    if metadata is None:
+        raise DamagedError(f"{bundle} lost its NeuronMap metadata while it was copied.")
+    write_metadata(target, metadata.updated(origin=None if origin is None else dict(origin)))
+    return target
+
+
+def _said(read: Imported, hook: str | None, hook_out: str | None) -> Imported:
+    """With the hooks that were said, for want of a model on which they could be looked up."""
+    changes: dict[str, Any] = {}
+    if hook is not None and read.sae.reads != "hooks":
+        changes["hook"] = said_record(hook, {"width": read.sae.d_in, **(read.metadata.hook or {})})
+    if hook_out is not None and not read.sae.reconstructs_input:
+        before = read.metadata.hook_out or changes.get("hook") or read.metadata.hook
+        changes["hook_out"] = said_record(hook_out, before)
+    return read._replace(metadata=read.metadata.updated(**changes)) if changes else read
+
+
 def _proved(
-    read: Imported, models: _Models, hook: str | None, wanted: bool, text: Any, tokens: int, progress: Progress
+    read: Imported,
+    models: _Models,
+    hooks: tuple[str | None, str | None],
+    wanted: bool,
+    text: Any,
+    tokens: int,
+    progress: Progress,
 ) -> tuple[Proof | None, str, Imported]:
     """The proof or why there is none, and the SAE with its hooks as the model has them."""
     name = (read.metadata.model or {}).get("name")
     if not wanted:
-        return None, "it was not asked for", read
+        return None, "it was not asked for", _said(read, *hooks)
     model = models.find(name)
     if isinstance(model, str):
         progress.note(f"Not tried on real activations: {model}.")
-        return None, model, read
+        return None, model, _said(read, *hooks)
     try:
-        places = hooks_of(read.sae, read.metadata, model, hook)
+        places = hooks_of(read.sae, read.metadata, model, *hooks)
     except (InputError, HookPointError) as error:
-        if hook is not None:
+        if hooks != (None, None):
             raise
         progress.note(f"Not tried on real activations: {error.message}")
         return None, error.message, read

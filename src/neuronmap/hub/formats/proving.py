@@ -12,10 +12,12 @@ Files do not say which of them they mean, so a figure that fits none of the thre
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from neuronmap import progress as progress_room
 from neuronmap.errors import HookPointError, InputError, MismatchError
+from neuronmap.hub.formats.places import said_record
 from neuronmap.progress import Progress
 from neuronmap.saes.metadata import BundleMetadata
 
@@ -32,6 +34,8 @@ _CONTEXTS_AT_ONCE = 8
 _NEAR = 0.05
 """How far a figure may be from the file's, which was measured on other text."""
 _L0_FACTOR = 2.0
+_NAMELESS = frozenset({"list", "tuple", "generator", "Corpus", "Dataset", "IterableDataset"})
+"""What a bundle calls a corpus that had no name: the type of what was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ def prove(
     *,
     claims: dict[str, float] | None = None,
     hook: str | None = None,
+    hook_out: str | None = None,
     progress: Progress | None = None,
 ) -> Proof:
     """Reconstruct real activations.
@@ -94,6 +99,7 @@ def prove(
         tokens: rows at most. The first token of a context is left out: its activation is often of another size.
         claims: the files' own figures.
         hook: where it reads, over the metadata.
+        hook_out: what a transcoder reconstructs, over the metadata.
         progress: where the bar goes.
 
     Raises:
@@ -104,7 +110,7 @@ def prove(
 
     from neuronmap.models import capture
 
-    places = hooks_of(sae, metadata, model, hook)
+    places = hooks_of(sae, metadata, model, hook, hook_out)
     _check_widths(sae, places)
     ids_CT, real_CT = _contexts(model, text, tokens, progress)
     shown = progress or progress_room.default()
@@ -123,7 +129,7 @@ def prove(
             sums.add(y[kept_BT].flatten(1), yhat[kept_BT].flatten(1), f[kept_BT])
             task.advance(len(ids_BT))
     found = sums.result()
-    warnings = _warnings(found, claims or {})
+    warnings = _warnings(found, claims or {}, _other_text(metadata, text))
     return Proof(
         places.name, model.identity.name, sums.rows, found["explained_variance"], found["residual_variance"], found["row_variance"],
         found["l0"], dict(claims or {}), warnings,
@@ -144,35 +150,63 @@ class Places:
         return first if self.out == self.into else f"{first} -> {' + '.join(hook.name for hook in self.out)}"
 
 
-def hooks_of(sae: SparseAutoencoder, metadata: BundleMetadata, model: LanguageModel, hook: str | None = None) -> Places:
+def hooks_of(
+    sae: SparseAutoencoder,
+    metadata: BundleMetadata,
+    model: LanguageModel,
+    hook: str | None = None,
+    hook_out: str | None = None,
+) -> Places:
     """Where an SAE reads and what it reconstructs, on a loaded model.
 
+    Args:
+        sae: the SAE, transcoder or crosscoder.
+        metadata: says it, by names of ours or of TransformerLens.
+        model: the language model.
+        hook: where it reads, over the metadata: a component, ``mlp:in``, or a module path with a side.
+        hook_out: the same for what a transcoder reconstructs.
+
     Raises:
-        InputError: the metadata does not say.
+        InputError: the metadata does not say; or a transcoder would read what it reconstructs.
         HookPointError: the model has no such place.
     """
+    if hook_out is not None and (sae.reads == "hooks" or sae.reconstructs_input):
+        raise InputError(f"A {sae.architecture} reconstructs what it reads; an output hook is for transcoders.")
     if sae.reads == "hooks":
+        if hook is not None:
+            raise InputError("A crosscoder reads several hooks, which its files name; one hook cannot be said for it.")
         records = list(metadata.hooks or ())
         if not records:
             raise InputError(
                 "The files do not say which hooks this crosscoder reads, so it cannot be tried on a model."
             )
-        into = [_resolved(model, record, None) for record in records]
+        into = [_resolved(model, record) for record in records]
         return Places(into, into)
-    into = [_resolved(model, metadata.hook or {}, hook)]
+    where = dict(metadata.hook or {}) if hook is None else said_record(hook, metadata.hook)
     if sae.reconstructs_input:
+        into = [_resolved(model, where)]
         return Places(into, into)
-    if not metadata.hook_out:
-        raise InputError("The files do not say what this transcoder reconstructs, so it cannot be tried on a model.")
-    return Places(into, [_resolved(model, metadata.hook_out, None)])
+    written = dict(metadata.hook_out or {}) if hook_out is None else said_record(hook_out, metadata.hook_out or where)
+    if not written:
+        raise InputError(
+            "The files do not say what this transcoder reconstructs, so it cannot be tried on a model.",
+            hint="Say it: --hook-out mlp, or --hook-out model.layers.8.mlp:out.",
+        )
+    into, out = [_resolved(model, where)], [_resolved(model, written, "--hook-out")]
+    if into == out:
+        raise InputError(
+            f"A transcoder reads one place and reconstructs another; here both would be {out[0].name}.",
+            hint="--hook says where it reads (mlp:in, say), --hook-out what it reconstructs.",
+        )
+    return Places(into, out)
 
 
-def _resolved(model: LanguageModel, record: dict[str, Any], hook: str | None) -> HookPoint:
+def _resolved(model: LanguageModel, record: dict[str, Any], option: str = "--hook") -> HookPoint:
     from neuronmap.models import resolve_hook
 
     layer, component = record.get("layer"), record.get("component")
-    if hook is not None:
-        return resolve_hook(model, layer=None if ":" in hook else layer, component=hook)
+    if record.get("inside") and layer is not None:
+        return _inside(model, int(layer), str(record["inside"]), option)
     name = str(record.get("name") or "")
     if ":" in name:
         try:
@@ -185,9 +219,30 @@ def _resolved(model: LanguageModel, record: dict[str, Any], hook: str | None) ->
             "The files name no place that a Hugging Face model has"
             + (f" ({name or 'layer ' + str(layer)})" if name or layer is not None else "")
             + ", so the SAE cannot be tried on a model.",
-            hint="Say where it reads: --hook residual, or --hook model.layers.8.mlp:out.",
+            hint=f"Say it: {option} residual, or {option} model.layers.8.mlp:out.",
         )
     return resolve_hook(model, layer=layer, component=component)
+
+
+def _inside(model: LanguageModel, layer: int, inside: str, option: str) -> HookPoint:
+    """The MLP module's own input or output: the module around the down projection, or where there is none, what adds to the stream.
+
+    Raises:
+        HookPointError: this model's block has no such module of its own, or no such layer.
+    """
+    from neuronmap.models import resolve_hook
+
+    added = resolve_hook(model, layer=layer, component="mlp")  # also says which layers there are
+    found = model.roles(layer).found
+    path = found["mlp_hidden"][0].rpartition(".")[0] if "mlp_hidden" in found else found["mlp"][0]
+    full = f"{model.blocks.prefix}.{layer}.{path}"
+    record = model.blocks.records.get(full) if path else None
+    if record is None or record.calls != 1 or record.widths.get("in") != model.blocks.hidden_size:
+        raise HookPointError(
+            f"Layer {layer} of {model.identity.name} has no module that is its whole MLP and nothing else (what it adds is {added.name}).",
+            hint=f"Say the place: {option} PATH:in or PATH:out; `neuronmap models hooks MODEL` lists them.",
+        )
+    return resolve_hook(model, component=f"{full}:{inside.rpartition(':')[2]}")
 
 
 def _check_widths(sae: SparseAutoencoder, places: Places) -> None:
@@ -253,7 +308,18 @@ class _Sums:
         }
 
 
-def _warnings(found: dict[str, float], claims: dict[str, float]) -> tuple[str, ...]:
+def _other_text(metadata: BundleMetadata, text: Any) -> str:
+    """A sentence where an SAE's figures were measured on another text than this proof; empty where it is the same, or unknown."""
+    from neuronmap.corpora import open_corpus
+
+    measured = str((metadata.corpus or {}).get("name") or "")
+    last, here = PurePath(measured).name, open_corpus(text).name
+    if not measured or measured in _NAMELESS or here in (measured, last, PurePath(last).stem):
+        return ""
+    return f" The file's figures are of other text ({last}; this is {here}), which alone can make such a difference."
+
+
+def _warnings(found: dict[str, float], claims: dict[str, float], other_text: str) -> tuple[str, ...]:
     warnings = []
     if found["explained_variance"] < 0:
         warnings.append(
@@ -265,10 +331,10 @@ def _warnings(found: dict[str, float], claims: dict[str, float]) -> tuple[str, .
     if said is not None and min(abs(said - one) for one in measured) > _NEAR:
         shown = ", ".join(f"{one:.2f}" for one in measured)
         warnings.append(
-            f"The file says an explained variance of {said:.2f}; none of the usual definitions gives that here ({shown})."
+            f"The file says an explained variance of {said:.2f}; none of the usual definitions gives that here ({shown}).{other_text}"
         )
     if "l0" in claims and claims["l0"] > 0 and not 1 / _L0_FACTOR < found["l0"] / claims["l0"] < _L0_FACTOR:
         warnings.append(
-            f"The file says {claims['l0']:,.1f} active features for each token; here they are {found['l0']:,.1f}."
+            f"The file says {claims['l0']:,.1f} active features for each token; here they are {found['l0']:,.1f}.{other_text}"
         )
     return tuple(warnings)

@@ -10,9 +10,10 @@ What lies in a zoo (zoo:namespace/name[@version]) is pulled by the rooms above, 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from neuronmap.errors import DiskSpaceError, InputError, ModelOfflineError
 from neuronmap.paths import human_bytes
@@ -45,12 +46,16 @@ class Fetched(NamedTuple):
     Attributes:
         path: a folder or a file.
         origin: how the source is called, without a machine's own folders.
-        revision: commit of a hub repository.
+        revision: commit of a hub repository, digest of an artefact.
+        title: what the SAE is called, where the folder's own name says nothing; else empty.
+        artefact: of something pulled from a zoo, what its ``origin`` says from then on.
     """
 
     path: Path
     origin: str
     revision: str | None = None
+    title: str = ""
+    artefact: Mapping[str, Any] | None = None
 
 
 def fetch(source: str | Path | Fetched, progress: Progress | None = None) -> Fetched:
@@ -66,7 +71,7 @@ def fetch(source: str | Path | Fetched, progress: Progress | None = None) -> Fet
     if text.startswith("zoo:"):
         raise InputError(
             f"{text} lies in a zoo, and this function reads folders and repositories.",
-            hint="neuronmap sae import takes it; in Python, neuronmap.zoo.Zoo().pull() brings it to a folder.",
+            hint="neuronmap sae import and sae convert take it; in Python, neuronmap.zoo.Zoo().pull() brings it to a folder.",
         )
     local = Path(text).expanduser()
     if not text.startswith("hf://") and local.exists():

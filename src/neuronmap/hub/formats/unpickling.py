@@ -44,6 +44,8 @@ TENSORS, VALUES = "tensors.safetensors", "values.json"
 _REFUSED = 3
 """Exit status of the child for a file that is more than tensors and plain values."""
 _DAMAGED = 4
+_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The first bytes of a file of torch.save before 1.6, and of the old form since; the new form is a zip."""
 _MOST_NAMES = 100_000
 _SPARE_BYTES = 1 << 30
 _SECONDS = 600.0
@@ -244,6 +246,7 @@ def _main(file: Path, folder: Path) -> int:
     _limit(file)
     _watch(folder)
     try:
+        _check_saved_by_torch(file)
         try:
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError as error:
@@ -263,6 +266,20 @@ def _main(file: Path, folder: Path) -> int:
     return _say(0, files={name: digest_file(folder / name) for name in (TENSORS, VALUES)})
 
 
+def _check_saved_by_torch(file: Path) -> None:
+    """Refuse what torch.save did not write, which torch's own messages say badly."""
+    with open(file, "rb") as opened:
+        head = opened.read(len(_OLD_TORCH))
+    if head.startswith(b"PK\x03\x04") or head == _OLD_TORCH:
+        return
+    if head.startswith(b"\x80"):
+        raise _Refused(
+            "it is a plain pickle of Python's, not a file of torch.save; opening it would run it as a program."
+        )
+    what = f"it begins with {head[:8]!r}" if head else "it is empty"
+    raise ValueError(f"torch.save did not write it; {what}.")
+
+
 def _say(status: int, reason: str = "", files: dict[str, str] | None = None) -> int:
     sys.stdout.write("\n" + json.dumps({"reason": reason} if files is None else {"files": files}) + "\n")
     sys.stdout.flush()
@@ -280,9 +297,18 @@ def _sentence(error: Exception) -> tuple[int, str]:
     if type(error).__name__ == "UnpicklingError" and (
         "GLOBAL" in text or "unsupported" in text.lower() or "weights" in text.lower()
     ):
-        named = text.partition("GLOBAL ")[2].partition(" was not")[0] or text.partition("Unsupported ")[2][:80]
-        what = f" It names {named}, which" if named else " It"
-        return _REFUSED, f"it is more than weights (a whole module, say).{what} would run as a program."
+        named = text.partition("GLOBAL ")[2].partition(" was not")[0]
+        number = text.partition("Unsupported operand ")[2].partition(" ")[0]
+        what = (
+            f"It names {named}, which"
+            if named
+            else f"It holds the instruction {number} of pickles, which"
+            if number
+            else "It"
+        )
+        return _REFUSED, f"it is more than weights (a whole module, say). {what} would run as a program."
+    if isinstance(error, ValueError) and text.startswith("torch.save did not"):
+        return _DAMAGED, text
     return _DAMAGED, f"{type(error).__name__}: {text[:300]}"
 
 

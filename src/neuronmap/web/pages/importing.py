@@ -97,6 +97,7 @@ async def take_in(
             "format": format.strip() or None,
             "select": select.strip() or None,
             "name": name.strip() or None,
+            "title": _called(named),
             "model": named_model(explorer, model.strip()) if model.strip() else None,
             "remove_source": folder is not None,
         }
@@ -125,6 +126,12 @@ def _outside(source: str) -> str:
         f"{source!r} names no repository: owner/name, hf://owner/name@revision or zoo:namespace/name@version do. Files of this machine are "
         "dropped on the page, or imported with neuronmap sae import."
     )
+
+
+def _called(files: list[UploadFile]) -> str:
+    """The folder or first file that was dropped, for people; the folder on disk has a name that says nothing."""
+    first = (files[0].filename or "").replace("\\", "/").strip("/").split("/")[0] if files else ""
+    return first[:200]
 
 
 def _keep(files: list[UploadFile], folder: Path) -> None:

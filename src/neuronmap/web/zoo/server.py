@@ -20,6 +20,7 @@ from neuronmap.web.zoo.context import ZooContext
 from neuronmap.web.zoo.guard import ZooGuard
 from neuronmap.web.zoo.mount import Zoo
 from neuronmap.web.zoo.settings import ZooServerSettings
+from neuronmap.zoo.blobs import probe
 from neuronmap.zoo.people.oidc import Provider
 
 __all__ = ["create_zoo_app", "served_zoo"]
@@ -29,12 +30,18 @@ _THREADS = 24
 
 
 def served_zoo(settings: ZooServerSettings) -> ZooContext:
-    """What the routes of a server work on; its database is opened at once, so that a wrong one is known at the start.
+    """What the routes of a server work on; database and store are tried at once, so that wrong ones are known at the start.
 
     Raises:
-        ConfigError, MissingDependencyError, ResourceError, DamagedError, MismatchError: database or store cannot be used.
+        ConfigError, MissingDependencyError, ResourceError, DamagedError, MismatchError, UnwritablePathError: database or store cannot be
+            used.
     """
     registry = settings.open_registry()
+    try:
+        probe(registry.store, write=True)
+    except BaseException:
+        registry.close()
+        raise
     made = ZooContext(
         lambda: registry,
         embedded=False,

@@ -15,7 +15,7 @@ from neuronmap.database import Database, database_url
 from neuronmap.errors import ConfigError
 from neuronmap.web.settings import is_loopback
 from neuronmap.zoo.blobs import blob_store
-from neuronmap.zoo.database import ZOO
+from neuronmap.zoo.database import ZOO, private_folder
 from neuronmap.zoo.registry.registry import Registry
 
 __all__ = ["OIDC_SECRET_VARIABLE", "STORE_VARIABLE", "ZooServerSettings"]
@@ -125,6 +125,8 @@ class ZooServerSettings(FrozenConfig):
             ConfigError, MissingDependencyError, ResourceError, DamagedError, MismatchError: database or store cannot be used.
         """
         folder = (self.folder or paths.home() / "zoo-server").expanduser().absolute()
-        database = self.database or os.environ.get(ZOO.variable) or f"sqlite:///{folder / 'zoo.sqlite3'}"
-        store = self.store or os.environ.get(STORE_VARIABLE) or str(folder / "blobs")
-        return Registry(Database(ZOO, database_url(ZOO, database)), blob_store(store))
+        database, store = self.database or os.environ.get(ZOO.variable), self.store or os.environ.get(STORE_VARIABLE)
+        if not (database and store):
+            private_folder(folder)
+        database = database or f"sqlite:///{folder / 'zoo.sqlite3'}"
+        return Registry(Database(ZOO, database_url(ZOO, database)), blob_store(store or folder / "blobs"))

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
+from neuronmap.progress import Task
 from neuronmap.zoo.digests import Digest
 from neuronmap.zoo.manifest import FileEntry
 from neuronmap.zoo.names import Reference
+from neuronmap.zoo.registry.housekeeping import Verified
 from neuronmap.zoo.search.compatible import CompatibilityPage
 from neuronmap.zoo.search.query import CompatibilityQuery, Query
 from neuronmap.zoo.views import (
@@ -88,4 +90,5 @@ class Backend(Protocol):
     def star(self, namespace: str, name: str, wanted: bool) -> None: ...
     def comments(self, namespace: str, name: str) -> list[dict[str, Any]]: ...
     def comment(self, namespace: str, name: str, text: str, version: str | None) -> dict[str, Any]: ...
+    def verify_store(self, limit: int | None, task: Task) -> Verified: ...
     def collect(self, *, dry_run: bool, grace: float | None) -> dict[str, Any]: ...

@@ -171,6 +171,13 @@ class Cache:
         found = self._known(self._names(location, reference)).get(str(reference).partition("@")[2])
         return found if isinstance(found, dict) else None
 
+    def forget(self, location: str, reference: Reference) -> None:
+        """A name means nothing any more."""
+        file = self._names(location, reference)
+        known = self._known(file)
+        if known.pop(str(reference).partition("@")[2], None) is not None:
+            paths.write_json(file, known)
+
     def _names(self, location: str, reference: Reference) -> Path:
         server = hashlib.sha256(location.encode()).hexdigest()[:32]
         return self.root / "names" / server / reference.namespace / f"{reference.name}.json"

@@ -109,10 +109,14 @@ class ZooHTTP:
         base: its address, ``https://zoo.example.org`` (a path below which it lies is allowed).
         token: sent as ``Authorization: Bearer``; never to another server.
         patience: how long to wait.
+        offline: ask nothing; every request is refused.
     """
 
-    def __init__(self, base: str, token: str | None = None, patience: Patience | None = None) -> None:
+    def __init__(
+        self, base: str, token: str | None = None, patience: Patience | None = None, *, offline: bool = False
+    ) -> None:
         self.patience = patience or Patience()
+        self.offline = offline
         self.base = base.rstrip("/")
         url = httpx2.URL(self.base)
         self._origin = (url.scheme, url.host, url.port)
@@ -179,6 +183,7 @@ class ZooHTTP:
         most: int = 32 << 20,
     ) -> Answer:
         """Ask, and read the whole answer; arguments and errors as for :meth:`json`."""
+        self._require_online()
         twice = method in ("GET", "HEAD", "PUT") if again is None else again
 
         def once() -> Answer:
@@ -210,6 +215,7 @@ class ZooHTTP:
             ZooOfflineError: the server cannot be reached, or the bytes come too slowly (while they are read, too).
             NeuronMapError: what the server says.
         """
+        self._require_online()
         headers = {"Range": f"bytes={start}-", "If-Range": etag} if start else {}
         for attempt in range(_TRIES):
             try:
@@ -220,6 +226,13 @@ class ZooHTTP:
                 if refused.status not in _AGAIN or attempt == _TRIES - 1:
                     raise refused.error from None
                 self.pause(attempt, refused.wait_s)
+
+    def _require_online(self) -> None:
+        if self.offline:
+            raise ZooOfflineError(
+                f"{self.base} is not asked: this is offline mode.",
+                hint="Unset NEURONMAP_OFFLINE. What was pulled before can be pulled again: neuronmap zoo pull --offline",
+            )
 
     # --- steps -------------------------------------------------------------------------------------------------------------
 
@@ -341,7 +354,7 @@ def _reaching(base: str) -> Iterator[None]:
         raise ZooOfflineError(f"{base} cannot be reached: {said}.", hint=_HINT) from error
 
 
-_HINT = "Check the address and the network; --offline uses what was pulled before."
+_HINT = "Check the address and the network; neuronmap zoo pull --offline uses what was pulled before."
 
 
 def plain(text: str) -> str:

@@ -9,13 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from neuronmap.progress import Task
 from neuronmap.zoo.client.backend import Opened
 from neuronmap.zoo.digests import Digest
 from neuronmap.zoo.manifest import FileEntry
 from neuronmap.zoo.names import Reference
 from neuronmap.zoo.people.people import People
 from neuronmap.zoo.people.principal import LOCAL
-from neuronmap.zoo.registry.housekeeping import GRACE
+from neuronmap.zoo.registry.housekeeping import GRACE, Verified
 from neuronmap.zoo.registry.registry import Registry
 from neuronmap.zoo.search.compatible import CompatibilityPage
 from neuronmap.zoo.search.query import CompatibilityQuery, Query
@@ -153,6 +154,17 @@ class LocalBackend:
 
     def comment(self, namespace: str, name: str, text: str, version: str | None) -> dict[str, Any]:
         return self.people.opinions.comment(LOCAL, namespace, name, text, version).to_dict()
+
+    def verify_store(self, limit: int | None, task: Task) -> Verified:
+        done = 0
+
+        def shown(at: int, total: int) -> None:
+            nonlocal done
+            del total
+            task.advance(at - done)
+            done = at
+
+        return self.registry.housekeeping.verify(limit=limit, progress=shown)
 
     def collect(self, *, dry_run: bool, grace: float | None) -> dict[str, Any]:
         found = self.registry.housekeeping.collect(dry_run=dry_run, grace=GRACE if grace is None else grace)

@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from neuronmap import paths
-from neuronmap.errors import InputError, UnwritablePathError
+from neuronmap.errors import InputError, NotInZooError, UnwritablePathError
 
 __all__ = [
     "chosen_location",
@@ -27,6 +27,7 @@ __all__ = [
     "is_offline",
     "read_upstream",
     "remember_token",
+    "require_zoo",
     "stored_token",
     "write_upstream",
     "zoo_home",
@@ -72,6 +73,19 @@ def chosen_location(location: str | Path | None = None) -> str | Path:
         )
     del port
     return given.rstrip("/")
+
+
+def require_zoo(root: Path) -> None:
+    """Refuse a folder in which there is no zoo, without making one.
+
+    Raises:
+        NotInZooError: there is none.
+    """
+    if not (root / "zoo.sqlite3").is_file():
+        raise NotInZooError(
+            f"There is no zoo in {root}.",
+            hint="Check the path, --zoo and NEURONMAP_ZOO. The first publish, or neuronmap zoo init, makes one.",
+        )
 
 
 def is_offline(asked: bool | None = None) -> bool:

@@ -22,7 +22,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
 
@@ -34,7 +34,10 @@ from neuronmap.zoo.faults import faults_of
 from neuronmap.zoo.manifest import Manifest
 from neuronmap.zoo.names import Reference
 
-__all__ = ["LOCK_FILE", "LockedArtefact", "LockedFile", "Lockfile", "read_lock", "write_lock"]
+if TYPE_CHECKING:
+    from neuronmap.zoo.client.pulling import Resolved
+
+__all__ = ["LOCK_FILE", "LockedArtefact", "LockedFile", "Lockfile", "locked_artefact", "read_lock", "write_lock"]
 
 LOCK_FILE = "neuronmap-zoo.lock"
 _VERSION = 1
@@ -140,3 +143,22 @@ def _lines(lock: Lockfile) -> Iterator[str]:
 def _text(value: str) -> str:
     """A TOML basic string: JSON's escapes are among TOML's, except for DEL."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def locked_artefact(zoo: str, asked: str, resolved: Resolved) -> LockedArtefact:
+    """What a lock file says of a version.
+
+    Args:
+        zoo: where it lies.
+        asked: what it was called.
+        resolved: the version.
+    """
+    files = [LockedFile(path=one.path, digest=one.digest, size=one.size) for one in resolved.manifest.files]
+    return LockedArtefact(
+        asked=asked,
+        reference=resolved.name,
+        digest=resolved.digest,
+        kind=resolved.manifest.kind,
+        zoo=zoo,
+        file=tuple(files),
+    )

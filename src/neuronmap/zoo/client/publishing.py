@@ -7,6 +7,8 @@ Which publication is under way is written down in <home>/zoo/publications.json, 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +91,27 @@ def _published(backend: Backend, prepared: Prepared, draft: bool) -> VersionView
         return view if draft and view.digest == prepared.digest else None
     if view.digest == prepared.digest and view.state in ("published", "deprecated"):
         return view
-    what = (
-        f"is {view.state}"
-        if view.digest == prepared.digest
-        else f"is {view.state} with another content ({view.digest})"
-    )
+    what = f"is {view.state}"
+    if view.digest != prepared.digest:
+        differing = ", ".join(_differing(view.manifest, json.loads(prepared.data)))
+        what = f"is {view.state} with another content ({view.digest}); {differing or 'its bytes'} would differ"
     raise AlreadyExistsError(
         f"{view.reference} {what}; a label never means anything else.", hint="Publish it under a new version."
     )
+
+
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Fields of two manifests that are not the same; of files, which."""
+    found = []
+    for name in sorted({*there, *here}):
+        if there.get(name) == here.get(name):
+            continue
+        if name != "files":
+            found.append(name)
+            continue
+        old, new = ({one["path"]: one["digest"] for one in which["files"]} for which in (there, here))
+        found += [path for path in sorted({*old, *new}) if old.get(path) != new.get(path)][:5]
+    return found
 
 
 def _require_parents(backend: Backend, prepared: Prepared) -> None:

@@ -7,6 +7,7 @@ it is whole, or it is not there. Paths come through :class:`~neuronmap.zoo.diges
 from __future__ import annotations
 
 import hashlib
+import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from neuronmap.progress import Progress, Task
 from neuronmap.zoo.client.backend import Backend
 from neuronmap.zoo.client.cache import Cache, Partial, copy_hashed
 from neuronmap.zoo.client.http import Patience
+from neuronmap.zoo.client.location import zoo_home
 from neuronmap.zoo.digests import Digest, SafePath
 from neuronmap.zoo.manifest import FileEntry, Manifest
 from neuronmap.zoo.names import Reference
+from neuronmap.zoo.views import VersionSummary, VersionView
 
-__all__ = ["MARKER", "Pulled", "Puller", "Resolved", "folder_differences", "read_marker"]
+__all__ = ["MARKER", "Pulled", "Puller", "Resolved", "folder_differences", "read_marker", "require_replaceable"]
 
 MARKER = ".neuronmap-zoo.json"
 """Beside pulled files: reference, zoo, digest, and the files' digests. No artefact can hold a file of that name."""
@@ -160,11 +163,16 @@ class Puller:
         progress: Progress,
         resolved: Resolved | None = None,
     ) -> Pulled:
-        """Put a version's files into a folder that does not exist yet, whole or not at all.
+        """Put a version's files into a folder that does not exist yet, or is empty, whole or not at all.
+
+        Args:
+            target: the folder.
+            overwrite: replace what was pulled into it before; anything else is never removed.
 
         Raises:
             AlreadyExistsError: there is something else.
         """
+        target = target.resolve()
         resolved = resolved or self.resolve(reference, pulled=True)
         self.fetched_bytes = 0
         for warning in resolved.warnings():
@@ -176,12 +184,17 @@ class Puller:
             if not overwrite:
                 raise AlreadyExistsError(
                     f"{target} is there already, and is not {resolved.name}.",
-                    hint="Choose another folder, or overwrite it.",
+                    hint="Choose another folder; --replace (overwrite) replaces one that was pulled before.",
                 )
+            if not _is_ours(target):
+                require_replaceable(target)
         if self.backend.is_remote:
             self.fetch(resolved, progress)
         paths.check_disk_space(target.parent, resolved.manifest.size, resolved.name, 16 << 20)
-        made = target.with_name(f".{target.name}.{uuid.uuid4().hex}") if overwrite and target.exists() else target
+        if target.is_dir() and not any(target.iterdir()):
+            self._fill_empty(resolved, target, progress)
+            return self._pulled(resolved, target)
+        made = target.with_name(f".{target.name}.{uuid.uuid4().hex}") if target.exists() else target
         with paths.staging_folder(made) as staging:
             self._fill(resolved, staging, progress)
         if made != target:
@@ -203,24 +216,33 @@ class Puller:
         )
 
     def _asked(self, reference: Reference) -> dict[str, Any]:
-        view = self.backend.show(reference)
+        try:
+            view = self.backend.show(reference)
+        except NotInZooError:
+            if self.backend.is_remote:
+                self.cache.forget(self.backend.location, reference)
+            raise
         if view.state == "deleted":
             raise NotInZooError(
                 f"{view.reference} was deleted{f': {view.reason}' if view.reason else ''}; its bytes are gone."
             )
-        said = {
-            "digest": str(view.digest),
-            "label": view.label,
-            "state": view.state,
-            "reason": view.reason,
-            "successor": view.successor,
-        }
+        said = _said(view)
         if self.backend.is_remote:
-            for known in {reference, Reference(view.namespace, view.name, label=view.label)}:
-                self.cache.remember(self.backend.location, known, said)
+            exact = Reference(view.namespace, view.name, label=view.label)
             pinned = Reference(view.namespace, view.name, digest=view.digest)
-            self.cache.remember(self.backend.location, pinned, said)
+            for known in {reference, exact, pinned}:
+                self.cache.remember(self.backend.location, known, said)
         return said
+
+    def noticed(self, namespace: str, name: str, version: VersionSummary | VersionView) -> None:
+        """A server said how a version is now: what is remembered of it for offline use follows. What was never pulled is not remembered."""
+        if not self.backend.is_remote:
+            return
+        where, said = self.backend.location, _said(version)
+        pinned = Reference(namespace, name, digest=version.digest)
+        if self.cache.recall(where, pinned) not in (None, said):
+            for known in (pinned, Reference(namespace, name, label=version.label)):
+                self.cache.remember(where, known, said)
 
     def _recalled(self, reference: Reference) -> dict[str, Any]:
         said = self.cache.recall(self.backend.location, reference)
@@ -228,6 +250,15 @@ class Puller:
             raise ZooOfflineError(
                 f"What {reference} means is not known here, and this is offline mode.",
                 hint="Ask for it once with the network; @sha256:... and labels that were pulled are known.",
+            )
+        pinned = Reference(reference.namespace, reference.name, digest=Digest(said["digest"]))
+        said = self.cache.recall(self.backend.location, pinned) or said  # what was heard of the version last
+        if said["state"] in ("yanked", "deleted") and not reference.exact:
+            exact = f"{reference.artefact}@{said['label']}"
+            reason = f" ({said['reason']})" if said["reason"] else ""
+            raise ZooOfflineError(
+                f"{reference} meant {exact} here, which is {said['state']} since{reason}; what it means now is not known offline.",
+                hint=f"Ask once with the network, or pull exactly {exact}.",
             )
         return said
 
@@ -294,6 +325,23 @@ class Puller:
                 self.fetched_bytes += len(piece)
                 task.advance(len(piece))
 
+    def _fill_empty(self, resolved: Resolved, target: Path, progress: Progress) -> None:
+        """Into an empty folder that stays: it may be where somebody stands, or a mounted disk. The marker comes last."""
+        moved: list[Path] = []
+        try:
+            with paths.staging_folder(target / f".pulling-{uuid.uuid4().hex}") as staging:
+                self._fill(resolved, staging, progress)
+                for inner in sorted(staging.iterdir(), key=lambda path: path.name == MARKER):
+                    moved.append(target / inner.name)
+                    inner.rename(target / inner.name)
+        except BaseException:
+            for path in moved:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            raise
+        finally:
+            for left in target.glob(".pulling-*"):
+                left.rmdir()
+
     def _fill(self, resolved: Resolved, staging: Path, progress: Progress) -> None:
         manifest = resolved.manifest
         for entry in manifest.files:
@@ -340,6 +388,43 @@ class Puller:
         return Digest(f"sha256:{state.hexdigest()}")
 
 
+def require_replaceable(folder: Path) -> None:
+    """Refuse to remove a folder that holds anything but what was pulled into it.
+
+    Args:
+        folder: whole path of it, links followed.
+
+    Raises:
+        AlreadyExistsError: says what would be lost.
+    """
+    hint = "Choose another folder, or remove it yourself."
+    if folder in (Path.cwd(), *Path.cwd().parents):
+        raise AlreadyExistsError(f"{folder} is the current folder, or around it, and is not replaced.", hint=hint)
+    if folder == Path.home().resolve() or folder in Path.home().resolve().parents:
+        raise AlreadyExistsError(f"{folder} is the home folder, or around it, and is never replaced.", hint=hint)
+    if not folder.is_dir():
+        raise AlreadyExistsError(f"{folder} is a file, and is never replaced by a folder.", hint=hint)
+    try:
+        known = {str(path) for path, _, _ in read_marker(folder)["files"]} | {MARKER}
+    except NotInZooError:
+        raise AlreadyExistsError(
+            f"{folder} was not pulled from a zoo (it has no {MARKER}), and is never replaced.", hint=hint
+        ) from None
+    others = sorted(
+        inside
+        for path in folder.rglob("*")
+        if not path.is_dir() and (inside := path.relative_to(folder).as_posix()) not in known
+    )
+    if others:
+        shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        raise AlreadyExistsError(f"{folder} also holds what was not pulled: {shown}; it is not replaced.", hint=hint)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether it is one of those that we keep for ourselves, by digest or for lock files."""
+    return any(folder.is_relative_to((zoo_home() / name).resolve()) for name in ("pulled", "locked"))
+
+
 def folder_differences(folder: Path, manifest: Manifest) -> list[str]:
     """What a folder's visible files differ in from a version's: sentences, none where they are the same. Every byte is read."""
     found = []
@@ -384,6 +469,17 @@ def _digest_of(path: Path) -> Digest:
     from neuronmap.hashing import digest_file
 
     return Digest(digest_file(path))
+
+
+def _said(version: VersionSummary | VersionView) -> dict[str, Any]:
+    """What is remembered of a version."""
+    return {
+        "digest": str(version.digest),
+        "label": version.label,
+        "state": version.state,
+        "reason": version.reason,
+        "successor": version.successor,
+    }
 
 
 def _checked(data: bytes, digest: Digest, location: str) -> bytes:

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from neuronmap.errors import DamagedError, ZooError
+from neuronmap.progress import Task
 from neuronmap.zoo.client.backend import Opened
 from neuronmap.zoo.client.http import Patience, ZooHTTP, plain, quoted
 from neuronmap.zoo.digests import Digest
 from neuronmap.zoo.faults import faults_of
 from neuronmap.zoo.manifest import MOST_BYTES, FileEntry
 from neuronmap.zoo.names import Reference
-from neuronmap.zoo.registry.housekeeping import Collected
+from neuronmap.zoo.registry.housekeeping import Collected, Verified
 from neuronmap.zoo.registry.lineage import MOST_DEPTH
 from neuronmap.zoo.search.compatible import CompatibilityPage
 from neuronmap.zoo.search.query import CompatibilityQuery, Query
@@ -45,13 +46,16 @@ class RemoteBackend:
         location: its address.
         token: of the account; None for nobody in particular.
         patience: how long to wait.
+        offline: ask nothing; what needs the server is refused.
     """
 
     is_remote = True
 
-    def __init__(self, location: str, token: str | None = None, patience: Patience | None = None) -> None:
+    def __init__(
+        self, location: str, token: str | None = None, patience: Patience | None = None, *, offline: bool = False
+    ) -> None:
         self.location = location.rstrip("/")
-        self.http = ZooHTTP(self.location, token, patience)
+        self.http = ZooHTTP(self.location, token, patience, offline=offline)
         self.most_piece = _PIECE
 
     def close(self) -> None:
@@ -223,6 +227,12 @@ class RemoteBackend:
     def comment(self, namespace: str, name: str, text: str, version: str | None) -> dict[str, Any]:
         body = {"text": text, **({"version": version} if version is not None else {})}
         return dict(self._ask("POST", f"{_artefact(namespace, name)}/comments", body=body) or {})
+
+    def verify_store(self, limit: int | None, task: Task) -> Verified:
+        body = {} if limit is None else {"limit": limit}
+        found = _read(Verified, self._ask("POST", "/verify", body=body))
+        task.advance(found.checked_bytes)
+        return found
 
     def collect(self, *, dry_run: bool, grace: float | None) -> dict[str, Any]:
         body = {"dry_run": dry_run, **({"grace": grace} if grace is not None else {})}

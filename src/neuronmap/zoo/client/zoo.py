@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -13,20 +12,28 @@ from neuronmap.errors import DamagedError, InputError, MismatchError, NotInZooEr
 from neuronmap.progress import Progress, SilentProgress
 from neuronmap.zoo.client.backend import Backend
 from neuronmap.zoo.client.cache import Cache
+from neuronmap.zoo.client.checking import require_deletable, require_sound
 from neuronmap.zoo.client.http import Patience
 from neuronmap.zoo.client.huggingface import fetch_from_hub, pack_from_hub, write_repository
 from neuronmap.zoo.client.local import LocalBackend
-from neuronmap.zoo.client.location import chosen_location, is_offline, read_upstream, stored_token, zoo_home
-from neuronmap.zoo.client.locking import LockedArtefact, LockedFile, Lockfile, read_lock, write_lock
+from neuronmap.zoo.client.location import (
+    chosen_location,
+    is_offline,
+    read_upstream,
+    require_zoo,
+    stored_token,
+    zoo_home,
+)
+from neuronmap.zoo.client.locking import LockedArtefact, Lockfile, locked_artefact, read_lock, write_lock
 from neuronmap.zoo.client.mirroring import MOST_MIRRORED, Mirrored, mirror, require_no_mirror
-from neuronmap.zoo.client.preparing import Prepared, find_sae, prepare
+from neuronmap.zoo.client.preparing import Prepared, find_sae, prepare, read_said, sae_label_faults, with_faults
 from neuronmap.zoo.client.publishing import send
 from neuronmap.zoo.client.pulling import Pulled, Puller, Resolved, default_pause, folder_differences, read_marker
 from neuronmap.zoo.client.remote import RemoteBackend
 from neuronmap.zoo.digests import SafePath
 from neuronmap.zoo.names import LATEST, Reference
 from neuronmap.zoo.packing import Package, pack
-from neuronmap.zoo.packing.package import author as read_author
+from neuronmap.zoo.registry.housekeeping import Verified
 from neuronmap.zoo.search.compatible import CompatibilityPage
 from neuronmap.zoo.search.query import CompatibilityQuery, Query
 from neuronmap.zoo.views import AliasMove, ArtefactView, LineageView, SearchHit, SearchPage, VersionSummary, VersionView
@@ -47,9 +54,11 @@ class Zoo:
         offline: ask no server: use what was pulled before. None for NEURONMAP_OFFLINE.
         progress: where notes and bars go; None for the usual place.
         patience: how long servers are waited for.
+        must_exist: refuse a folder in which there is no zoo; else one is made there.
 
     Raises:
         InputError: the location cannot be one.
+        NotInZooError: there is no zoo in the folder, and there must be.
 
     Example:
         >>> zoo = Zoo("team-zoo")
@@ -66,6 +75,7 @@ class Zoo:
         offline: bool | None = None,
         progress: Progress | None = None,
         patience: Patience | None = None,
+        must_exist: bool = False,
     ) -> None:
         where = chosen_location(location)
         self.offline = is_offline(offline)
@@ -73,9 +83,12 @@ class Zoo:
         self._patience = patience or Patience()
         self.backend: Backend
         if isinstance(where, Path):
+            if must_exist and read_upstream(where) is None:
+                require_zoo(where)
             self.backend = LocalBackend(where)
         else:
-            self.backend = RemoteBackend(where, stored_token(where) if token is None else token, self._patience)
+            known = stored_token(where) if token is None else token
+            self.backend = RemoteBackend(where, known, self._patience, offline=self.offline)
         self._puller = self._pulling(self.backend)
 
     def __enter__(self) -> Self:
@@ -133,12 +146,15 @@ class Zoo:
         Raises:
             NotInZooError: no such version, or not for you.
         """
-        return self.backend.show(_reference(reference))
+        return self._noticed(self.backend.show(_reference(reference)))
 
     def artefact(self, reference: Ref) -> ArtefactView:
         """An artefact with all its versions."""
         named = _reference(reference)
-        return self.backend.artefact(named.namespace, named.name)
+        found = self.backend.artefact(named.namespace, named.name)
+        for version in found.versions:
+            self._puller.noticed(named.namespace, named.name, version)
+        return found
 
     def versions(self, reference: Ref) -> tuple[VersionSummary, ...]:
         """Versions of an artefact, the greatest label first."""
@@ -195,8 +211,8 @@ class Zoo:
         record: Mapping[str, Any] | None = None,
         depends_on: Mapping[str, Ref] | Iterable[tuple[str, Ref]] = (),
         subject: Ref | None = None,
-        authors: Iterable[str | Mapping[str, Any]] = (),
-        tags: Iterable[str] = (),
+        authors: str | Iterable[str | Mapping[str, Any]] = (),
+        tags: str | Iterable[str] = (),
         title: str = "",
         summary: str = "",
         citation: str = "",
@@ -211,8 +227,8 @@ class Zoo:
             kind, record: of a folder that says not itself what it is.
             depends_on: role -> version that it was made from. What belongs to an SAE finds it by its weights.
             subject: the version that it is evidence about.
-            authors: ``Name <orcid>`` or manifest fields.
-            tags: added to those that it has.
+            authors: ``Name <orcid>`` or manifest fields; a single text is one author.
+            tags: added to those that it has; a single text is one tag.
             title, summary, citation: over what the package says.
             progress: where bars go.
 
@@ -220,7 +236,9 @@ class Zoo:
             InvalidManifestError: lists every fault.
             NotInZooError: the SAE that it belongs to, or another dependency, is not there.
         """
-        package = source if isinstance(source, Package) else pack(source, kind, record)
+        said = read_said(reference, licence, tags, authors)
+        with with_faults(said):
+            package = source if isinstance(source, Package) else pack(source, kind, record)
         pairs = list(depends_on.items() if isinstance(depends_on, Mapping) else depends_on)
         parents = [self._dependency(role, wanted) for role, wanted in pairs]
         if package.sae_weights and package.kind != "SAE_MODEL" and not any(one["role"] == "sae" for one in parents):
@@ -228,8 +246,7 @@ class Zoo:
             parents.append({"digest": sae.digest, "role": "sae", "reference": f"{sae.artefact}@{sae.label}"})
         known = list(package.tags)
         values = {
-            "authors": [read_author(one) if isinstance(one, str) else dict(one) for one in authors],
-            "tags": [*known, *(tag for tag in dict.fromkeys(tags) if tag not in known)],
+            "tags": [*known, *(tag for tag in dict.fromkeys(said.tags) if tag not in known)],
             "title": title,
             "summary": summary,
             "citation": citation,
@@ -238,9 +255,8 @@ class Zoo:
         shown = self._shown(progress)
         for note in package.notes:
             shown.note(note)
-        return prepare(
-            package, _reference(reference), licence=licence, values=values, depends_on=parents, progress=shown
-        )
+        wrong = sae_label_faults(self.backend, package, parents)
+        return prepare(package, said, licence=licence, values=values, depends_on=parents, progress=shown, faults=wrong)
 
     def publish(
         self,
@@ -322,7 +338,7 @@ class Zoo:
         Args:
             reference: what to pull.
             target: a folder that does not exist yet, or holds just this; None for one under ``<home>/zoo/pulled``.
-            overwrite: replace what is in the folder.
+            overwrite: replace what was pulled into the folder before; a folder that holds anything else is never replaced.
             progress: where warnings (deprecated, yanked) and bars go.
 
         Raises:
@@ -364,8 +380,8 @@ class Zoo:
                 for one in resolved.manifest.depends_on:
                     for found in self.backend.by_digest(one.digest)[:1]:
                         parent = self._resolved(found, SilentProgress())
-                        locked.setdefault(parent.digest, self._locked(str(found), parent))
-            locked[resolved.digest] = self._locked(str(named), resolved)
+                        locked.setdefault(parent.digest, locked_artefact(self.location, str(found), parent))
+            locked[resolved.digest] = locked_artefact(self.location, str(named), resolved)
         if file is not None:
             return write_lock(Path(file), locked.values())
         return Lockfile(artefact=tuple(locked.values()))
@@ -431,21 +447,32 @@ class Zoo:
 
     def deprecate(self, reference: Ref, reason: str, successor: Ref | None = None) -> VersionView:
         """Say that there is something better; it is still found and pulled, with the reason shown."""
-        return self.backend.deprecate(
-            _reference(reference), reason, _reference(successor) if successor is not None else None
-        )
+        instead = _reference(successor) if successor is not None else None
+        return self._noticed(self.backend.deprecate(_reference(reference), reason, instead))
 
     def yank(self, reference: Ref, reason: str) -> VersionView:
         """Take a version out of searches, ``latest`` and aliases; its exact label or digest still finds it."""
-        return self.backend.yank(_reference(reference), reason)
+        return self._noticed(self.backend.yank(_reference(reference), reason))
 
     def restore(self, reference: Ref) -> VersionView:
         """Undo a deprecation or a yank."""
-        return self.backend.restore(_reference(reference))
+        return self._noticed(self.backend.restore(_reference(reference)))
 
     def delete(self, reference: Ref, reason: str) -> VersionView:
         """Delete a version's bytes; a tombstone stays, and its label is never given again."""
-        return self.backend.delete(_reference(reference), reason)
+        return self._noticed(self.backend.delete(_reference(reference), reason))
+
+    def require_deletable(self, reference: Ref) -> VersionView:
+        """Find out, before anybody is asked whether they are sure, that a version cannot be deleted, or not by you.
+
+        Raises:
+            NotInZooError: there is no such version.
+            AlreadyExistsError: others were made from it, or are about it.
+            UnauthorizedError, ForbiddenError: you may not.
+        """
+        view = self.show(reference)
+        require_deletable(view, self.backend.whoami)
+        return view
 
     def set_private(self, reference: Ref, private: bool) -> None:
         """Show an artefact to all, or to members of the namespace alone."""
@@ -490,23 +517,8 @@ class Zoo:
             DamagedError: says which file has which digest.
         """
         resolved = self._puller.resolve(_reference(reference))
-        wrong = []
         with self._shown(progress).task(f"verifying {resolved.name}", resolved.manifest.size, "bytes") as task:
-            for entry in resolved.manifest.files:
-                state, size = hashlib.sha256(), 0
-                with self.backend.open(resolved.reference, entry) as opened:
-                    for piece in opened.pieces:
-                        state.update(piece)
-                        size += len(piece)
-                        task.advance(len(piece))
-                        if size > entry.size:
-                            break
-                if state.hexdigest() != entry.digest.hex:
-                    wrong.append(f"{entry.path} has the digest sha256:{state.hexdigest()}, not {entry.digest}")
-        if wrong:
-            raise DamagedError(
-                f"{resolved.name} in {self.location} is not what was published: {'; '.join(wrong[:10])}."
-            )
+            require_sound(self.backend, resolved, task)
         return resolved
 
     def verify_folder(self, folder: str | Path) -> Resolved:
@@ -525,11 +537,28 @@ class Zoo:
             raise MismatchError(f"{path} is not {resolved.name} as published: {'; '.join(differences[:10])}.")
         return resolved
 
+    def verify_store(self, *, limit: int | None = None, progress: Progress | None = None) -> Verified:
+        """Read the stored bytes again and compare them with their digests, those first that were not read for the longest.
+
+        Args:
+            limit: files at most; None for all of a zoo in a folder, and for 100 of a server's.
+            progress: where bars go.
+
+        Raises:
+            UnauthorizedError, ForbiddenError: a server lets its administrators do that.
+        """
+        with self._shown(progress).task(f"verifying {self.location}", None, "bytes") as task:
+            return self.backend.verify_store(limit, task)
+
     def gc(self, *, dry_run: bool = True, grace: float | None = None) -> dict[str, Any]:
         """Remove what no version needs; only says what would go unless ``dry_run`` is off."""
         return self.backend.collect(dry_run=dry_run, grace=grace)
 
     # --- steps -------------------------------------------------------------------------------------------------------------
+
+    def _noticed(self, view: VersionView) -> VersionView:
+        self._puller.noticed(view.namespace, view.name, view)
+        return view
 
     def _shown(self, progress: Progress | None) -> Progress:
         return progress or self._progress or progress_room.default()
@@ -554,22 +583,11 @@ class Zoo:
         """A zoo that the user did not name as the zoo of this work: it gets its own token or none."""
         where = chosen_location(location)
         token = stored_token(where, named=False) or "" if isinstance(where, str) else None
-        return Zoo(where, token, patience=self._patience, offline=self.offline)
+        return Zoo(where, token, patience=self._patience, offline=self.offline, must_exist=True)
 
     def _dependency(self, role: str, wanted: Ref) -> dict[str, Any]:
         view = self.show(wanted)
         return {"digest": view.digest, "role": role, "reference": view.reference}
-
-    def _locked(self, asked: str, resolved: Resolved) -> LockedArtefact:
-        files = [LockedFile(path=one.path, digest=one.digest, size=one.size) for one in resolved.manifest.files]
-        return LockedArtefact(
-            asked=asked,
-            reference=resolved.name,
-            digest=resolved.digest,
-            kind=resolved.manifest.kind,
-            zoo=self.location,
-            file=tuple(files),
-        )
 
 
 def _reference(reference: Ref) -> Reference:

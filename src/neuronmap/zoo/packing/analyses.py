@@ -12,7 +12,8 @@ from neuronmap.features.storage.schema import FORMAT
 from neuronmap.paths import read_json
 from neuronmap.saes.metadata import METRICS_FILE, read_bundle_info, summary_numbers
 from neuronmap.zoo.digests import SafePath
-from neuronmap.zoo.packing.package import Package, corpus_ref, figures, model_ref, utc
+from neuronmap.zoo.packing.package import Package, corpus_ref, figures, model_ref, named, utc
+from neuronmap.zoo.packing.public import machine_paths, public_files, public_value
 
 __all__ = ["pack_analysis", "pack_evaluation", "pack_report"]
 
@@ -52,15 +53,18 @@ def pack_analysis(folder: str | Path) -> Package:
     text = corpus["name"] if corpus else "text"
     return Package(
         kind="ANALYSIS_RESULT",
-        record={name: value for name, value in record.items() if value is not None},
-        files={SafePath(name): folder / name for name in names},
+        record=public_value({name: value for name, value in record.items() if value is not None}),
+        files=named(folder / name for name in names),
         created=utc(manifest["created"]),
         title=f"Features of {model['name']} {hook.get('name') or ''} on {manifest['rows']:,} tokens of {text}"[:200],
         summary=f"{manifest['features']:,} features: densities, examples, tokens, labels and map, over "
         f"{manifest['rows']:,} tokens of {text}.",
         software={"neuronmap": manifest["neuronmap"]},
         sae_weights=sae["weights_digest"],
-        notes=("The analysis holds the text it was made on: its licence must allow sharing that.",),
+        notes=(
+            "The analysis holds the text it was made on: its licence must allow sharing that.",
+            *_named_paths(MANIFEST, manifest),
+        ),
     )
 
 
@@ -91,14 +95,16 @@ def pack_evaluation(folder: str | Path) -> Package:
         "metrics": figures(summary_numbers(metrics)),
         "software": {"neuronmap": info.metadata.neuronmap_version},
     }
+    files, notes = public_files(named([file]))
     return Package(
         kind="ANALYSIS_RESULT",
-        record={name: value for name, value in record.items() if value is not None},
-        files={SafePath(METRICS_FILE): file},
+        record=public_value({name: value for name, value in record.items() if value is not None}),
+        files=files,
         created=utc(None, [file]),
         title=f"Evaluation of a {info.architecture} SAE, {info.d_sae:,} features, {model['name']}"[:200],
         software={"neuronmap": info.metadata.neuronmap_version},
         sae_weights=info.metadata.weights_digest,
+        notes=notes,
     )
 
 
@@ -135,13 +141,20 @@ def pack_report(folder: str | Path) -> Package:
     }
     return Package(
         kind="ANALYSIS_RESULT",
-        record=record,
+        record=public_value(record),
         files={SafePath("report.json"): file},
         created=utc(report.created),
         title=f"{len(names)} concepts through the layers of {model['name']}"[:200],
         summary=f"At which layers of {model['name']} these are held: {', '.join(names)}."[:2000],
         software={"neuronmap": report.code_version},
+        notes=_named_paths("report.json", values),
     )
+
+
+def _named_paths(file: str, value: Any) -> tuple[str, ...]:
+    """What whoever publishes a file that is checked by its digests, and so published as it is, should know."""
+    local = list(dict.fromkeys(machine_paths(value)))
+    return (f"{file} names paths of this machine, which others will read: {', '.join(local[:4])}.",) if local else ()
 
 
 def _overview(overview: Mapping[str, Any]) -> dict[str, float]:

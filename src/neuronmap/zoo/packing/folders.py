@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from neuronmap.errors import InputError, InvalidManifestError
 from neuronmap.zoo.digests import SafePath
 from neuronmap.zoo.faults import faults_of
+from neuronmap.zoo.manifest import media_type
 from neuronmap.zoo.packing.package import Package, utc, visible_files
 from neuronmap.zoo.records import get_kind
 
@@ -27,22 +28,33 @@ def pack_folder(source: str | Path, kind: str, record: Mapping[str, Any], *, lea
         leave_out: pass over files that the zoo does not take, and say so, in place of refusing them.
 
     Raises:
-        InputError: no such kind or folder, or a file that the zoo does not take.
-        InvalidManifestError: lists every fault of the record.
+        InputError: no such kind.
+        InvalidManifestError: lists every fault of the record, and every file that the zoo does not take.
     """
     path = Path(source)
     model = get_kind(kind).record_type
+    faults: list[tuple[str, str]] = []
     try:
         model.model_validate(dict(record))
     except ValidationError as error:
-        raise InvalidManifestError(faults_of(error, "record"), f"The record of the {kind}") from None
+        faults += faults_of(error, "record")
     left: list[str] = []
-    if path.is_file():
-        files = {SafePath(path.name): path}
-    elif path.is_dir():
-        files, left = visible_files(path, leave_out=leave_out)
-    else:
-        raise InputError(f"There is no folder or file {path}.")
+    files: dict[SafePath, Path] = {}
+    try:
+        if path.is_file():
+            inside = SafePath(path.name)
+            media_type(inside)
+            files = {inside: path}
+        elif path.is_dir():
+            files, left = visible_files(path, leave_out=leave_out)
+        else:
+            faults.append(("files", f"there is no folder or file {path}"))
+    except InvalidManifestError as error:
+        faults += error.faults
+    except InputError as error:
+        faults.append(("files", error.message))
+    if faults:
+        raise InvalidManifestError(faults, f"The {kind} in {path}")
     card = SafePath("README.md")
     return Package(
         kind=kind,

@@ -7,13 +7,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
-from neuronmap.errors import InputError
+from neuronmap.errors import InputError, InvalidManifestError
 from neuronmap.zoo.digests import SafePath
+from neuronmap.zoo.faults import Fault
 from neuronmap.zoo.manifest import media_type
 from neuronmap.zoo.names import check_tag
+from neuronmap.zoo.packing.public import public_name
 
 __all__ = [
     "Package",
@@ -80,7 +82,9 @@ class Package:
 
 
 def visible_files(folder: Path, *, leave_out: bool = False) -> tuple[dict[SafePath, Path], list[str]]:
-    """Every visible file of a folder, by its path within the artefact. Links to files are followed: what they lead to is what is published.
+    """Every visible file of a folder, by its path within the artefact. A link must lead to a file of the same folder.
+
+    A snapshot in the Hugging Face hub's cache is a folder of links: those into the cache's own ``blobs`` are followed.
 
     Args:
         folder: the folder.
@@ -90,35 +94,82 @@ def visible_files(folder: Path, *, leave_out: bool = False) -> tuple[dict[SafePa
         The files, and the paths of those that were left out.
 
     Raises:
-        InputError: there is none, or a file has a name or a format that the zoo does not take; says which.
+        InvalidManifestError: lists every file that has a name or a format that the zoo does not take, or is a link out of the folder.
+        InputError: there is no file.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder.")
     found: dict[SafePath, Path] = {}
     left: list[str] = []
+    faults: list[Fault] = []
+    roots = _own_roots(folder)
     for top, inner, names in os.walk(folder, followlinks=False):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
-        for name in sorted(names):
+        linked = [name for name in inner if Path(top, name).is_symlink()]
+        for name in sorted([*names, *linked]):
             if name.startswith("."):
                 continue
             path = Path(top, name)
+            said = path.relative_to(folder).as_posix()
             try:
-                inside = SafePath(path.relative_to(folder).as_posix())
+                inside = SafePath(said)
+                _require_own(path, roots)
                 media_type(inside)
-            except InputError:
-                if not leave_out:
-                    raise
-                left.append(path.relative_to(folder).as_posix())
+            except InputError as error:
+                left.append(said)
+                faults.append(Fault(f"files.{said}", error.message))
                 continue
             found[inside] = path
+    if faults and not leave_out:
+        raise InvalidManifestError(faults, f"The folder {folder}")
     if not found:
         raise InputError(f"{folder} holds no files that the zoo takes.")
     return found, left
 
 
 def named(paths: Iterable[Path]) -> dict[SafePath, Path]:
-    """Files by their own names, those that are there."""
-    return {SafePath(path.name): path for path in paths if path.is_file()}
+    """Files by their own names, those that are there.
+
+    Raises:
+        InvalidManifestError: one is a link out of its folder.
+    """
+    found = {SafePath(path.name): path for path in paths if path.exists() or path.is_symlink()}
+    faults = []
+    for inside, path in found.items():
+        try:
+            _require_own(path, _own_roots(path.parent))
+        except InputError as error:
+            faults.append(Fault(f"files.{inside}", error.message))
+    if faults:
+        raise InvalidManifestError(faults, "The folder")
+    return found
+
+
+def _own_roots(folder: Path) -> tuple[Path, ...]:
+    """Where the files of a folder may lie: in it; for a snapshot of the hub's cache, in the cache's blobs of the same repository."""
+    whole = folder.resolve()
+    for snapshots in (whole, *whole.parents):
+        repository = snapshots.parent
+        if snapshots.name == "snapshots" and repository.name.startswith(("models--", "datasets--", "spaces--")):
+            return whole, repository / "blobs"
+    return (whole,)
+
+
+def _require_own(path: Path, roots: tuple[Path, ...]) -> None:
+    """Refuse what is no file, and what lies elsewhere: publishing a folder must not publish what a link in it leads to.
+
+    Raises:
+        InputError: says where it leads.
+    """
+    real = path.resolve()
+    if not any(real.is_relative_to(root) for root in roots):
+        raise InputError(
+            f"it is a link to {real}, which is outside the folder: copy the file there if it is to be published"
+        )
+    if not real.is_file():
+        raise InputError(
+            "it is no regular file" if not path.is_symlink() else f"it is a link to {real}, which is no file"
+        )
 
 
 def utc(moment: str | None, files: Iterable[Path] = ()) -> str:
@@ -160,7 +211,7 @@ def model_ref(identity: Mapping[str, Any] | None, fallback: str = "unknown") -> 
     known = identity or {}
     digests = {"digest": known.get("model_digest"), "tokenizer_digest": known.get("tokenizer_digest")}
     found = {
-        "name": _public(known.get("name")) or fallback,
+        "name": public_name(known.get("name")) or fallback,
         "revision": known.get("revision"),
         "architecture": known.get("architecture"),
         "hidden_size": known.get("hidden_size"),
@@ -190,7 +241,7 @@ def corpus_ref(corpus: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not corpus or not corpus.get("name"):
         return None
     found = {
-        "name": _public(corpus["name"]),
+        "name": public_name(corpus["name"]),
         "digest": corpus.get("digest") or corpus.get("train"),
         "tokens": corpus.get("tokens"),
         "context_length": corpus.get("context_length"),
@@ -214,24 +265,3 @@ def tags_of(words: Iterable[str]) -> tuple[str, ...]:
                 continue
 
     return tuple(dict.fromkeys(fitting()))[:50]
-
-
-def _public(name: Any) -> str:
-    """Of a path on this machine only the last part."""
-    text = str(name or "")
-    for kind in (PurePosixPath, PureWindowsPath):
-        if kind(text).is_absolute():
-            return kind(text).name or text
-    return text
-
-
-def machine_paths(value: Any) -> list[str]:
-    """Texts in nested values that are absolute paths on a machine: whoever publishes should know of them."""
-    if isinstance(value, str):
-        absolute = PurePosixPath(value).is_absolute() or bool(re.match(r"[A-Za-z]:[\\/]", value))
-        return [value] if absolute and len(value) > 1 else []
-    if isinstance(value, Mapping):
-        return [path for inner in value.values() for path in machine_paths(inner)]
-    if isinstance(value, list | tuple):
-        return [path for inner in value for path in machine_paths(inner)]
-    return []

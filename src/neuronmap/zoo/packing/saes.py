@@ -1,4 +1,4 @@
-"""A bundle as an ``SAE_MODEL``."""
+"""A bundle as an ``SAE_MODEL``. The weights are published byte for byte; paths of this machine are not."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from neuronmap.zoo.packing.package import (
     corpus_ref,
     figures,
     hook_ref,
-    machine_paths,
     model_ref,
     named,
     tags_of,
     utc,
 )
+from neuronmap.zoo.packing.public import public_files, public_value
 
 __all__ = ["pack_sae"]
 
@@ -54,14 +54,14 @@ def pack_sae(folder: str | Path, *, origin: Mapping[str, Any] | None = None) -> 
         raise InputError(
             f"{folder} does not say at which hook point the SAE reads.", hint="Register it in the library first."
         )
-    record = _record(info, metadata, hook, origin)
+    record = public_value(_record(info, metadata, hook, origin))
     model, place = record["model"]["name"], record["hook"]["name"]
     card = SafePath(CARD_FILE)
-    local = list(dict.fromkeys(machine_paths(info.config)))
+    published, notes = public_files(files)
     return Package(
         kind="SAE_MODEL",
         record=record,
-        files=files,
+        files=published,
         created=utc(metadata.created, files.values()),
         title=f"{record['architecture']} SAE, {info.d_sae:,} features, {model} {place}"[:200],
         summary=_summary(record),
@@ -69,9 +69,7 @@ def pack_sae(folder: str | Path, *, origin: Mapping[str, Any] | None = None) -> 
         card=card if card in files else None,
         software={"neuronmap": metadata.neuronmap_version} if info.metadata is not None else {},
         sae_weights=metadata.weights_digest,
-        notes=(f"{CONFIG_FILE} names paths of this machine, which others will read: {', '.join(local[:4])}.",)
-        if local
-        else (),
+        notes=notes,
     )
 
 

@@ -190,6 +190,13 @@ class Accounts:
         with self.database.read() as connection:
             return bool(connection.scalar(select(func.count()).select_from(users)))
 
+    def has_setup_token(self) -> bool:
+        """Whether a setup token is good now: another server of this database, or an earlier start, has printed it."""
+        with self.database.read() as connection:
+            return bool(
+                connection.scalar(select(leases.c.holder).where(leases.c.name == _SETUP, leases.c.until > now()))
+            )
+
     def new_setup_token(self) -> str | None:
         """What the first administrator proves by that they can read the server's output; good once, for a day.
 
@@ -220,7 +227,7 @@ class Accounts:
             if held is None or someone or not hmac.compare_digest(str(held), _digest(token)):
                 raise ForbiddenError(
                     "This is not the setup token, or it is used up.",
-                    hint="The server prints one at its start while there is no account.",
+                    hint="A server prints one at its start while there is no account; of several, the last one is good.",
                 )
             connection.execute(delete(leases).where(leases.c.name == _SETUP))
             self.insert(connection, LOCAL, name, hashed, None, True, None)

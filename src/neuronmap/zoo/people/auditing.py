@@ -92,10 +92,10 @@ def _readable(connection: Connection, principal: Principal, namespace: str | Non
     if namespace is not None:
         principal.require(connection, "admin", namespace_row(connection, namespace))
         return [namespace]
-    governs = "admin" in principal.scopes
-    if principal.is_local or (principal.is_admin and governs and principal.namespace_id is None):
+    if principal.governs:
         return None
-    own = [number for number, role in principal.roles(connection).items() if role == "owner" and governs]
+    may = "admin" in principal.scopes
+    own = [number for number, role in principal.roles(connection).items() if role == "owner" and may]
     names = list(connection.scalars(select(namespaces.c.name).where(namespaces.c.id.in_(own))))
     if not names:
         raise ForbiddenError("Only owners and administrators may read the audit log.")

@@ -57,7 +57,7 @@ class Organisations:
                 .join(namespaces, namespaces.c.id == members.c.namespace_id)
                 .where(members.c.user_id == user, members.c.role == "owner", namespaces.c.kind == "organisation")
             )
-            if (owned or 0) >= self.most_owned and not principal.is_admin:
+            if (owned or 0) >= self.most_owned and not principal.governs:
                 raise ForbiddenError(f"You own {owned} organisations; more are made by administrators.")
             made = connection.execute(
                 insert(namespaces)
@@ -156,9 +156,7 @@ def _require_not_last(connection: Connection, owner: Any, person: Any) -> None:
 
 def _view(connection: Connection, principal: Principal, row: Any) -> NamespaceView:
     role = principal.roles(connection).get(row.id)
-    inside = "read" in principal.scopes and (
-        role is not None or principal.is_local or (principal.is_admin and principal.namespace_id is None)
-    )
+    inside = "read" in principal.scopes and (role is not None or principal.governs)
     seen = connection.scalar(
         select(func.count(func.distinct(artefacts.c.id)))
         .select_from(artefacts)

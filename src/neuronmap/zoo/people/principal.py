@@ -31,7 +31,7 @@ class Principal:
         name: of the user.
         scopes: what their token is good for.
         namespace_id: the only namespace that the token is good for; None for all of the user's.
-        is_admin: whether they run the server.
+        is_admin: whether they run the server; it counts only with the scope ``admin`` (see :attr:`governs`).
         is_local: the one user of an embedded zoo, who may do everything.
     """
 
@@ -46,6 +46,11 @@ class Principal:
     def is_anonymous(self) -> bool:
         """Whether nobody signed in."""
         return self.user_id is None and not self.is_local
+
+    @property
+    def governs(self) -> bool:
+        """Whether they act as somebody who runs the server: a token without the scope ``admin``, or for one namespace, does not."""
+        return self.is_local or (self.is_admin and "admin" in self.scopes and self.namespace_id is None)
 
     def roles(self, connection: Connection) -> dict[int, Role]:
         """Their role by namespace, as far as the token reaches."""
@@ -62,7 +67,7 @@ class Principal:
             return True
         if scope not in self.scopes or (self.namespace_id is not None and namespace_id != self.namespace_id):
             return False
-        return self.is_admin or self.roles(connection).get(namespace_id) in _ENOUGH[scope]
+        return self.governs or self.roles(connection).get(namespace_id) in _ENOUGH[scope]
 
     def require(self, connection: Connection, scope: Scope, namespace: Any) -> None:
         """Refuse unless they may; ``namespace`` is a row of the table.
@@ -83,7 +88,9 @@ class Principal:
         raise ForbiddenError(
             f"{self.name} may not {'change' if scope == 'write' else 'govern' if scope == 'admin' else 'read'} "
             f"what belongs to {namespace.name}.",
-            hint="Ask an owner of the namespace to make you a member.",
+            hint="Being an administrator counts only with a token that has the scope admin and is for no single namespace."
+            if self.is_admin
+            else "Ask an owner of the namespace to make you a member.",
         )
 
     def require_admin(self) -> None:
@@ -92,7 +99,7 @@ class Principal:
         Raises:
             UnauthorizedError, ForbiddenError.
         """
-        if self.is_local or (self.is_admin and "admin" in self.scopes and self.namespace_id is None):
+        if self.governs:
             return
         if self.is_anonymous:
             raise UnauthorizedError("This needs an administrator's account.")
@@ -107,7 +114,7 @@ ANONYMOUS = Principal(None, "anonymous")
 
 def visible(principal: Principal, connection: Connection) -> Any:
     """A condition on ``artefacts`` joined with ``namespaces``: what the asker may know of."""
-    if principal.is_local or (principal.is_admin and "read" in principal.scopes and principal.namespace_id is None):
+    if principal.governs:
         return true()
     own = [number for number in principal.roles(connection) if "read" in principal.scopes]
     return or_(artefacts.c.private.is_(False), namespaces.c.id.in_(own)) if own else artefacts.c.private.is_(False)

@@ -111,7 +111,7 @@ class Tokens:
                 role = connection.scalar(
                     select(members.c.role).where(members.c.namespace_id == row.id, members.c.user_id == user)
                 )
-                if (role is None and not principal.is_admin) or (bound is not None and bound != row.id):
+                if (role is None and not principal.governs) or (bound is not None and bound != row.id):
                     raise ForbiddenError(f"You do not belong to {namespace}.")
                 bound = row.id
             if len(connection.execute(_good().where(tokens.c.user_id == user)).all()) >= _MOST_TOKENS:

@@ -12,7 +12,7 @@ from neuronmap import paths
 from neuronmap.database import Database, database_url
 from neuronmap.errors import DamagedError, NotInZooError
 from neuronmap.zoo.blobs import BlobStore, LocalBlobStore
-from neuronmap.zoo.database import ZOO
+from neuronmap.zoo.database import ZOO, private_folder
 from neuronmap.zoo.digests import Digest
 from neuronmap.zoo.names import Reference
 from neuronmap.zoo.people.principal import Principal
@@ -71,7 +71,7 @@ class Registry:
             root: its folder; ``<home>/zoo`` when left out.
         """
         folder = Path(root).expanduser() if root is not None else paths.home() / "zoo"
-        paths.require_writable(folder)
+        private_folder(folder)
         url = database_url(ZOO, f"sqlite:///{folder / 'zoo.sqlite3'}")
         return cls(Database(ZOO, url), LocalBlobStore(folder / "blobs"))
 

@@ -71,7 +71,7 @@ def versions_joined() -> Select[Any]:
 def seen(principal: Principal, connection: Connection) -> Any:
     """A condition on what :func:`versions_joined` joins: what the asker may know of. Drafts are seen by writers alone."""
     shown = visible(principal, connection)
-    if principal.is_local or (principal.is_admin and "write" in principal.scopes and principal.namespace_id is None):
+    if principal.governs and "write" in principal.scopes:
         return shown
     own: list[int] = []
     if "write" in principal.scopes:

@@ -14,6 +14,7 @@ from neuronmap.zoo.digests import Digest
 from neuronmap.zoo.document import Document
 from neuronmap.zoo.faults import faults_of
 from neuronmap.zoo.licences import check_licence
+from neuronmap.zoo.records import list_kinds
 
 __all__ = ["MOST_HITS", "SORTS", "CompatibilityQuery", "MetricCondition", "Query"]
 
@@ -71,6 +72,13 @@ def _condition(text: str) -> str:
     return text
 
 
+def _kind(name: str | None) -> str | None:
+    known = [kind.name for kind in list_kinds()]
+    if name is not None and name not in known:
+        raise ValueError(f"there is no kind {name!r}; there are {', '.join(known)}")
+    return name
+
+
 def _licence(text: str) -> str:
     try:
         return check_licence(text)
@@ -106,7 +114,7 @@ class _Parameters(Document):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            faults = "; ".join(str(fault) for fault in faults_of(error))
+            faults = "; ".join(str(fault).rstrip(".") for fault in faults_of(error))
             raise InputError(f"The search cannot be understood: {faults}.") from None
 
 
@@ -115,7 +123,7 @@ class Query(_Parameters):
 
     q: Annotated[str, Field(max_length=500)] = ""
     """Words that it must hold, in any order; the last may go on. There is no syntax."""
-    kind: Annotated[str | None, Field(pattern=r"^[A-Z][A-Z0-9_]{1,40}$")] = None
+    kind: Annotated[str | None, Field(pattern=r"^[A-Z][A-Z0-9_]{1,40}$"), AfterValidator(_kind)] = None
     """Kind of artefact: SAE_MODEL, ANALYSIS_RESULT, ..."""
     tag: Annotated[tuple[_Name, ...], Field(max_length=20)] = ()
     """Tags that it must have, all of them."""
@@ -157,6 +165,14 @@ class Query(_Parameters):
     """Where to go on: ``next`` of the page before."""
     limit: Annotated[int, Field(ge=1, le=MOST_HITS)] = 20
     """Hits of a page."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for name in ("width", "l0"):
+            least, most = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"{name}_min = {least:g} is greater than {name}_max = {most:g}: nothing can be found")
+        return self
 
     @property
     def conditions(self) -> list[MetricCondition]:

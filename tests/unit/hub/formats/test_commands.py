@@ -128,3 +128,64 @@ def test_mistakes_are_said(words: list[str], said: str, tmp_path: Path, monkeypa
     result = CliRunner().invoke(app, ["sae", *words])
     assert result.exit_code == 2
     assert said in " ".join(result.output.split())
+
+
+def zoo_with_an_sae(folder: Path) -> str:
+    """A zoo that is not the usual one, with one SAE in it; its location."""
+    from neuronmap.hub.formats import convert_sae
+    from neuronmap.progress import SilentProgress
+    from neuronmap.zoo import Zoo
+
+    sparsify_folder(folder / "run")
+    write_json(folder / "run" / "config.json", {"model": "org/tiny"})
+    made = convert_sae(folder / "run", folder / "bundle", "saelens", progress=SilentProgress())
+    with Zoo(folder / "zoo", progress=SilentProgress()) as zoo:
+        zoo.publish(made.folder, "ada/demo@1.0", licence="MIT")
+    return str(folder / "zoo")
+
+
+def test_from_a_zoo_under_the_name_it_has_there(tmp_path: Path) -> None:
+    zoo = zoo_with_an_sae(tmp_path)
+    found = document("sae", "import", "zoo:ada/demo@1.0", "--zoo", zoo, "--name", "mine", "--no-prove")
+    assert found["saes"][0]["candidate"]["name"] == "ada/demo@1.0"
+    origin = SAEModelHub().info("mine").origin or {}
+    assert (origin["format"], origin["reference"], origin["zoo"]) == ("zoo", "ada/demo@1.0", zoo)
+    assert origin["before"]["format"] == "sparsify"
+    assert "ada/demo@1.0" in run("sae", "import", "zoo:ada/demo", "--zoo", zoo, "--name", "again", "--no-prove")
+    written = document("sae", "convert", "zoo:ada/demo@1.0", tmp_path / "out", "--to", "sparsify", "--zoo", zoo)
+    assert written["saes"] == ["ada/demo@1.0"]
+    (again,) = detect(tmp_path / "out")
+    assert read_candidate(again, Given()).sae.d_sae == SAEModelHub().get("mine").d_sae
+    assert "goes with a source in a zoo" in document("sae", "import", tmp_path / "run", "--zoo", zoo, code=2)["message"]
+
+
+def test_quiet_keeps_silent_about_nothing_that_matters(tmp_path: Path, model_folder: Path) -> None:
+    import torch
+    from layouts import values, write_tensors
+
+    transcoder_set(tmp_path / "set")
+    asked = CliRunner().invoke(app, ["sae", "import", str(tmp_path / "set"), "--quiet"])
+    assert (asked.exit_code, asked.stdout) == (2, "")
+    assert "2 SAEs are here, none was imported" in asked.stderr
+    width = 32
+    sparsify_folder(tmp_path / "run", "h.1", d_in=width)
+    write_tensors(tmp_path / "run" / "h.1" / "sae.safetensors", {
+        "encoder.weight": 100 * values(40, width), "encoder.bias": torch.zeros(40), "W_dec": 100 * values(40, width),
+        "b_dec": torch.zeros(width),
+    })  # fmt: skip
+    (tmp_path / "text.txt").write_text("The river froze, and the children walked across it to school. " * 60)
+    words = [
+        "sae",
+        "import",
+        tmp_path / "run",
+        "--model",
+        model_folder,
+        "--text",
+        tmp_path / "text.txt",
+        "--tokens",
+        "300",
+        "-q",
+    ]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "worse than a constant" in done.stderr

@@ -16,6 +16,7 @@ from neuronmap.hub import SAEModelHub
 from neuronmap.hub.formats import Given, convert_sae, detect, export_sae
 from neuronmap.hub.formats.huggingface import Card
 from neuronmap.hub.formats.importing import read_candidate
+from neuronmap.hub.formats.replacing import MARKER
 from neuronmap.progress import SilentProgress
 from neuronmap.saes import BundleMetadata, SparseAutoencoder, get_architecture, load_sae
 
@@ -127,8 +128,72 @@ def test_a_folder_that_is_there_stays(tmp_path: Path, hub: SAEModelHub) -> None:
     with pytest.raises(AlreadyExistsError, match="exists already"):
         export_sae(name, "sparsify", tmp_path / "out", hub=hub)
     assert (tmp_path / "out" / "precious.txt").read_text() == "kept"
-    export_sae(name, "sparsify", tmp_path / "out", overwrite=True, hub=hub)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["layers.2"]
+    with pytest.raises(AlreadyExistsError, match="not made by an export"):
+        export_sae(name, "sparsify", tmp_path / "out", overwrite=True, hub=hub)
+    assert (tmp_path / "out" / "precious.txt").read_text() == "kept"
+
+
+def test_only_what_an_export_made_is_replaced(tmp_path: Path, hub: SAEModelHub) -> None:
+    name = store(hub, "mine", make("topk", {"k": K}))
+    export_sae(name, "saelens", tmp_path / "out", hub=hub)
+    with pytest.raises(AlreadyExistsError, match="exists already"):
+        export_sae(name, "sparsify", tmp_path / "out", hub=hub)
+    written = export_sae(name, "sparsify", tmp_path / "out", overwrite=True, hub=hub)
+    assert sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")) == [
+        MARKER, "layers.2", "layers.2/cfg.json", "layers.2/sae.safetensors",
+    ]  # fmt: skip
+    assert not any(file.name == MARKER for file in written.files)
+    (tmp_path / "out" / "layers.2" / "notes.txt").write_text("mine")
+    with pytest.raises(AlreadyExistsError, match=r"no export wrote.*layers\.2/notes\.txt"):
+        export_sae(name, "sparsify", tmp_path / "out", overwrite=True, hub=hub)
+    assert (tmp_path / "out" / "layers.2" / "notes.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["library", "out"]
+
+
+def test_a_source_is_never_its_own_target(tmp_path: Path) -> None:
+    sparsify_folder(tmp_path / "runs" / "one")
+    convert_sae(tmp_path / "runs" / "one", tmp_path / "made", "sparsify", progress=SilentProgress())
+    for source, target in (
+        ("made", "made"),
+        ("runs/one", "runs"),
+        ("runs/one", "runs/one/new"),
+        ("made", "made/../made"),
+    ):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(InputError, match="left alone"):
+            convert_sae(tmp_path / source, tmp_path / target, "saelens", overwrite=True, progress=SilentProgress())
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_home_root_and_library_are_no_targets(
+    tmp_path: Path, hub: SAEModelHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = store(hub, "mine", make("topk", {"k": K}))
+    monkeypatch.setenv("HOME", str(tmp_path / "people" / "ada"))
+    for target in (Path("/"), tmp_path / "people" / "ada", tmp_path / "people", hub.root, hub.root / "new"):
+        with pytest.raises(InputError, match="left alone"):
+            export_sae(name, "saelens", target, overwrite=True, hub=hub)
+    assert hub.load(name).d_sae == F
+
+
+def test_the_folder_one_is_in(tmp_path: Path, hub: SAEModelHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filled where it is empty, also through a link; never replaced."""
+    name = store(hub, "mine", make("topk", {"k": K}))
+    (tmp_path / "here").mkdir()
+    number = (tmp_path / "here").stat().st_ino
+    monkeypatch.chdir(tmp_path / "here")
+    written = export_sae(name, "saelens", ".", hub=hub)
+    assert written.folder == tmp_path / "here"
+    assert (tmp_path / "here").stat().st_ino == number
+    assert load_sae(".").d_sae == F
+    assert not [path.name for path in Path().iterdir() if path.name.startswith(".") and path.name != MARKER]
+    with pytest.raises(AlreadyExistsError, match="folder you are in"):
+        export_sae(name, "saelens", ".", overwrite=True, hub=hub)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    export_sae(name, "sparsify", "link", overwrite=True, hub=hub)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "here" / "layers.2" / "cfg.json").is_file()
 
 
 def test_formats_that_are_read_only_or_unknown(tmp_path: Path, hub: SAEModelHub) -> None:
@@ -181,6 +246,7 @@ def test_a_repository_has_a_card_and_bundles(tmp_path: Path, hub: SAEModelHub) -
     assert "# My SAEs" in text
     assert "Two of them." in text
     assert {path.name for path in (tmp_path / "repo").iterdir()} == {
+        MARKER,
         "README.md",
         "layer_2-residual",
         "layer_5-residual",

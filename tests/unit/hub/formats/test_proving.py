@@ -10,6 +10,7 @@ import pytest
 import torch
 from layouts import write_json, write_tensors
 
+from neuronmap.corpora import open_corpus
 from neuronmap.errors import InputError, MismatchError, ModelError
 from neuronmap.hub import SAEModelHub
 from neuronmap.hub.formats import import_sae, prove
@@ -81,6 +82,60 @@ def test_a_transcoder_is_tried_against_its_output(tmp_path: Path, tiny_gpt2: Lan
     assert (metadata.hook_out or {})["side"] == "out"
 
 
+def lens_transcoder(folder: Path, reads: str, writes: str, layer: int = 1) -> Path:
+    """circuit-tracer's file of one layer, with TransformerLens' names."""
+    both = torch.cat([EYE, -EYE])
+    write_tensors(folder / f"layer_{layer}.safetensors", {
+        "W_enc": both, "W_dec": both.clone(), "b_enc": torch.zeros(2 * WIDTH), "b_dec": torch.zeros(WIDTH),
+    })  # fmt: skip
+    config = {"model_kind": "transcoder_set", "feature_input_hook": reads, "feature_output_hook": writes}
+    write_json(folder / "config.yaml", config)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("reads", "writes", "places"),
+    [
+        ("mlp.hook_in", "mlp.hook_out", "transformer.h.1.mlp:in -> transformer.h.1.mlp:out"),
+        ("ln2.hook_normalized", "hook_mlp_out", "transformer.h.1.mlp:in -> transformer.h.1.mlp:out"),
+        ("hook_resid_mid", "hook_mlp_out", "none"),
+    ],
+)
+def test_names_of_transformerlens_inside_the_mlp(
+    reads: str, writes: str, places: str, tmp_path: Path, tiny_gpt2: LanguageModel, hub: SAEModelHub
+) -> None:
+    found = made(lens_transcoder(tmp_path / "set", reads, writes), tiny_gpt2, hub)
+    if places == "none":
+        assert "name no place" in found.unproved
+        return
+    assert found.proof.hook == places
+    metadata = read_bundle_info(found.entry.path).metadata
+    assert metadata is not None
+    assert ((metadata.hook or {})["name"], (metadata.hook_out or {})["name"]) == tuple(places.split(" -> "))
+
+
+def test_both_hooks_of_a_transcoder_can_be_said(tmp_path: Path, tiny_gpt2: LanguageModel, hub: SAEModelHub) -> None:
+    folder = lens_transcoder(tmp_path / "set", "elsewhere", "hook_mlp_out")
+    with pytest.raises(
+        InputError, match=r"reads one place and reconstructs another; here both would be transformer\.h\.1\.mlp:out"
+    ):
+        made(folder, tiny_gpt2, hub, hook="mlp")
+    assert hub.list() == []
+    found = made(folder, tiny_gpt2, hub, hook="mlp:in", hook_out="residual")
+    assert found.proof.hook == "transformer.h.1.mlp:in -> transformer.h.1:out"
+    with pytest.raises(InputError, match="an output hook is for transcoders"):
+        made(identity(tmp_path / "run"), tiny_gpt2, hub, hook_out="mlp")
+
+
+def test_what_was_said_is_kept_without_a_model(tmp_path: Path, hub: SAEModelHub) -> None:
+    folder = lens_transcoder(tmp_path / "set", "elsewhere", "hook_mlp_out")
+    found = made(folder, None, hub, hook="transformer.h.1.mlp:in", prove=False)
+    metadata = read_bundle_info(found.entry.path).metadata
+    assert metadata is not None
+    assert (metadata.hook or {})["name"] == "transformer.h.1.mlp:in"
+    assert (metadata.hook_out or {})["component"] == "mlp"
+
+
 def test_figures_of_the_files_are_compared(tiny_gpt2: LanguageModel) -> None:
     """Half of the input is lost; b_dec is off, which dictionary_learning's figure does not see."""
     sae = half(offset=0.0)
@@ -96,6 +151,21 @@ def test_figures_of_the_files_are_compared(tiny_gpt2: LanguageModel) -> None:
     assert shifted.residual_variance == pytest.approx(plain.residual_variance, abs=1e-4)
     assert "; the file says 0.75" in shifted.verdict
     assert len(shifted.warnings) == 1  # below 0; the file's figure is dictionary_learning's, and right
+
+
+def test_another_text_than_the_figures_are_of_is_said(tiny_gpt2: LanguageModel) -> None:
+    hook = {"layer": 2, "component": "residual", "width": WIDTH}
+    options: dict[str, Any] = {
+        "tokens": 500,
+        "claims": {"explained_variance": 0.1, "l0": 2.0},
+        "progress": SilentProgress(),
+    }
+    here = open_corpus(TEXTS, name="winters")
+    other = prove(half(0.0), BundleMetadata(hook=hook, corpus={"name": "sotu"}), tiny_gpt2, here, **options)
+    assert len(other.warnings) == 2
+    assert all("of other text (sotu; this is winters)" in one for one in other.warnings)
+    same = prove(half(0.0), BundleMetadata(hook=hook, corpus={"name": "winters"}), tiny_gpt2, here, **options)
+    assert [one for one in same.warnings if "other text" in one] == []
 
 
 def half(offset: float) -> SparseAutoencoder:

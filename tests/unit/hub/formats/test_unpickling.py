@@ -71,7 +71,29 @@ def test_a_whole_module_is_refused(tmp_path: Path) -> None:
     assert "state_dict" in caught.value.hint
 
 
-def test_a_plain_pickle_and_a_cut_file_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_pickle_that_torch_did_not_write_is_refused_in_plain_words(protocol: int, tmp_path: Path) -> None:
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps({"weight": [1.0, 2.0], "call": print}, protocol=protocol))
+    with pytest.raises(InputError, match=r"plain\.pt is not opened: it is a plain pickle of Python's") as caught:
+        read_stored(tmp_path / "plain.pt")
+    assert "operand" not in caught.value.message
+    assert "documentation" not in caught.value.message
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"", "it is empty"), (b"hello, weights", "begins with b'hello, w'")])
+def test_what_is_no_pickle_is_said(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "file.pt").write_bytes(content)
+    with pytest.raises(DamagedError, match=said):
+        read_stored(tmp_path / "file.pt")
+
+
+def test_the_old_form_of_torch_is_read(tmp_path: Path) -> None:
+    base = values(3, 2)
+    torch.save({"weight": base}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert torch.equal(read_stored(tmp_path / "old.pt").tensors["weight"], base)
+
+
+def test_a_cut_file_is_refused(tmp_path: Path) -> None:
     whole = tmp_path / "whole.pt"
     torch.save({"weight": values(64, 64)}, whole)
     (tmp_path / "cut.pt").write_bytes(whole.read_bytes()[:5000])

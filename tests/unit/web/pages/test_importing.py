@@ -29,6 +29,16 @@ def test_files_are_kept_below_a_folder_of_their_own_until_they_are_imported(clie
 
 
 @pytest.mark.parametrize(
+    ("names", "title"),
+    [(["sae/layer/ae.pt", "sae/layer/config.json"], "importing sae"), (["ae.pt"], "importing ae.pt")],
+)
+def test_a_job_is_called_as_what_was_dropped(client: TestClient, names: list[str], title: str) -> None:
+    """The folder on disk has a random name, which says nothing."""
+    job = job_of(client, client.post("/import", files=[("files", (name, b"weights")) for name in names]))
+    assert job["title"] == title
+
+
+@pytest.mark.parametrize(
     "name", ["../../evil.json", "/etc/passwd/..", "a/../../b.json", "con.json", ".hidden", "a\\..\\b.json", "x" * 600]
 )
 def test_hostile_names_leave_nothing(client: TestClient, name: str) -> None:
@@ -90,3 +100,10 @@ def test_what_cannot_be_published_is_said_in_the_form(client: TestClient, values
     answer = client.post("/sae/first/-/publish", data=values, headers={"accept": "text/html"})
     assert answer.status_code == 422
     assert said in answer.text
+
+
+def test_every_fault_of_a_publication_is_said_at_once(client: TestClient) -> None:
+    values = {"reference": "A/b", "licence": "WTF", "tags": "BAD_TAG!", "authors": "<none>"}
+    answer = client.post("/sae/first/-/publish", data=values, headers={"accept": "text/html"})
+    for said in ("cannot be a namespace", "no SPDX licence", "cannot be a tag", "names no author"):
+        assert said in answer.text

@@ -18,7 +18,7 @@ NAMES = "administering changing community elsewhere files health people publishi
 MODULES = [import_module(f"{api.__name__}.{name}") for name in NAMES.split()]
 OPEN = {
     ("GET", "/api/zoo"), ("GET", "/health"), ("POST", "/api/zoo/sign-in"), ("POST", "/api/zoo/sign-out"), ("POST", "/api/zoo/setup"),
-    ("GET", "/api/zoo/oidc/start"), ("GET", "/api/zoo/oidc/callback"),
+    ("GET", "/api/zoo/schemas"), ("GET", "/api/zoo/schemas/{name}"), ("GET", "/api/zoo/oidc/start"), ("GET", "/api/zoo/oidc/callback"),
 }  # fmt: skip
 VALUES = {
     "namespace": "lab", "name": "secret", "version": "1.0", "path": "a.txt", "key": "0" * 32, "digest": f"sha256:{'0' * 64}",

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.web.zoo.conftest import manifest_of
 from typer.testing import CliRunner, Result
 
 from neuronmap.cli import app
 from neuronmap.cli.zoo_server import _size
 from neuronmap.errors import InputError
 from neuronmap.web.zoo.settings import ZooServerSettings
+from neuronmap.zoo.digests import Digest
 from neuronmap.zoo.people.people import People
 from neuronmap.zoo.people.principal import LOCAL
 
@@ -84,3 +86,38 @@ def test_sizes(text: str, count: int | None) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(InputError, match="is no size"):
         _size(text)
+
+
+def test_every_file_of_a_servers_store_is_read(tmp_path: Path) -> None:
+    here = ("--folder", tmp_path)
+    registry = ZooServerSettings(folder=tmp_path).open_registry()
+    data = b"some text"
+    manifest, written = manifest_of(data)
+    key = registry.uploading.begin(LOCAL, "ada", len(data)).key
+    upload = registry.uploading.start(LOCAL, key, Digest.of(data), len(data)).key
+    registry.uploading.append(LOCAL, upload, 0, [data])
+    registry.uploading.finish(LOCAL, upload)
+    registry.publishing.publish(LOCAL, key, written)
+    registry.close()
+    assert "1 files with 9 B are sound" in typed("admin", "verify", *here).stdout
+    (tmp_path / "blobs" / manifest.files[0].digest.key).write_bytes(b"some test")
+    damaged = typed("admin", "verify", *here)
+    assert (damaged.exit_code, "1 files are damaged" in damaged.stderr) == (5, True)
+    assert manifest.files[0].digest in damaged.stderr
+
+
+def test_a_server_that_speaks_plain_http_to_the_network_says_so(tmp_path: Path) -> None:
+    for arguments, warned in (
+        (("--host", "0.0.0.0"), True),
+        (("--host", "0.0.0.0", "--address", "https://zoo.example.org"), False),
+        ((), False),
+    ):
+        done = typed("serve", "--quiet", "--port", "0", "--folder", tmp_path, *arguments)
+        assert done.exit_code == 2  # it has no account yet, which --quiet cannot say
+        assert ("without encryption" in done.stderr) is warned
+
+
+def test_a_store_that_does_not_work_is_known_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    refused = typed("serve", "--port", "0", "--folder", tmp_path, "--store", tmp_path / "file" / "blobs")
+    assert (refused.exit_code, "zoo's store" in refused.stderr) == (4, True), refused.stderr

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from tests.unit.web.zoo.conftest import Served
 
-from neuronmap.errors import ZooOfflineError
+from neuronmap.errors import ForbiddenError, NotInZooError, UnauthorizedError, ZooOfflineError
 from neuronmap.web.app import create_app
 from neuronmap.web.settings import ServerSettings
 from neuronmap.zoo.conformance import ConformanceReport, run_conformance
@@ -150,6 +150,23 @@ def test_a_broken_server_is_caught(zoo: Served, name: str) -> None:
         report = run(zoo, client=client)
     assert not report.conforms
     assert any(expected in fault for fault in failed(report)), failed(report)
+
+
+def test_what_the_token_may_not_do_is_no_fault_of_the_server(zoo: Served) -> None:
+    def refused(namespace: str, token: str | None) -> None:
+        run_conformance(URL, token, write_namespace=namespace, client=zoo.browser())
+
+    with pytest.raises(NotInZooError, match="no namespace 'not-there'") as missing:
+        refused("not-there", zoo.token("ada"))
+    assert "zoo org create not-there" in missing.value.hint
+    with pytest.raises(ForbiddenError, match=r"scopes read, write; .* admin are needed"):
+        refused("lab", zoo.token("ada", "read", "write"))
+    with pytest.raises(ForbiddenError, match="bob is reader of lab; an owner is needed"):
+        refused("lab", zoo.token("bob"))
+    with pytest.raises(ForbiddenError, match="no member of lab"):
+        refused("lab", zoo.token("ada", "write", "admin", namespace="ada"))
+    with pytest.raises(UnauthorizedError, match="a token is needed"):
+        refused("lab", None)
 
 
 def test_nobody_answers() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from tests.unit.web.zoo.conftest import Browser, Served, manifest_of
 
 from neuronmap.web.app import create_app
@@ -179,12 +180,18 @@ def test_whether_others_hold_a_file_is_not_told(zoo: Served) -> None:
     assert missing == [Digest.of(b"private bytes"), Digest.of(b"nowhere")]
 
 
-def test_schemas_are_published(reader: Browser) -> None:
+def test_schemas_are_published(zoo: Served) -> None:
+    reader = zoo.browser()  # a stranger, who may not read anything else
+    assert reader.get("/api/zoo/search").status_code == 401
     names = [one["name"] for one in reader.get("/api/zoo/schemas").json()["schemas"]]
     assert names[:2] == ["manifest", "SAE_MODEL"]
     for name in names:
         schema = reader.get(f"/api/zoo/schemas/{name}").json()
-        assert schema["type"] == "object"
+        Draft202012Validator.check_schema(schema)
+        identity = "neuronmap/zoo.manifest/1.0" if name == "manifest" else f"neuronmap/zoo.record.{name}/1.0"
+        said = (schema["$schema"], schema["$id"], schema["version"])
+        assert said == ("https://json-schema.org/draft/2020-12/schema", identity, "1.0")
+    Draft202012Validator(reader.get("/api/zoo/schemas/manifest").json()).validate(json.loads(manifest_of()[1]))
     manifest = reader.get("/api/zoo/schemas/manifest").json()
     assert "schema" in manifest["properties"]
     assert reader.get("/api/zoo/schemas/NOTHING").status_code == 404

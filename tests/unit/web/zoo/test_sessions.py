@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import structlog
 from tests.unit.web.zoo.conftest import PLENTY, Browser, Served
 
-from neuronmap.errors import ConfigError
+from neuronmap.errors import ConfigError, ResourceError
 from neuronmap.web.zoo.context import COOKIE
 from neuronmap.web.zoo.server import create_zoo_app
 from neuronmap.web.zoo.settings import ZooServerSettings
+from neuronmap.zoo.blobs import LocalBlobStore, StoredObject
 from neuronmap.zoo.people.principal import LOCAL
 
 PASSWORD = "four words nobody guesses"
@@ -204,7 +205,12 @@ def test_the_first_administrator(tmp_path: Any) -> None:
     settings = ZooServerSettings(folder=tmp_path, **PLENTY)
     app = create_zoo_app(settings)
     context = app.state.zoo.context
-    old, token = context.people.accounts.new_setup_token(), context.people.accounts.new_setup_token()
+    assert not context.people.accounts.has_setup_token()
+    old = context.people.accounts.new_setup_token()
+    assert (
+        context.people.accounts.has_setup_token()
+    )  # so another server of this database says that its own takes its place
+    token = context.people.accounts.new_setup_token()
     browser = Browser(app, base_url="http://localhost")
     body = {"name": "ada", "password": PASSWORD}
     for wrong in (old, "", "nmsetup_" + "A" * 43):
@@ -268,6 +274,20 @@ def test_health_and_figures(served: Served) -> None:
     figures = eve.get("/metrics")
     assert figures.headers["content-type"].startswith("text/plain")
     assert 'route="/api/zoo/artefacts/{namespace}/{name}",status="404"' in figures.text
+
+
+def test_a_store_that_is_gone_is_no_good_health(
+    serving: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serving()
+
+    class Gone(LocalBlobStore):
+        def list(self, prefix: str = "") -> Iterator[StoredObject]:  # as a bucket that was deleted answers
+            raise ResourceError("there is no such bucket")
+
+    monkeypatch.setattr(served.context.registry, "store", Gone(served.settings.folder))
+    answer = served.browser().get("/health")
+    assert (answer.status_code, answer.json()["reasons"]) == (503, ["store: ResourceError"])
 
 
 def test_settings_that_do_not_go_together() -> None:

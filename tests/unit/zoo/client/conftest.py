@@ -64,11 +64,12 @@ def hostile(numbers: Zoo) -> Iterator[HostileServer]:
 
 
 class Served(NamedTuple):
-    """A server of a zoo: its address, its port, and a token of Ada's."""
+    """A server of a zoo: its address, its port, a token of Ada's, and its folder."""
 
     address: str
     port: int
     token: str
+    folder: Path
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     thread.start()
     wait_until(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield Served(f"http://127.0.0.1:{port}", port, token)
+    yield Served(f"http://127.0.0.1:{port}", port, token, folder)
     server.should_exit = True
     thread.join(20)

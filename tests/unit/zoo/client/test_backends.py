@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.unit.zoo.client.conftest import Served
 from zoos import package
 
-from conftest import Served
 from neuronmap.errors import (
     AlreadyExistsError,
     ForbiddenError,

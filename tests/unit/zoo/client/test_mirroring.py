@@ -1,4 +1,4 @@
-"""Mirrors, upstreams, the hub, drawings, locations, conformance."""
+"""Mirrors, upstreams, the hub, drawings, locations."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from tests.unit.zoo.client.conftest import Served
 from zoos import QUICKLY, HostileServer, Notes, data_folder, package, problem, send_json
 
-from conftest import Served
 from neuronmap.errors import AlreadyExistsError, InputError, NotInZooError, ZooError, ZooOfflineError
-from neuronmap.zoo.client.conformance import check_server
 from neuronmap.zoo.client.drawing import lineage_svg, lineage_text
 from neuronmap.zoo.client.location import (
     chosen_location,
@@ -225,22 +224,6 @@ def test_tokens_are_for_their_owner_alone(home: Path, monkeypatch: pytest.Monkey
     assert forget_token("https://a")
     assert not forget_token("https://a")
     assert json.loads(credentials_file().read_text()) == {"https://b": "two"}
-
-
-# --- conformance --------------------------------------------------------------------------------------------------------------
-
-
-def test_our_server_conforms(served: Served) -> None:
-    checks = check_server(served.address, served.token, "ada")
-    assert [one for one in checks if not one.passed] == []
-    assert len(checks) == 24
-
-
-def test_a_server_that_does_not_is_found_out(hostile: HostileServer) -> None:
-    hostile.answers["/search"] = problem("internal", "No.", 500)
-    failed = {one.name for one in check_server(hostile.address, patience=QUICKLY) if not one.passed}
-    assert "no search is too odd to be answered" in failed
-    assert "it publishes the schemas" in failed
 
 
 def _ref(text: str):

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.unit.zoo.client.conftest import Served
 from zoos import QUICKLY, Notes, breaking_line, data_folder, package
 
-from conftest import Served
 from neuronmap.errors import (
     AlreadyExistsError,
     InputError,
@@ -231,3 +231,48 @@ def test_a_server_that_forgets_pieces_is_given_up(zoo: Zoo, tmp_path: Path) -> N
 def test_a_namespace_that_is_no_name(zoo: Zoo, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         zoo.publish(package(tmp_path / "numbers"), "../evil/numbers@1.0", licence="MIT")
+
+
+def test_every_fault_at_once(zoo: Zoo, tmp_path: Path) -> None:
+    folder = data_folder(tmp_path / "data")
+    (folder / "model.pkl").write_bytes(b"x")
+    with pytest.raises(InvalidManifestError) as refused:
+        zoo.publish(
+            *(folder, "ada/demo@not_a_version"),
+            licence="free for all",
+            tags=["fine", "NOT!"],
+            authors=["<nobody>"],
+            kind="DATASET",
+            record={"format": "bytes", "description": "x", "sise": 3},
+        )
+    said = str(refused.value)
+    for part in ("record.sise", "model.pkl", "'free for all' is no SPDX", "'NOT!' cannot be a tag", "names no author"):
+        assert part in said, part
+    assert "'not_a_version' cannot be a version" in said
+    (folder / "model.pkl").unlink()
+    (folder / "weights.safetensors").write_bytes(b"short")
+    with pytest.raises(InvalidManifestError) as refused:
+        zoo.publish(
+            pack_folder(folder, "DATASET", {"format": "x"}), "ada/demo", licence="none", tags="NOT!", title="x" * 900
+        )
+    places = {place.partition(".")[0] for place, _ in refused.value.faults}
+    assert {"version", "licence", "tags", "title", "weights"} <= places, refused.value.faults
+
+
+def test_a_single_text_is_one_tag_and_one_author(zoo: Zoo, tmp_path: Path) -> None:
+    view = zoo.publish(package(tmp_path / "data"), "ada/demo@1.0", licence="MIT", tags="demo", authors="Ada Lovelace")
+    assert view.manifest["tags"] == ["demo"]
+    assert [one["name"] for one in view.manifest["authors"]] == ["Ada Lovelace"]
+
+
+def test_what_would_differ_is_said(zoo: Zoo, tmp_path: Path) -> None:
+    made = package(tmp_path / "data")
+    zoo.publish(made, "ada/demo@1.0", licence="MIT", tags=["demo"])
+    with pytest.raises(AlreadyExistsError, match="; tags, title would differ"):
+        zoo.publish(made, "ada/demo@1.0", licence="MIT", title="Other")
+
+
+def test_whether_one_may_delete_is_known_before(published: Zoo) -> None:
+    assert published.require_deletable("ada/numbers@1.0").label == "1.0"
+    with pytest.raises(NotInZooError):
+        published.require_deletable("ada/numbers@7.0")

@@ -158,3 +158,61 @@ def test_files_that_are_not_there(published: Zoo) -> None:
         published.open_file("ada/numbers", "nothing.txt")
     with pytest.raises(InputError):
         published.open_file("ada/numbers", "../zoo.sqlite3")
+
+
+def test_only_what_was_pulled_is_replaced(published: Zoo, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    (precious / "inner").mkdir(parents=True)
+    (precious / "inner" / "thesis.txt").write_text("years")
+    with pytest.raises(AlreadyExistsError, match="was not pulled from a zoo"):
+        published.pull("ada/numbers", precious, overwrite=True)
+    assert files_below(precious) == {"inner/thesis.txt"}
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(AlreadyExistsError, match="is a file"):
+        published.pull("ada/numbers", file, overwrite=True)
+    pulled = published.pull("ada/numbers", tmp_path / "target").folder
+    (pulled / "data.bin").write_bytes(b"changed")
+    (pulled / "notes.txt").write_text("mine")
+    with pytest.raises(AlreadyExistsError, match=r"what was not pulled: notes\.txt"):
+        published.pull("ada/numbers", pulled, overwrite=True)
+    assert (pulled / "notes.txt").read_text() == "mine"
+    assert (pulled / "data.bin").read_bytes() == b"changed"
+    with pytest.raises(AlreadyExistsError):
+        published.pull("ada/numbers", published.location, overwrite=True)
+    assert published.show("ada/numbers").label == "1.0"
+
+
+def test_the_home_folder_is_never_replaced(published: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = published.pull("ada/numbers", tmp_path / "people" / "ada").folder
+    (home / "data.bin").write_bytes(b"changed")
+    monkeypatch.setenv("HOME", str(home))
+    for folder in (home, home.parent):
+        with pytest.raises(AlreadyExistsError, match="is the home folder, or around it"):
+            published.pull("ada/numbers", folder, overwrite=True)
+    assert (home / "data.bin").read_bytes() == b"changed"
+
+
+def test_into_the_folder_where_one_stands(published: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    before = here.stat().st_ino
+    monkeypatch.chdir(here)
+    assert published.pull("ada/numbers", ".").folder == here
+    assert here.stat().st_ino == before, "whoever stands in it still does"
+    assert files_below(here) == {"README.md", "data.bin", ".neuronmap-zoo.json"}
+    assert [path.name for path in here.iterdir() if path.is_dir()] == []
+    assert published.pull("ada/numbers", ".", overwrite=True).folder == here, "the same again is no conflict"
+    (here / "data.bin").write_bytes(b"changed")
+    with pytest.raises(AlreadyExistsError, match="is the current folder"):
+        published.pull("ada/numbers", ".", overwrite=True)
+
+
+def test_an_empty_folder_is_as_empty_when_pulling_fails(published: Zoo, tmp_path: Path) -> None:
+    path = blob(published, bytes(range(256)) * 100)
+    path.chmod(0o600)
+    path.write_bytes(b"!" * path.stat().st_size)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DamagedError):
+        published.pull("ada/numbers", tmp_path / "empty")
+    assert list((tmp_path / "empty").iterdir()) == []

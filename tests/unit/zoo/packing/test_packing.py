@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,9 +68,7 @@ def test_a_bundle(bundle: Path) -> None:
     assert package.tags == ("tiny",)
     assert set(package.files) == {"cfg.json", "sae_weights.safetensors", "metrics.json", "README.md"}
     assert package.card == "README.md"
-    assert any("/data/ada/texts" in note for note in package.notes), (
-        "cfg.json itself is published as it is: that is said"
-    )
+    assert any("/data/ada/texts as texts" in note for note in package.notes), "what was changed is said"
 
 
 def test_packing_twice_gives_the_same_manifest(bundle: Path, tmp_path: Path) -> None:
@@ -242,3 +241,88 @@ def test_packing_and_pulling_load_no_torch(bundle: Path, tmp_path: Path) -> None
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=120, check=False
     )
     assert ran.returncode == 0, ran.stderr
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("password")
+    folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    (folder / "inner").mkdir(parents=True)
+    elsewhere.mkdir()
+    (elsewhere / "more.txt").write_text("more")
+    (folder / "inner" / "own.txt").write_text("own")
+    (folder / "again.txt").symlink_to("inner/own.txt")
+    record = {"format": "text"}
+    assert set(pack_folder(folder, "DATASET", record).files) == {"inner/own.txt", "again.txt"}
+    (folder / "pw.txt").symlink_to(secret)
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "dangling.txt").symlink_to(folder / "nothing")
+    with pytest.raises(InvalidManifestError) as refused:
+        pack_folder(folder, "DATASET", record)
+    assert [place for place, _ in refused.value.faults] == ["files.dangling.txt", "files.linked", "files.pw.txt"]
+    left = pack_folder(folder, "DATASET", record, leave_out=True)
+    assert set(left.files) == {"inner/own.txt", "again.txt"}
+    assert "pw.txt" in left.notes[0]
+
+
+def test_a_link_out_of_a_bundle_is_not_followed(bundle: Path, tmp_path: Path) -> None:
+    secret, folder = tmp_path / "secret.md", tmp_path / "sae"
+    secret.write_text("password")
+    shutil.copytree(bundle, folder)
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to(secret)
+    with pytest.raises(InvalidManifestError, match=r"files\.README\.md: it is a link to"):
+        pack_sae(folder)
+
+
+def test_a_snapshot_of_the_hubs_cache_is_links_into_its_blobs(tmp_path: Path) -> None:
+    repository = tmp_path / "models--org--data"
+    snapshot = repository / "snapshots" / ("a" * 40)
+    (repository / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    (repository / "blobs" / "f00").write_text("numbers")
+    (snapshot / "data.txt").symlink_to("../../blobs/f00")
+    assert set(pack_folder(snapshot, "DATASET", {"format": "text"}).files) == {"data.txt"}
+    (tmp_path / "secret.txt").write_text("password")
+    (snapshot / "pw.txt").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(InvalidManifestError, match=r"files\.pw\.txt"):
+        pack_folder(snapshot, "DATASET", {"format": "text"})
+
+
+def test_paths_of_this_machine_are_not_published(bundle: Path) -> None:
+    card = bundle / "README.md"
+    before, weights = card.read_text(), (bundle / "sae_weights.safetensors").read_bytes()
+    card.write_text(f"{before}\nTrained on /data/ada/texts.\n")
+    try:
+        package = pack_sae(bundle)
+        for inside, path in package.files.items():
+            assert b"/data/ada" not in path.read_bytes(), inside
+        assert "/data/ada" not in repr(package.record)
+        assert "Trained on texts." in package.files[package.card].read_text()
+        assert package.files["sae_weights.safetensors"].read_bytes() == weights
+        assert "cfg.json, README.md" in package.notes[0]
+        assert "/data/ada/texts as texts" in package.notes[0]
+    finally:
+        card.write_text(before)
+    assert "/data/ada/texts" in (bundle / "cfg.json").read_text(), "what lies on this machine stays as it is"
+
+
+def test_every_line_of_labels_that_is_at_fault(tmp_path: Path) -> None:
+    file = tmp_path / "labels.jsonl"
+    file.write_text('{"feature": 1, "label": "x"}\n{"feature": -1, "label": "x"}\nnot json\n{"feature": 2}\n')
+    with pytest.raises(InvalidManifestError) as refused:
+        pack_labels(file, method="people")
+    assert [place for place, _ in refused.value.faults] == ["line 2", "line 3", "line 4"]
+
+
+def test_labels_of_features_that_the_sae_does_not_have(bundle: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.jsonl"
+    numbers = (1, 99_999, 48, 47)
+    labels.write_text("".join(f'{{"feature": {number}, "label": "winter"}}\n' for number in numbers))
+    made = pack_labels(labels, method="people", model={"name": "org/Tiny-LM"})
+    with Zoo(tmp_path / "zoo", progress=SilentProgress()) as zoo:
+        zoo.publish(bundle, "ada/sae@1.0", licence="MIT")
+        with pytest.raises(InvalidManifestError) as refused:
+            zoo.publish(made, "ada/labels@1.0", licence="MIT", depends_on={"sae": "ada/sae@1.0"})
+    assert [place for place, _ in refused.value.faults] == ["line 2", "line 3"]
+    assert "it has 48" in str(refused.value)

@@ -11,6 +11,7 @@ from tests.unit.zoo.people.conftest import Crowd
 
 from neuronmap.errors import ForbiddenError, InputError, NotInZooError, UnauthorizedError
 from neuronmap.zoo.people.principal import ANONYMOUS, LOCAL
+from neuronmap.zoo.registry.namespaces import namespace_row
 from neuronmap.zoo.tables import tokens, users
 
 SCOPES = ("read", "write", "admin")
@@ -123,3 +124,24 @@ def test_nobody_and_an_embedded_zoo_have_no_tokens(crowd: Crowd) -> None:
     )
     with pytest.raises(ForbiddenError):  # an administrator's token for one namespace does not run the server
         bound.require_admin()
+
+
+def test_running_the_server_counts_only_with_the_scope_admin(crowd: Crowd) -> None:
+    grace, eve = crowd.person("grace", is_admin=True), crowd.person("eve")
+    assert not eve.governs
+    crowd.person("bob")
+    with crowd.database.read() as connection:
+        bobs = namespace_row(connection, "bob")
+        for scopes, governs in ((["read"], False), (["read", "write"], False), (SCOPES, True)):
+            holder = crowd.authenticate(crowd.tokens.issue(grace, "any", scopes).token)  # type: ignore[arg-type]
+            assert holder.is_admin
+            assert holder.governs is governs
+            assert [holder.may(connection, scope, bobs.id) for scope in SCOPES] == [governs] * 3  # type: ignore[arg-type]
+            if not governs:
+                with pytest.raises(ForbiddenError) as refused:
+                    holder.require(connection, "read", bobs)
+                assert "scope admin" in refused.value.hint
+        own = namespace_row(connection, "grace")
+        bound = crowd.authenticate(crowd.tokens.issue(grace, "own", SCOPES, namespace="grace").token)
+        assert (bound.governs, bound.may(connection, "write", bobs.id)) == (False, False)
+        assert bound.may(connection, "write", own.id)

@@ -133,6 +133,6 @@ def collect(body: CollectRequest, context: ContextOf, asker: Asker) -> Collected
 
 @router.post("/verify", summary="Verify blobs", **allowed("server", 507))
 def verify(body: VerifyRequest, context: ContextOf, asker: Asker) -> Verified:
-    """Hash some blobs again. `neuronmap zoo verify` on the server's machine does all."""
+    """Hash some blobs again. `neuronmap zoo admin verify` on the server's machine does all."""
     del asker
     return context.registry.housekeeping.verify(limit=body.limit)

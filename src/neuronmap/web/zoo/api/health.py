@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from sqlalchemy import text
 
 from neuronmap.web.zoo.access import ContextOf, ZooRoute, allowed
+from neuronmap.zoo.blobs import probe
 from neuronmap.zoo.document import Document
 
 __all__ = ["ZooHealth", "router"]
@@ -42,7 +43,7 @@ def health(context: ContextOf) -> Response:
     except Exception as error:  # noqa: BLE001 (whatever the database says, health must answer)
         reasons.append(f"database: {type(error).__name__}")
     try:
-        context.registry.store.size("health")
+        probe(context.registry.store)
     except Exception as error:  # noqa: BLE001
         reasons.append(f"store: {type(error).__name__}")
     found = ZooHealth(status="degraded" if reasons else "ok", version=version("neuronmap"), reasons=tuple(reasons))

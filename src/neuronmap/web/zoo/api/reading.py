@@ -8,17 +8,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
-from neuronmap.errors import NotInZooError
 from neuronmap.web.zoo import PREFIX
 from neuronmap.web.zoo.access import Asker, ContextOf, ZooRoute, allowed
 from neuronmap.web.zoo.api.names import DigestInPath, Name, Namespace, VersionOf
 from neuronmap.web.zoo.sending import not_modified, tag_of
 from neuronmap.zoo.document import Document
-from neuronmap.zoo.manifest import SCHEMA, Manifest
+from neuronmap.zoo.manifest import SCHEMA
 from neuronmap.zoo.names import check_name
 from neuronmap.zoo.records import list_kinds
 from neuronmap.zoo.registry.lineage import MOST_DEPTH
 from neuronmap.zoo.registry.uploading import MOST_PIECE_BYTES
+from neuronmap.zoo.schemas import json_schema
 from neuronmap.zoo.views import AliasMove, ArtefactView, LineageView, VersionView
 
 __all__ = ["PROTOCOL", "References", "SchemaEntry", "SchemaList", "ServerView", "router"]
@@ -87,7 +87,7 @@ def server(context: ContextOf) -> ServerView:
     )
 
 
-@router.get("/schemas", summary="The JSON schemas of manifests and records", **allowed("read"))
+@router.get("/schemas", summary="The JSON schemas of manifests and records", **allowed("open"))
 def schemas() -> SchemaList:
     """Names and versions; each is at ``schemas/{name}``."""
     kinds = [SchemaEntry(name=kind.name, title=kind.title, version=kind.schema_version) for kind in list_kinds()]
@@ -95,18 +95,12 @@ def schemas() -> SchemaList:
     return SchemaList(schemas=(manifest, *kinds))
 
 
-@router.get("/schemas/{name}", summary="A JSON schema", **allowed("read", 404))
+@router.get("/schemas/{name}", summary="A JSON schema", **allowed("open", 404))
 def schema(
     name: Annotated[str, Path(max_length=60, description="manifest, or a kind.", examples=["manifest"])],
 ) -> dict[str, Any]:
     """The schema of the manifest, or of a kind's record, by JSON Schema 2020-12."""
-    if name == "manifest":
-        return Manifest.model_json_schema(by_alias=True)
-    for kind in list_kinds():
-        if kind.name == name:
-            return kind.record_type.model_json_schema(by_alias=True)
-    known = ", ".join(["manifest", *(kind.name for kind in list_kinds())])
-    raise NotInZooError(f"There is no schema {name[:60]!r}: {known}.")
+    return json_schema(name)
 
 
 @router.get("/artefacts/{namespace}/{name}", summary="An artefact and its versions", **allowed("read", 404))

@@ -1,0 +1,105 @@
+"""Paths of this machine are nobody else's business: of those in what is published only the last part stays.
+
+Configurations, figures and cards are published as copies in which ``<folders>/models/tiny`` is ``tiny``; weights, tables and texts stay
+byte for byte. The same file gives the same copy, so that publishing again is publishing the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from neuronmap import paths
+from neuronmap.zoo.digests import Digest, SafePath
+
+__all__ = ["machine_paths", "public_files", "public_name", "public_value"]
+
+_REWRITTEN = (".json", ".md")
+
+
+def public_name(name: Any) -> str:
+    """Of a path on this machine only the last part."""
+    text = str(name or "")
+    for kind in (PurePosixPath, PureWindowsPath):
+        if kind(text).is_absolute():
+            return kind(text).name or text
+    return text
+
+
+def machine_paths(value: Any) -> list[str]:
+    """Texts in nested values that are absolute paths on a machine."""
+    if isinstance(value, str):
+        absolute = PurePosixPath(value).is_absolute() or bool(re.match(r"[A-Za-z]:[\\/]", value))
+        return [value] if absolute and public_name(value) != value else []
+    if isinstance(value, Mapping):
+        return [path for inner in value.values() for path in machine_paths(inner)]
+    if isinstance(value, list | tuple):
+        return [path for inner in value for path in machine_paths(inner)]
+    return []
+
+
+def public_value(value: Any) -> Any:
+    """Nested values in which no path of this machine stands, neither alone nor within another text."""
+    return _replaced(value, machine_paths(value))
+
+
+def public_files(files: Mapping[SafePath, Path]) -> tuple[dict[SafePath, Path], tuple[str, ...]]:
+    """Files to publish: those that name paths of this machine as copies that do not.
+
+    Args:
+        files: path within the artefact -> file. JSON files and cards are looked into.
+
+    Returns:
+        The files, and what was done, in sentences.
+    """
+    values = {inside: paths.read_json(path) for inside, path in files.items() if inside.endswith(".json")}
+    texts = {
+        inside: path.read_bytes().decode("utf-8", "surrogateescape")
+        for inside, path in files.items()
+        if inside.endswith(_REWRITTEN)
+    }
+    known = list(dict.fromkeys(path for value in values.values() for path in machine_paths(value)))
+    found, changed = dict(files), []
+    for inside, text in texts.items():
+        if inside in values:
+            public = _replaced(values[inside], known)
+            if public == values[inside]:
+                continue
+            text = json.dumps(public, indent=2, ensure_ascii=False) + "\n"
+        elif (text := _without(text, known)) == texts[inside]:
+            continue
+        found[inside] = _kept(inside, text.encode("utf-8", "surrogateescape"))
+        changed.append(str(inside))
+    if not changed:
+        return found, ()
+    said = ", ".join(f"{path} as {public_name(path)}" for path in known[:4]) + (", ..." if len(known) > 4 else "")
+    return found, (f"Paths of this machine are published by their last part in {', '.join(changed)}: {said}.",)
+
+
+def _replaced(value: Any, known: list[str]) -> Any:
+    change: Callable[[Any], Any] = lambda inner: _replaced(inner, known)  # noqa: E731
+    if isinstance(value, str):
+        return _without(value, known)
+    if isinstance(value, Mapping):
+        return {name: change(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [change(inner) for inner in value]
+    return value
+
+
+def _without(text: str, known: list[str]) -> str:
+    for path in sorted(known, key=len, reverse=True):
+        text = text.replace(path, public_name(path))
+    return text
+
+
+def _kept(inside: SafePath, data: bytes) -> Path:
+    """A copy under its digest, in a folder that can be emptied at any time: the next packing writes it again."""
+    target = paths.home() / "zoo" / "cache" / "packed" / Digest.of(data).hex / inside.rpartition("/")[2]
+    paths.new_folder(target.parent)
+    if not target.is_file() or target.read_bytes() != data:
+        paths.write_bytes(target, data)
+    return target

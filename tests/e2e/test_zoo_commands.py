@@ -192,6 +192,9 @@ def test_a_zoo_in_a_folder_needs_no_server(neuronmap, analysed, tmp_path):
     in_use = neuronmap("zoo", "delete", "ada/first@1.0", "--reason", "x", "--yes", *zoo, "--json")
     assert (in_use.code, in_use.document("error")["error"]) == (6, "already_exists")
     assert neuronmap("zoo", "delete", "ada/labels@1.0", "--reason", "x", *zoo, "--json").code == 2
+    nobody_asks = neuronmap("zoo", "delete", "ada/first@1.0", "--reason", "x", *zoo, answer="y\n")
+    assert nobody_asks.code == 6
+    assert "for good?" not in nobody_asks.out + nobody_asks.err
     gone = neuronmap("zoo", "delete", "ada/labels@1.0", "--reason", "test", "--yes", *zoo, "--json").document(
         "zoo delete"
     )
@@ -221,7 +224,11 @@ def test_training_ends_in_the_zoo(neuronmap, train_arguments, home):
     assert (refused.code, refused.document("error")["error"]) == (2, "config"), "before hours of training"
     assert neuronmap(*train_arguments, "--publish", "ada/trained", "--licence", "MIT").code == 2
     assert not list(home.glob("runs/*"))
-    options = ("--no-evaluate", "--name", "mine", "--publish", "ada/trained@1.0", "--licence", "mit", "--json")
+    assert neuronmap(*train_arguments, "--tag", "x", "--json").document("error")["error"] == "config", (
+        "without --publish"
+    )
+    how = ("--licence", "mit", "--tag", "tiny", "--author", "Ada Lovelace", "--title", "Mine")
+    options = ("--no-evaluate", "--name", "mine", "--publish", "ada/trained@1.0", *how, "--json")
     trained = neuronmap(*train_arguments, *options)
     assert trained.code == 0, trained.err
     assert trained.document("sae train")["published"] == "ada/trained@1.0"
@@ -229,11 +236,17 @@ def test_training_ends_in_the_zoo(neuronmap, train_arguments, home):
         neuronmap("zoo", "show", "ada/trained", "--json").document("zoo show")["version"]["manifest"]["licence"]
         == "MIT"
     )
+    again = neuronmap("zoo", "publish", "mine", "--as", "ada/trained@1.0", *how, "--json")
+    assert again.code == 0, again.out
+    assert again.document("zoo publish")["versions"][0]["manifest"]["title"] == "Mine"
 
 
 def test_what_goes_wrong(neuronmap, analysed, tmp_path, monkeypatch):
     zoo = ("--zoo", tmp_path / "team")
-    assert neuronmap("zoo", "show", "ada/nothing", *zoo).code == 6
+    for reading in (("search",), ("verify",), ("show", "ada/first"), ("whoami",), ("pull", "ada/first")):
+        mistyped = neuronmap("zoo", *reading, *zoo, "--json")
+        assert (mistyped.code, mistyped.document("error")["error"]) == (6, "not_in_zoo"), reading
+        assert "There is no zoo in" in mistyped.document("error")["message"]
     assert not (tmp_path / "team").exists()  # looking makes no zoo
     assert neuronmap("zoo", "init", *zoo).code == 0
     for arguments, code in (
@@ -257,6 +270,40 @@ def test_what_goes_wrong(neuronmap, analysed, tmp_path, monkeypatch):
     offline = neuronmap("zoo", "show", "ada/first", "--json")
     assert (offline.code, offline.document("error")["error"]) == (10, "zoo_offline")
     assert neuronmap("zoo", "login", tmp_path, answer="x\n").code == 2
+    every = neuronmap(
+        *(
+            "zoo",
+            "publish",
+            "first",
+            "--as",
+            "ada/x@not_a_version",
+            "--licence",
+            "my own",
+            "--tag",
+            "UP",
+            *zoo,
+            "--json",
+        )
+    ).document("error")
+    for said in ("'not_a_version' cannot be a version", "'my own' is no SPDX licence", "'UP' cannot be a tag"):
+        assert said in every["message"]
+
+
+def test_servers_are_not_asked_offline_and_verify_themselves(neuronmap, analysed, server, monkeypatch):
+    address, token = server
+    monkeypatch.setenv("NEURONMAP_ZOO", address)
+    assert neuronmap("zoo", "verify", "--json").code == 9
+    monkeypatch.setenv("NEURONMAP_ZOO_TOKEN", token)
+    published = neuronmap("zoo", "publish", "first", "--as", "ada/quiet@1.0", "--licence", "MIT", "--quiet")
+    assert published.code == 0, published.err
+    assert "Paths of this machine are published by their last part" in published.err
+    store = neuronmap("zoo", "verify", "--limit", "3", "--json").document("zoo verify")["store"]
+    assert store["damaged"] == []
+    assert 1 <= store["checked"] <= 3
+    monkeypatch.setenv("NEURONMAP_OFFLINE", "1")
+    for asking in (("search",), ("show", "ada/quiet"), ("whoami",), ("versions", "ada/quiet")):
+        refused = neuronmap("zoo", *asking, "--json")
+        assert (refused.code, refused.document("error")["error"]) == (10, "zoo_offline"), asking
 
 
 def test_schemas_are_printed(neuronmap):
@@ -264,6 +311,8 @@ def test_schemas_are_printed(neuronmap):
     assert "licence" in manifest["properties"]
     assert "nodes" in json.loads(neuronmap("zoo", "schema", "circuit").out)["properties"]
     assert neuronmap("zoo", "schema", "nonsense").code == 2
+    document = neuronmap("zoo", "schema", "circuit", "--json").document("zoo schema")
+    assert (document["name"], "nodes" in document["json_schema"]["properties"]) == ("CIRCUIT", True)
 
 
 def test_pulling_into_the_library_keeps_other_saes(neuronmap, analysed, tmp_path):

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.peers.running import run_script
 from torch import Tensor
 
 from neuronmap.hub import SAEModelHub
@@ -128,16 +128,7 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
             metadata = BundleMetadata(model={"name": "org/tiny"}, hook=HOOK)
             entry = hub.register((trained_looking(architecture, options), metadata), name=f"{form}/{name}")
             export_sae(entry.id, form, folder / "ours" / form / name, hub=hub)
-    environment = {**os.environ, "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1", "HOME": str(folder)}
-    ran = subprocess.run(
-        [os.environ["NEURONMAP_PEERS_PYTHON"], str(SCRIPT), str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
+    run_script(SCRIPT, folder)
     return folder
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.peers.running import run_script
 from torch import Tensor
 
 from neuronmap.errors import DamagedError
@@ -213,16 +213,7 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_bundle(our_sae(name), folder / "ours" / name, metadata_of(name))
     for architecture, options in OURS_ONLY.items():
         save_bundle(from_elsewhere(architecture, options), folder / "ours-only" / architecture)
-    environment = {**os.environ, "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1", "HOME": str(folder)}
-    ran = subprocess.run(
-        [os.environ["NEURONMAP_PEERS_PYTHON"], str(SCRIPT), str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
+    run_script(SCRIPT, folder)
     return folder
 
 

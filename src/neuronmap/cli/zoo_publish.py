@@ -292,7 +292,7 @@ def _publish_analyses(
 ) -> list[VersionView]:
     """The SAE's analyses, each depending on it: ``<name>-features``, and with their own name behind it where there are several."""
     from neuronmap.hub import analyses
-    from neuronmap.zoo.packing import pack_analysis
+    from neuronmap.zoo.packing import name_beside, pack_analysis
 
     if "all" in wanted:
         chosen = [one for one in analyses.list_analyses(entry) if not one.problem]
@@ -302,7 +302,7 @@ def _publish_analyses(
         chosen = [analyses.pick_analysis(entry, None if name == "newest" else name) for name in wanted]
     views = []
     for one in chosen:
-        name = f"{sae.name}-features" if len(chosen) == 1 else f"{sae.name}-features-{one.name.lower()}"
+        name = name_beside(sae.name, one.name, alone=len(chosen) == 1)
         target = f"{sae.namespace}/{name}@{sae.label}"
         package = pack_analysis(one.path)
         warn_quietly(output, package.notes)

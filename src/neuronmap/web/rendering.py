@@ -18,6 +18,7 @@ from markupsafe import Markup
 from neuronmap.corpora.pieces import visible
 from neuronmap.paths import human_bytes
 from neuronmap.web import charts, tokens
+from neuronmap.web.addresses import base_path
 from neuronmap.web.errors import responses
 from neuronmap.web.guard import is_embedded
 from neuronmap.web.zoo import COOKIE as ZOO_COOKIE
@@ -90,7 +91,7 @@ def render(
     headers: dict[str, str] | None = None,
 ) -> HTMLResponse:
     """A page from a template. Addresses in templates go through ``url``, which adds the base path."""
-    base = request.scope.get("root_path", "").rstrip("/")
+    base = base_path(request)
     query = dict(request.query_params)
     shared = {
         "url": lambda path: f"{base}{path}",

@@ -531,3 +531,16 @@ def _values() -> dict[str, Any]:
         "files": [entry],
         "record": {"format": "text"},
     }
+
+
+def test_labels_of_features_that_the_sae_does_not_have_are_refused(given: Any) -> None:
+    sae = given.publish(b"3", name="sae", kind="SAE_MODEL")
+    width = sae.manifest["record"]["d_sae"]
+    record = {"method": "people", "count": 2}
+    more = {"kind": "EXPLANATIONS", "record": record, "depends_on": [{"digest": sae.digest, "role": "sae"}]}
+    bad = f'{{"feature": 0, "label": "x"}}\n{{"feature": {width}, "label": "y"}}\nnot json\n{{"feature": 1}}\n'.encode()
+    with pytest.raises(InvalidManifestError) as refused:
+        given.publish({"labels.jsonl": bad}, name="bad-labels", **more)
+    assert [place for place, _ in refused.value.faults] == [f"labels.jsonl, line {number}" for number in (2, 3, 4)]
+    good = f'{{"feature": 0, "label": "x"}}\n{{"feature": {width - 1}, "label": "y"}}'.encode()
+    assert given.publish({"labels.jsonl": good}, name="labels", **more).state == "published"

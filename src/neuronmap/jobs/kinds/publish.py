@@ -15,6 +15,7 @@ from neuronmap.jobs.kinds.kind import Kind, Needs, usable
 from neuronmap.jobs.kinds.memory import PROCESS_BYTES
 from neuronmap.zoo.licences import check_licence
 from neuronmap.zoo.names import Reference, check_name, check_tag
+from neuronmap.zoo.packing import name_beside
 from neuronmap.zoo.packing.package import author as read_author
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class PublishArgs(FrozenConfig):
     licence: str
     """SPDX expression."""
     analyses: tuple[str, ...] = ()
-    """Analyses that go with it, as <name>-features."""
+    """Analyses that go with it, as <name>-features; with their own name behind it where there are several."""
     title: str = ""
     """One line; made from the content when left out."""
     summary: str = ""
@@ -77,8 +78,8 @@ class Publish(Kind[PublishArgs]):
             there = ", ".join(sorted(known)) or "none"
             faults.append(f"{entry.id} has no analysis {', '.join(unknown)}; it has {there}.")
         if named is not None and not faults:
-            for number in range(len(args.analyses)):
-                tried(check_name, _analysis_name(named.name, number))
+            for one in args.analyses:
+                tried(check_name, name_beside(named.name, one, alone=len(args.analyses) == 1))
         if faults:
             raise InputError(" ".join(faults))
         return args.updated(sae=entry.id, licence=licence, reference=str(named))
@@ -107,11 +108,8 @@ class Publish(Kind[PublishArgs]):
             context.fence()
             views = [zoo.publish(entry.path, args.reference, title=args.title, summary=args.summary, **shared)]
             folders = {one.name: one.path for one in list_analyses(entry)}
-            for number, name in enumerate(args.analyses):
-                reference = f"{named.namespace}/{_analysis_name(named.name, number)}@{named.label}"
+            for name in args.analyses:
+                called = name_beside(named.name, name, alone=len(args.analyses) == 1)
+                reference = f"{named.namespace}/{called}@{named.label}"
                 views.append(zoo.publish(folders[name], reference, depends_on={"sae": views[0].reference}, **shared))
         return {"published": [{"reference": view.reference, "digest": str(view.digest)} for view in views]}
-
-
-def _analysis_name(name: str, number: int) -> str:
-    return f"{name}-features" if number == 0 else f"{name}-features-{number + 1}"

@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from neuronmap.features.config import AnalysisConfig
 from neuronmap.jobs import Job
 from neuronmap.training.config import SAEConfig
+from neuronmap.web.addresses import base_path
 from neuronmap.web.errors import faults_inside, field_fault, responses
 from neuronmap.web.explorer import Explorer, ExplorerOf
 from neuronmap.web.places import place_fault
@@ -118,8 +119,9 @@ class EventList(BaseModel):
 
 
 def _accepted(request: Request, job: Job) -> Response:
-    base = request.scope.get("root_path", "").rstrip("/")
-    return JSONResponse(job.model_dump(mode="json"), 202, headers={"Location": f"{base}/api/jobs/{job.id}"})
+    return JSONResponse(
+        job.model_dump(mode="json"), 202, headers={"Location": f"{base_path(request)}/api/jobs/{job.id}"}
+    )
 
 
 SUBMITTED: dict[int | str, dict[str, Any]] = {

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from neuronmap.web.addresses import base_path
 from neuronmap.web.errors import responses
 from neuronmap.web.explorer import Explorer, ExplorerOf
 from neuronmap.web.live.answers import EffectsAnswer, RestsOn, SteerAnswer, TextAnswer
@@ -187,8 +188,7 @@ def _patience(prefer: str | None) -> float:
 
 
 def _accepted(request: Request, found: Call) -> Response:
-    base = request.scope.get("root_path", "").rstrip("/")
-    headers = {"Location": f"{base}/api/sae/calls/{found.id}", "Retry-After": "1"}
+    headers = {"Location": f"{base_path(request)}/api/sae/calls/{found.id}", "Retry-After": "1"}
     return JSONResponse(_document(found).model_dump(mode="json"), 202, headers=headers)
 
 

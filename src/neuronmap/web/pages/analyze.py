@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Form, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel
 
 from neuronmap.errors import ConfigError, NeuronMapError
 from neuronmap.features.export.records import public_name
+from neuronmap.web.addresses import lead_to
 from neuronmap.web.asking import problem_of
 from neuronmap.web.errors import Problem
 from neuronmap.web.explorer import Explorer, ExplorerOf
@@ -72,13 +73,14 @@ def analyze(
             update={"problem": problem_of(error), "text": text, "tokens": tokens, "parts": part or []}
         )
         return render(request, "analyze.html", {"page": page}, status=422)
-    return _to_job(request, job.id)
+    return lead_to(request, f"/jobs/{job.id}")
 
 
 @router.post("/sae/{sae:path}/-/evaluate", include_in_schema=False)
 def evaluate(request: Request, explorer: ExplorerOf, sae: str) -> Response:
     """Queue an evaluation on held-out text and go to its page."""
-    return _to_job(request, explorer.jobs.submit("evaluate", {"sae": explorer.entry(sae).id}).id)
+    job = explorer.jobs.submit("evaluate", {"sae": explorer.entry(sae).id})
+    return lead_to(request, f"/jobs/{job.id}")
 
 
 @router.post("/compare", include_in_schema=False)
@@ -91,7 +93,7 @@ def compare(
         args["text"] = named_text(explorer, text.strip())
         if tokens.strip():
             args["tokens"] = _whole("tokens", tokens)
-    return _to_job(request, explorer.jobs.submit("compare", args).id)
+    return lead_to(request, f"/jobs/{explorer.jobs.submit('compare', args).id}")
 
 
 def _whole(name: str, text: str) -> int:
@@ -99,8 +101,3 @@ def _whole(name: str, text: str) -> int:
     if not digits.isdecimal() or len(digits) > 15:
         raise ConfigError(f"{name} = {text!r} is not a whole number.")
     return int(digits)
-
-
-def _to_job(request: Request, job: str) -> Response:
-    base = request.scope.get("root_path", "").rstrip("/")
-    return RedirectResponse(f"{base}/jobs/{job}", status_code=303)

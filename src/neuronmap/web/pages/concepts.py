@@ -6,11 +6,12 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 from pydantic import ValidationError
 
 from neuronmap.config import config_error
 from neuronmap.errors import NeuronMapError
+from neuronmap.web.addresses import lead_to
 from neuronmap.web.api.concepts import TrackRequest, track_args
 from neuronmap.web.asking import problem_of
 from neuronmap.web.errors import invalid_problem
@@ -42,8 +43,7 @@ async def track(request: Request, explorer: ExplorerOf) -> Response:
         problem = invalid_problem(error) if isinstance(error, RequestValidationError) else problem_of(error)
         page = start_page(explorer, form, problem)
         return render(request, "concepts/start.html", {"page": page, "nav": "concepts"}, status=422)
-    base = request.scope.get("root_path", "").rstrip("/")
-    return RedirectResponse(f"{base}/jobs/{job.id}", status_code=303)
+    return lead_to(request, f"/jobs/{job.id}")
 
 
 def _request(form: TrackForm) -> TrackRequest:

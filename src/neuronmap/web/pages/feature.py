@@ -6,10 +6,11 @@ import re
 from typing import Annotated, Any
 
 from fastapi import Form, Path, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel
 
 from neuronmap.errors import NeuronMapError
+from neuronmap.web.addresses import base_path, lead_to
 from neuronmap.web.asking import Asked, ask, checked, problem_of
 from neuronmap.web.downloads import csv_response
 from neuronmap.web.errors import WebError, responses
@@ -79,22 +80,20 @@ def go(
 ) -> Response:
     """From the box for a number to the feature."""
     explorer.entry(sae)
-    base = request.scope.get("root_path", "").rstrip("/")
-    return RedirectResponse(
-        base + sae_path(sae, "feature", number.strip().lstrip("#") or "0", analysis=analysis, text=text), 303
-    )
+    return lead_to(request, sae_path(sae, "feature", number.strip().lstrip("#") or "0", analysis=analysis, text=text))
 
 
 @router.get("/sae/{sae:path}/-/feature/random", include_in_schema=False)
 def random_feature(explorer: ExplorerOf, request: Request, sae: str) -> Response:
     """A feature that is alive, drawn anew each time; what else stands in the address goes along."""
     analysed = explorer.analysed(sae, request.query_params.get("analysis"))
-    base = request.scope.get("root_path", "").rstrip("/")
     along = {
         name: request.query_params[name][:4000] for name in ("analysis", "text", "ctx") if name in request.query_params
     }
     target = sae_path(sae, "feature", analysed.store.queries.random_alive(), **along)
-    return RedirectResponse(base + target, 303, headers={"Cache-Control": "no-store"})
+    answer = lead_to(request, target)
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
 
 
 @router.page("/sae/{sae:path}/-/feature/{number}", "feature.html")
@@ -105,8 +104,7 @@ def feature(request: Request, explorer: ExplorerOf, sae: str, number: str, query
     if found is None:
         missing: FeaturePage = _missing(request, analysed, number)
         return missing
-    base = request.scope.get("root_path", "").rstrip("/")
-    return feature_page(analysed, found, query, f"{request.url.scheme}://{request.url.netloc}{base}")
+    return feature_page(analysed, found, query, f"{request.url.scheme}://{request.url.netloc}{base_path(request)}")
 
 
 CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {}}, "description": "The table."}}

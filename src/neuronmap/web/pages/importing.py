@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import Form, Request, UploadFile
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from neuronmap import paths
 from neuronmap.errors import InputError, NeuronMapError
 from neuronmap.jobs.kinds.import_sae import incoming_folder
+from neuronmap.web.addresses import lead_to
 from neuronmap.web.asking import problem_of
 from neuronmap.web.errors import Problem
 from neuronmap.web.explorer import Explorer, ExplorerOf
@@ -108,8 +109,7 @@ async def take_in(
         page = await run_in_threadpool(_page, explorer)
         page = page.model_copy(update={**given, "problem": problem_of(error)})
         return render(request, "import.html", {"page": page, "nav": "home"}, status=422)
-    base = request.scope.get("root_path", "").rstrip("/")
-    return RedirectResponse(f"{base}/jobs/{job.id}", status_code=303)
+    return lead_to(request, f"/jobs/{job.id}")
 
 
 def _outside(source: str) -> str:

@@ -6,13 +6,14 @@ import re
 from typing import Annotated
 
 from fastapi import Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from markupsafe import Markup
 from pydantic import BaseModel, Field, StringConstraints
 
 from neuronmap.errors import InputError
 from neuronmap.jobs import Job
 from neuronmap.training.watching import watch_run
+from neuronmap.web.addresses import lead_to
 from neuronmap.web.downloads import csv_response
 from neuronmap.web.explorer import Explorer, ExplorerOf
 from neuronmap.web.rendering import PageRouter, render
@@ -93,14 +94,13 @@ def job_live(
 @router.post("/jobs/{job}/{action}", include_in_schema=False)
 def job_action(request: Request, explorer: ExplorerOf, job: str, action: str) -> Response:
     """Cancel or resume a job; then back to its page."""
-    base = request.scope.get("root_path", "").rstrip("/")
     if action == "cancel":
         explorer.jobs.cancel(job)
     elif action == "resume":
         explorer.jobs.resume(job)
     else:
         raise InputError(f"A job cannot be told to {action!r}; it takes cancel and resume.")
-    return RedirectResponse(f"{base}/jobs/{job}", status_code=303)
+    return lead_to(request, f"/jobs/{job}")
 
 
 @router.get("/runs/{run}/history.csv", include_in_schema=False)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Form, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from neuronmap.errors import ConfigError, NeuronMapError
+from neuronmap.web.addresses import lead_to
 from neuronmap.web.asking import problem_of
 from neuronmap.web.errors import Problem
 from neuronmap.web.explorer import Explorer, ExplorerOf
@@ -93,19 +94,15 @@ def publish(
     except NeuronMapError as error:
         page = page.model_copy(update={**given, "analyses": analysis, "problem": problem_of(error)})
         return render(request, "publish.html", {"page": page}, status=422)
-    return _to_job(request, job.id)
+    return lead_to(request, f"/jobs/{job.id}")
 
 
 @router.post("/zoo/{namespace}/{name}/{version}/into-library", include_in_schema=False)
 def into_library(request: Request, explorer: ExplorerOf, namespace: str, name: str, version: str) -> Response:
     """Queue the pull and go to its page."""
-    return _to_job(request, explorer.jobs.submit("pull", {"reference": f"{namespace}/{name}@{version}"}).id)
+    job = explorer.jobs.submit("pull", {"reference": f"{namespace}/{name}@{version}"})
+    return lead_to(request, f"/jobs/{job.id}")
 
 
 def _parts(text: str, separator: str) -> list[str]:
     return [part.strip() for part in text.split(separator) if part.strip()]
-
-
-def _to_job(request: Request, job: str) -> Response:
-    base = request.scope.get("root_path", "").rstrip("/")
-    return RedirectResponse(f"{base}/jobs/{job}", status_code=303)

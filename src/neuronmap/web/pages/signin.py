@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hmac
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Form, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel
 
+from neuronmap.web.addresses import base_path, is_own_path, lead_to
 from neuronmap.web.explorer import ExplorerOf
 from neuronmap.web.guard import COOKIE, cookie_of
 from neuronmap.web.rendering import PageRouter, render
@@ -47,8 +47,7 @@ def signed_in(
     if known is None or not hmac.compare_digest(token.encode(), known.encode()):
         page = SignInPage(next=_local(next), wrong=True, needed=known is not None)
         return render(request, "sign_in.html", {"page": page}, status=401)
-    base = request.scope.get("root_path", "").rstrip("/")
-    answer = RedirectResponse(f"{base}{_local(next)}", status_code=303)
+    answer = lead_to(request, _local(next))
     answer.set_cookie(
         COOKIE,
         cookie_of(known),
@@ -56,7 +55,7 @@ def signed_in(
         httponly=True,
         samesite="strict",
         secure=request.url.scheme == "https",
-        path=base or "/",
+        path=base_path(request) or "/",
     )
     return answer
 
@@ -64,14 +63,11 @@ def signed_in(
 @router.post("/sign-out", include_in_schema=False)
 def sign_out(request: Request) -> Response:
     """Forget the token in this browser."""
-    base = request.scope.get("root_path", "").rstrip("/")
-    answer = RedirectResponse(f"{base}/sign-in", status_code=303)
-    answer.delete_cookie(COOKIE, path=base or "/")
+    answer = lead_to(request, "/sign-in")
+    answer.delete_cookie(COOKIE, path=base_path(request) or "/")
     return answer
 
 
 def _local(address: str) -> str:
     """A path of this server; anything that leads elsewhere becomes the first page."""
-    parts = urlsplit(address)
-    plain = not parts.scheme and not parts.netloc and address.startswith("/") and not address.startswith(("//", "/\\"))
-    return address if plain and all(character >= " " for character in address) else "/"
+    return address if is_own_path(address) else "/"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, Field
 
 from neuronmap.errors import ConfigError, NeuronMapError
 from neuronmap.features.export.records import public_name
 from neuronmap.training.config import SAEConfig
+from neuronmap.web.addresses import lead_to
 from neuronmap.web.asking import Asked, ask, checked, problem_of
 from neuronmap.web.errors import Problem
 from neuronmap.web.explorer import Explorer, ExplorerOf
@@ -119,8 +120,7 @@ async def train(request: Request, explorer: ExplorerOf) -> Response:
     except NeuronMapError as error:
         page = _page(explorer, sent, problem_of(error))
         return render(request, "train.html", {"page": page, "nav": "train"}, status=422)
-    base = request.scope.get("root_path", "").rstrip("/")
-    return RedirectResponse(f"{base}/jobs/{job.id}", status_code=303)
+    return lead_to(request, f"/jobs/{job.id}")
 
 
 class PlanFragment(BaseModel):

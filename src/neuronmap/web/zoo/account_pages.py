@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from fastapi import Form, Path, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, Field
 
 from neuronmap.errors import ForbiddenError, InputError, NeuronMapError, UnauthorizedError
+from neuronmap.web.addresses import is_own_path, lead_to
 from neuronmap.web.asking import problem_of
 from neuronmap.web.errors import Problem
 from neuronmap.web.rendering import PageRouter, render
@@ -24,7 +24,6 @@ __all__ = ["router"]
 router = PageRouter()
 
 Short = Annotated[str, Form(max_length=300)]
-_LOCAL = re.compile(r"/(?![/\\])[^\x00-\x20\\\x7f]{0,500}")
 _DAYS = {"7": 7, "30": 30, "90": 90, "365": 365}
 
 
@@ -49,17 +48,13 @@ class AccountPage(BaseModel):
 
 def _local(address: str) -> str:
     """A path of this server; anything that leads elsewhere becomes the first page."""
-    return address if _LOCAL.fullmatch(address) else "/zoo"
-
-
-def _to(request: Request, path: str) -> RedirectResponse:
-    return RedirectResponse(f"{request.scope.get('root_path', '').rstrip('/')}{path}", status_code=303)
+    return address if is_own_path(address) else "/zoo"
 
 
 @router.get("/", include_in_schema=False)
 def first(request: Request) -> Response:
     """The zoo itself."""
-    return _to(request, "/zoo")
+    return lead_to(request, "/zoo")
 
 
 @router.get("/sign-in", include_in_schema=False, response_class=HTMLResponse)
@@ -89,7 +84,7 @@ def signed_in(
             next=_local(next), name=name, elsewhere=context.provider is not None, problem=problem_of(error)
         )
         return render(request, "zoo/sign_in.html", {"page": page, "nav": "sign-in"}, status=401)
-    answer = _to(request, _local(next))
+    answer = lead_to(request, _local(next))
     keep_session(request, answer, context, secret)
     return answer
 
@@ -101,7 +96,7 @@ def sign_out(request: Request, context: ContextOf) -> Response:
     session = request.cookies.get(COOKIE)
     if session is not None:
         context.people.sign_out(session)
-    answer = _to(request, "/sign-in")
+    answer = lead_to(request, "/sign-in")
     forget_session(request, answer, context)
     return answer
 
@@ -151,4 +146,4 @@ def make_token(
 def revoke(request: Request, context: ContextOf, number: Annotated[int, Path(ge=1, lt=2**53)]) -> Response:
     """Make a token good for nothing."""
     context.people.tokens.revoke(context.admit(request, "admin", "write"), number)
-    return _to(request, "/account")
+    return lead_to(request, "/account")

@@ -6,9 +6,10 @@ import os
 from typing import Annotated
 
 from fastapi import Depends, Form, Path, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 
 from neuronmap.errors import InputError, NotInZooError
+from neuronmap.web.addresses import lead_to
 from neuronmap.web.rendering import PageRouter
 from neuronmap.web.zoo.access import ContextOf
 from neuronmap.web.zoo.context import ZooContext
@@ -102,7 +103,7 @@ def star(request: Request, context: ContextOf, namespace: Name, name: Name, on: 
     """Give a star, or take it back."""
     asker = context.admit(request, "write", "write")
     context.people.opinions.star(asker, namespace, name, on=on == "true")
-    return _to(request, f"/zoo/{namespace}/{name}")
+    return lead_to(request, f"/zoo/{namespace}/{name}")
 
 
 @router.post("/zoo/{namespace}/{name}/comments", include_in_schema=False)
@@ -116,7 +117,7 @@ def comment(
     """Say something about an artefact."""
     asker = context.admit(request, "write", "write")
     context.people.opinions.comment(asker, namespace, name, text)
-    return _to(request, f"/zoo/{namespace}/{name}#comments")
+    return lead_to(request, f"/zoo/{namespace}/{name}#comments")
 
 
 @router.post("/zoo/{namespace}/{name}/comments/{number}/remove", include_in_schema=False)
@@ -125,11 +126,7 @@ def remove_comment(
 ) -> Response:
     """Take a comment away: one's own, or as an owner of the namespace."""
     context.people.opinions.remove_comment(context.admit(request, "write", "write"), number)
-    return _to(request, f"/zoo/{namespace}/{name}#comments")
-
-
-def _to(request: Request, path: str) -> RedirectResponse:
-    return RedirectResponse(f"{request.scope.get('root_path', '').rstrip('/')}{path}", status_code=303)
+    return lead_to(request, f"/zoo/{namespace}/{name}#comments")
 
 
 def _server(request: Request, context: ZooContext) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import Request
 from fastapi.responses import Response
 
+from neuronmap.web.addresses import base_path
 from neuronmap.web.zoo.context import COOKIE, ZooContext
 from neuronmap.zoo.people.tokens import SESSION_SECONDS
 
@@ -38,4 +39,4 @@ def forget_session(request: Request, response: Response, context: ZooContext) ->
 
 
 def _path(request: Request) -> str:
-    return str(request.scope.get("root_path", "")).rstrip("/") + "/"
+    return base_path(request) + "/"

@@ -15,11 +15,12 @@ from neuronmap.zoo.client.backend import Backend
 from neuronmap.zoo.contents import Reader, check_contents
 from neuronmap.zoo.digests import Digest
 from neuronmap.zoo.faults import Fault
+from neuronmap.zoo.labels import LABELS_FILE, LABELS_FORMAT
 from neuronmap.zoo.licences import check_licence
 from neuronmap.zoo.manifest import Manifest, media_type
 from neuronmap.zoo.names import LATEST, Reference, check_label, check_tag
 from neuronmap.zoo.packing import Package
-from neuronmap.zoo.packing.labels import LABELS_FILE, label_faults
+from neuronmap.zoo.packing.labels import label_faults
 from neuronmap.zoo.packing.package import author as read_author
 from neuronmap.zoo.search.query import Query
 
@@ -203,7 +204,7 @@ def prepare(
 
 def sae_label_faults(backend: Backend, package: Package, depends_on: Iterable[Mapping[str, Any]]) -> list[Fault]:
     """Labels of features that the SAE which they are of does not have."""
-    if package.record.get("format") != "neuronmap-labels" or LABELS_FILE not in package.files:
+    if package.record.get("format") != LABELS_FORMAT or LABELS_FILE not in package.files:
         return []
     for one in depends_on:
         named = Reference.parse(str(one["reference"]))

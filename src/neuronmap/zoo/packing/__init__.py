@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neuronmap.zoo.packing.analyses import pack_analysis, pack_evaluation, pack_report
+from neuronmap.zoo.packing.analyses import name_beside, pack_analysis, pack_evaluation, pack_report
 from neuronmap.zoo.packing.folders import pack_folder
 from neuronmap.zoo.packing.labels import pack_labels
 from neuronmap.zoo.packing.package import Package
@@ -15,6 +15,7 @@ __all__ = [
     "Unpacked",
     "bundle_origin",
     "describe_pulled",
+    "name_beside",
     "pack",
     "pack_analysis",
     "pack_evaluation",

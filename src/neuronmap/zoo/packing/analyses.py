@@ -15,7 +15,18 @@ from neuronmap.zoo.digests import SafePath
 from neuronmap.zoo.packing.package import Package, corpus_ref, figures, model_ref, named, utc
 from neuronmap.zoo.packing.public import machine_paths, public_files, public_value
 
-__all__ = ["pack_analysis", "pack_evaluation", "pack_report"]
+__all__ = ["name_beside", "pack_analysis", "pack_evaluation", "pack_report"]
+
+
+def name_beside(sae: str, analysis: str, *, alone: bool) -> str:
+    """What an analysis is called that is published beside its SAE: ``<sae>-features``, with its own name behind where there are several.
+
+    Args:
+        sae: name of the artefact.
+        analysis: name of the analysis.
+        alone: whether it is the only one.
+    """
+    return f"{sae}-features" if alone else f"{sae}-features-{analysis.lower()}"
 
 
 def pack_analysis(folder: str | Path) -> Package:

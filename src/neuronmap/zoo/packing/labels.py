@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from neuronmap.errors import InputError, InvalidManifestError
-from neuronmap.zoo.digests import SafePath
 from neuronmap.zoo.faults import Fault
+from neuronmap.zoo.labels import LABELS_FILE, LABELS_FORMAT, label_lines, lines_of
 from neuronmap.zoo.packing.package import Package, utc
 
-__all__ = ["LABELS_FILE", "label_faults", "pack_labels"]
-
-LABELS_FILE = SafePath("labels.jsonl")
-_MOST_LINE = 1 << 20
+__all__ = ["label_faults", "pack_labels"]
 
 
 def pack_labels(
@@ -45,13 +41,10 @@ def pack_labels(
     count, scores = 0, []
     seen: set[int] = set()
     faults: list[Fault] = []
-    for number, line in _lines(path, faults):
-        feature, label, score = line.get("feature"), line.get("label"), line.get("score")
-        if type(feature) is not int or feature < 0 or not isinstance(label, str) or not label.strip():
-            faults.append(Fault(f"line {number}", "a whole number 'feature' and a text 'label' are needed"))
-            continue
-        count += feature not in seen
-        seen.add(feature)
+    for line in label_lines(_lines(path), faults):
+        score = line.get("score")
+        count += line["feature"] not in seen
+        seen.add(line["feature"])
         if isinstance(score, int | float) and not isinstance(score, bool):
             scores.append(float(score))
     if faults:
@@ -59,7 +52,7 @@ def pack_labels(
     if not count:
         raise InputError(f"{path} holds no labels.")
     record = {
-        "format": "neuronmap-labels",
+        "format": LABELS_FORMAT,
         "method": method,
         "explainer": explainer,
         "scorer": scorer,
@@ -78,33 +71,21 @@ def pack_labels(
 
 
 def label_faults(file: Path, features: int) -> list[Fault]:
-    """Labels of features that the SAE does not have.
+    """Lines that are no labels of features of the SAE.
 
     Args:
-        file: the lines, which :func:`pack_labels` took.
+        file: the lines.
         features: of the SAE, from 0 to one less.
     """
-    return [
-        Fault(f"line {number}", f"feature {line['feature']:,} is none of the SAE: it has {features:,}, counted from 0")
-        for number, line in _lines(file, [])
-        if line["feature"] >= features
-    ]
+    faults: list[Fault] = []
+    for _ in label_lines(_lines(file), faults, features):
+        pass
+    return faults
 
 
-def _lines(path: Path, faults: list[Fault]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each line with its number; those that are no objects are added to the faults."""
+def _lines(path: Path) -> Iterator[bytes]:
     try:
-        with open(path, "rb") as lines:
-            for number, line in enumerate(iter(lambda: lines.readline(_MOST_LINE), b""), start=1):
-                if not line.strip():
-                    continue
-                try:
-                    value = json.loads(line)
-                    if not isinstance(value, dict):
-                        raise ValueError("it is no object")
-                except (ValueError, RecursionError) as error:
-                    faults.append(Fault(f"line {number}", f"it is no JSON object ({error})"))
-                    continue
-                yield number, value
+        with open(path, "rb") as file:
+            yield from lines_of(iter(lambda: file.read(1 << 20), b""))
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.") from None

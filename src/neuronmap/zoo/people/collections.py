@@ -9,9 +9,9 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from neuronmap.database import Database, now
 from neuronmap.errors import AlreadyExistsError, InputError, NotInZooError
+from neuronmap.safe_html import safe_html
 from neuronmap.zoo.names import check_name
 from neuronmap.zoo.people.principal import Principal, visible
-from neuronmap.zoo.people.shown_text import shown_html
 from neuronmap.zoo.people.views import CollectionItem, CollectionSummary, CollectionView
 from neuronmap.zoo.registry.namespaces import namespace_for_writing, write_down
 from neuronmap.zoo.registry.rows import artefact_row, time_text
@@ -187,7 +187,7 @@ def _view(connection: Connection, principal: Principal, row: Any) -> CollectionV
         name=row.name,
         title=title,
         description=description,
-        html=shown_html(description),
+        html=safe_html(description, deeper=3),
         created=time_text(row.created_at),
         items=tuple(CollectionItem(artefact=f"{one.namespace}/{one.name}", note=one.note) for one in items),
     )

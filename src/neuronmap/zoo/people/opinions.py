@@ -8,10 +8,10 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from neuronmap.database import Database, now
 from neuronmap.errors import ForbiddenError, InputError, NotInZooError
+from neuronmap.safe_html import safe_html
 from neuronmap.zoo.names import check_label
 from neuronmap.zoo.people.organisations import require_reach
 from neuronmap.zoo.people.principal import Principal, visible
-from neuronmap.zoo.people.shown_text import shown_html
 from neuronmap.zoo.people.tokens import require_person
 from neuronmap.zoo.people.views import CommentPage, CommentView, StarView
 from neuronmap.zoo.registry.namespaces import write_down
@@ -182,7 +182,7 @@ def _comment(connection: Connection, principal: Principal, row: Any) -> CommentV
         author=row.author,
         version=row.version,
         text=row.text,
-        html=shown_html(row.text),
+        html=safe_html(row.text, deeper=3),
         created=time_text(row.created_at),
         removable=_removable(connection, principal, row),
     )

@@ -13,9 +13,11 @@ from neuronmap.zoo.blobs import BlobStore
 from neuronmap.zoo.contents import Reader, check_contents
 from neuronmap.zoo.digests import Digest
 from neuronmap.zoo.faults import Fault
+from neuronmap.zoo.labels import LABELS_FILE, LABELS_FORMAT, label_lines, lines_of
 from neuronmap.zoo.manifest import FileEntry, Manifest
 from neuronmap.zoo.names import Reference
 from neuronmap.zoo.people.principal import Principal, visible
+from neuronmap.zoo.records import ExplanationsRecord
 from neuronmap.zoo.registry.namespaces import namespace_for_writing, namespace_row, write_down
 from neuronmap.zoo.registry.rows import find_version, version_view, versions_joined
 from neuronmap.zoo.registry.uploading import hold_blobs, live_publication, require_room, usable_blobs
@@ -72,6 +74,7 @@ class Publishing:
             row = live_publication(connection, principal, publication)
             self._require_blobs(connection, principal, row, manifest)
         card = check_contents(manifest, self._reader)
+        self._check_labels(principal, manifest)
         with self.database.write() as connection:
             owner = namespace_for_writing(connection, principal, manifest.namespace)
             self.database.lock(connection, owner.id)
@@ -170,6 +173,33 @@ class Publishing:
                 )
         if faults:
             raise InvalidManifestError(faults)
+
+    def _check_labels(self, principal: Principal, manifest: Manifest) -> None:
+        """Labels must be of features that their SAE has.
+
+        Raises:
+            InvalidManifestError: lists every line that is none.
+        """
+        record = manifest.read_record()
+        file = next((entry for entry in manifest.files if entry.path == LABELS_FILE), None)
+        if not isinstance(record, ExplanationsRecord) or record.format != LABELS_FORMAT or file is None:
+            return
+        wanted = [one.digest for one in manifest.depends_on if one.role == "sae"]
+        with self.database.read() as connection:
+            found = connection.scalar(
+                versions_joined()
+                .with_only_columns(versions.c.manifest)
+                .where(versions.c.digest.in_(wanted), versions.c.kind == "SAE_MODEL", visible(principal, connection))
+                .limit(1)
+            )
+        features = Manifest.parse(found).record.get("d_sae") if found else None
+        faults: list[Fault] = []
+        for _ in label_lines(lines_of(self._reader(file)(0, None)), faults, features):
+            pass
+        if faults:
+            raise InvalidManifestError(
+                [Fault(f"{file.path}, {place}", said) for place, said in faults], "What is in the files"
+            )
 
     def _reader(self, entry: FileEntry) -> Reader:
         def read(start: int, end: int | None) -> Iterator[bytes]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import re
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from neuronmap.errors import ForbiddenError, InputError, NotInZooError
+from neuronmap.web.addresses import base_path, is_own_path
 from neuronmap.web.zoo import PREFIX
 from neuronmap.web.zoo.access import ContextOf, ZooRoute, allowed
 from neuronmap.web.zoo.context import ZooContext
@@ -22,7 +22,6 @@ router = APIRouter(prefix=PREFIX, tags=["zoo people"], route_class=ZooRoute)
 
 _COOKIE = "neuronmap_zoo_oidc"
 _SECONDS = 600
-_LOCAL = re.compile(r"/(?![/\\])[^\x00-\x20\\\x7f]{0,500}")
 _MOST = 2000
 
 
@@ -33,7 +32,7 @@ def _provider(context: ZooContext) -> Provider:
 
 
 def _place(request: Request) -> str:
-    return f"{str(request.scope.get('root_path', '')).rstrip('/')}{PREFIX}/oidc"
+    return f"{base_path(request)}{PREFIX}/oidc"
 
 
 def _redirect_uri(context: ZooContext) -> str:
@@ -52,7 +51,7 @@ def start(
     ] = "/",
 ) -> Response:
     """Leads to the identity provider. What belongs to this attempt is kept in a cookie of ten minutes."""
-    if not _LOCAL.fullmatch(next_):
+    if not is_own_path(next_):
         raise InputError("next must be a path of this zoo.")
     begun = _provider(context).begin(_redirect_uri(context))
     answer = RedirectResponse(begun.url, 303, headers={"Cache-Control": "no-store"})
@@ -104,9 +103,8 @@ def callback(
 
 def _after(request: Request, kept: str) -> str:
     """Where to lead on: what was asked for at the start, checked again; the cookie may be anybody's."""
-    base = str(request.scope.get("root_path", "")).rstrip("/")
     try:
         path = base64.urlsafe_b64decode(kept + "=" * (-len(kept) % 4)).decode()
     except ValueError:
         path = "/"
-    return base + (path if _LOCAL.fullmatch(path) else "/")
+    return base_path(request) + (path if is_own_path(path) else "/")

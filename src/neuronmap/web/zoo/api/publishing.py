@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from neuronmap.errors import WebError
+from neuronmap.web.addresses import base_path
 from neuronmap.web.zoo import PREFIX
 from neuronmap.web.zoo.access import Asker, ContextOf, ZooRoute, allowed
 from neuronmap.web.zoo.api.names import Key
@@ -66,7 +67,7 @@ class StartRequest(Document):
 
 
 def _place(request: Request, *parts: str) -> dict[str, str]:
-    return {"Location": "/".join([request.scope.get("root_path", "").rstrip("/") + PREFIX, *parts])}
+    return {"Location": "/".join([base_path(request) + PREFIX, *parts])}
 
 
 def _made(request: Request, view: Document, *parts: str) -> Response:

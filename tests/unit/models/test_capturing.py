@@ -12,8 +12,14 @@ from neuronmap.errors import HookPointError
 from neuronmap.models import HookPoint, LanguageModel, capture, list_hooks, replaced, resolve_hook
 
 
-def count_hooks(model: LanguageModel) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.module.modules())
+def hooks_on(model: LanguageModel) -> list[object]:
+    """Every hook of the model, by module and key. Transformers leaves its own behind when it was asked for hidden states once."""
+    return [
+        (path, key)
+        for path, module in model.module.named_modules()
+        for hooks in (module._forward_hooks, module._forward_pre_hooks)
+        for key in hooks
+    ]
 
 
 def ran(model: LanguageModel, hooks: list[HookPoint], ids_BT: Tensor) -> set[str]:
@@ -67,6 +73,7 @@ def test_results_are_ordinary_tensors_of_their_own(tiny_llama: LanguageModel, id
 
 
 def test_out_is_filled_in_place_and_cast(tiny_llama: LanguageModel, ids_BT: Tensor) -> None:
+    before = hooks_on(tiny_llama)
     hook, other = resolve_hook(tiny_llama, 1, "residual"), resolve_hook(tiny_llama, 0, "mlp")
     buffer = torch.zeros(3, 7, 32, dtype=torch.bfloat16)
     taken = capture(tiny_llama, ids_BT, [hook, other], out={hook.name: buffer})
@@ -75,7 +82,7 @@ def test_out_is_filled_in_place_and_cast(tiny_llama: LanguageModel, ids_BT: Tens
     assert taken[other.name].dtype == torch.float32
     with pytest.raises(HookPointError, match=r"\[3, 6, 32\]"):
         capture(tiny_llama, ids_BT, [hook], out={hook.name: torch.zeros(3, 6, 32)})
-    assert count_hooks(tiny_llama) == 0
+    assert hooks_on(tiny_llama) == before
 
 
 def test_padding_on_the_right_does_not_change_real_tokens(any_model: LanguageModel, ids_BT: Tensor) -> None:
@@ -88,10 +95,11 @@ def test_padding_on_the_right_does_not_change_real_tokens(any_model: LanguageMod
 
 
 def test_hooks_are_removed_after_errors(tiny_llama: LanguageModel, ids_BT: Tensor) -> None:
+    before = hooks_on(tiny_llama)
     good = resolve_hook(tiny_llama, 3, "residual")
     with pytest.raises(IndexError):
         capture(tiny_llama, ids_BT + 100_000, [good])
-    assert count_hooks(tiny_llama) == 0
+    assert hooks_on(tiny_llama) == before
     with pytest.raises(HookPointError, match=r"did not run .* lm_head:out"):
         capture(tiny_llama, ids_BT, [good, HookPoint(None, None, "lm_head", "out", 300)])
     with pytest.raises(HookPointError, match="no module 'nowhere'"):
@@ -100,7 +108,7 @@ def test_hooks_are_removed_after_errors(tiny_llama: LanguageModel, ids_BT: Tenso
         capture(tiny_llama, ids_BT, [HookPoint(0, None, "model.layers.0", "out", 31)])
     with pytest.raises(HookPointError, match=r"not \[7\]"):
         capture(tiny_llama, ids_BT[0], [good])
-    assert count_hooks(tiny_llama) == 0
+    assert hooks_on(tiny_llama) == before
 
 
 def test_no_hooks_runs_nothing(tiny_llama: LanguageModel, ids_BT: Tensor) -> None:
@@ -108,6 +116,7 @@ def test_no_hooks_runs_nothing(tiny_llama: LanguageModel, ids_BT: Tensor) -> Non
 
 
 def test_replacing_by_the_same_changes_nothing(any_model: LanguageModel, ids_BT: Tensor) -> None:
+    before = hooks_on(any_model)
     clean = any_model.logits(ids_BT)
     for hook in list_hooks(any_model):
         shapes: list[torch.Size] = []
@@ -119,7 +128,7 @@ def test_replacing_by_the_same_changes_nothing(any_model: LanguageModel, ids_BT:
         with replaced(any_model, hook, same):
             assert torch.equal(any_model.logits(ids_BT), clean), hook
         assert shapes == [(*ids_BT.shape, hook.width)]
-    assert count_hooks(any_model) == 0
+    assert hooks_on(any_model) == before
 
 
 def test_replacing_by_zero_changes_the_logits(any_model: LanguageModel, ids_BT: Tensor) -> None:
@@ -139,13 +148,14 @@ def test_a_replacement_is_seen_downstream(any_model: LanguageModel, ids_BT: Tens
 
 
 def test_a_replacement_of_another_shape_is_refused(tiny_llama: LanguageModel, ids_BT: Tensor) -> None:
+    before = hooks_on(tiny_llama)
     hook = resolve_hook(tiny_llama, 1, "mlp")
     with (
         pytest.raises(HookPointError, match=r"\[3, 7, 32\]; the function gave \[3, 7, 31\]"),
         replaced(tiny_llama, hook, lambda x: x[..., 1:]),
     ):
         tiny_llama.logits(ids_BT)
-    assert count_hooks(tiny_llama) == 0
+    assert hooks_on(tiny_llama) == before
 
 
 def test_replaced_keeps_the_graph(tiny_llama: LanguageModel, ids_BT: Tensor) -> None:

@@ -43,7 +43,11 @@ SCRIPT = Path(__file__).parent / "scripts" / "saelens_exchange.py"
 
 JUMP, ATTENTION = {"rule": "jumprelu"}, {"n_heads": 2, "bottleneck_factor": 4}
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {"k": 6} if "topk" in name or name == "matryoshka" else {}) for name in list_architectures()},
+    **{
+        name: (name, {"k": 6} if "topk" in name or name == "matryoshka" else {})
+        for name in list_architectures()
+        if name != "lista"
+    },
     "jumprelu-tanh": ("jumprelu", {"sparsity_form": "tanh"}),
     "topk-k1": ("topk", {"k": 1}),
     "matryoshka-two-levels": ("matryoshka", {"k": 6, "group_fractions": (0.25, 0.75)}),
@@ -62,7 +66,7 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "temporal-untied": ("temporal", {**ATTENTION, "tied": False, "subtract_b_dec": False}),
     "temporal-scaled": ("temporal", {**ATTENTION, "k": 5, "input_scale": 0.5, "n_attn_layers": 2}),
 }
-OURS_ONLY = {"crosscoder": {}, "transcoder": {"rule": "topk", "k": 3}}
+OURS_ONLY = {"crosscoder": {}, "transcoder": {"rule": "topk", "k": 3}, "lista": {"k": 3}}
 OUR_NAMES = {
     "relu": "standard",
     "gated": "gated",

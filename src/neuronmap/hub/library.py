@@ -116,7 +116,7 @@ class SAEModelHub:
             model: model name, or its last part, any case; ``*`` and ``?`` as in file names.
             layer: block, counted from 0.
             component: component, or exact hook (``model.layers.8.mlp:out``); wildcards as above.
-            architecture: relu, gated, topk, batchtopk, jumprelu, matryoshka, ...; wildcards as above.
+            architecture: relu, gated, topk, batchtopk, jumprelu, matryoshka, lista, ...; wildcards as above.
             tag: a tag, or several that must all be there.
             where: conditions such as ``explained_variance>=0.7``, by dotted name or its last part.
             sort: a field or metric; ``-created`` puts the newest first.

@@ -122,6 +122,9 @@ class SparseAutoencoder(nn.Module):
     signed: ClassVar[bool] = False
     """Whether feature activations may be negative."""
 
+    cuts_pre_activations: ClassVar[bool] = True
+    """Whether ``StepLoss.threshold``, where there is one, cuts ``pre_activations(x)``; not so where the encoder looks twice."""
+
     input_norm: str = "none"
     """How each row is normalised before the encoder: a rule of :mod:`neuronmap.saes.normalisation`. Stored in the bundle."""
     provenance: Provenance | None = None

@@ -128,26 +128,37 @@ class BatchTopKSAE(TopKFamily):
         Raises:
             InputError: for no rows.
         """
-        workspace = Workspace(self.device)
-        kernels = backend(workspace, self.W_enc)
+        return self._fit_threshold(batches, self.threshold, lambda x_BD: x_BD - self.b_dec)
+
+    def _fit_threshold(
+        self,
+        batches: Callable[[], Iterable[Tensor]],
+        threshold_F: Tensor,
+        encoder_input: Callable[[Tensor], Tensor],
+    ) -> dict[str, float]:
+        """Fill a threshold so that k entries per row of what the encoder is given lie above it."""
+        kernels = backend(Workspace(self.device), self.W_enc)
 
         def entries_above(bound: float) -> Iterator[tuple[Tensor, int]]:
             floor_F = torch.full_like(self.b_enc, bound)
             for x_BD in batches():
-                encoder = Encoder((x_BD.to(self.b_dec) - self.b_dec).contiguous(), self.W_enc, self.b_enc)
+                encoder = Encoder(encoder_input(x_BD.to(self.b_dec)).contiguous(), self.W_enc, self.b_enc)
                 encoded = kernels.encode_above(encoder, floor_F, encoder.num_rows * encoder.num_features)
                 if encoded is not None:  # there is no limit to exceed
                     yield encoded.code.value_N, encoder.num_rows
 
-        threshold, l0, rows = exact_threshold(entries_above, self._likely_bounds(batches), self.options.k)
-        self.threshold.fill_(threshold)
+        threshold, l0, rows = exact_threshold(entries_above, self._likely_bounds(batches, encoder_input), self.options.k)
+        threshold_F.fill_(threshold)
         return {"threshold": threshold, "l0": l0, "rows": float(rows)}
 
-    def _likely_bounds(self, batches: Callable[[], Iterable[Tensor]]) -> list[float]:
+    def _likely_bounds(
+        self, batches: Callable[[], Iterable[Tensor]], encoder_input: Callable[[Tensor], Tensor]
+    ) -> list[float]:
         """Bounds that a few times k entries of a row exceed, from some rows of the first batch."""
         for x_BD in batches():
             if len(x_BD):
-                pre_RF = self.pre_activations(x_BD[:: max(1, len(x_BD) // SAMPLE_ROWS)].to(self.b_dec))
+                rows_RD = x_BD[:: max(1, len(x_BD) // SAMPLE_ROWS)].to(self.b_dec)
+                pre_RF = torch.addmm(self.b_enc, encoder_input(rows_RD), self.W_enc)
                 return [sampled_bound(pre_RF, factor * self.options.k) for factor in _SAMPLE_FACTORS]
         return []
 

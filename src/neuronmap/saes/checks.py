@@ -373,6 +373,8 @@ def _rule_fired(case: _Case) -> None:
             int(fired_F.sum()) == k * _ROWS,
             f"{int(fired_F.sum())} activations are kept, expected k x rows = {k * _ROWS}",
         )
+    if not sae.cuts_pre_activations:
+        return
     with torch.no_grad():
         pre_BF = sae.pre_activations(x_BD)
     reached_F = (pre_BF >= threshold * (1 - 1e-12)).sum(dim=0)  # training may add the bias in another order

@@ -9,6 +9,11 @@ Shapes: B rows, D = d_in, F = d_sae, L levels with widths w_1 < ... < w_L = F.
 Early features cannot rely on later ones, so they stay general instead of being absorbed by special cases. The levels
 are averaged (the paper adds them up): the loss keeps its scale, so learning rate and AuxK weigh the same for any
 number of levels; AuxK is added once, after averaging. ``parts["mse"]`` is the last level's, that of the whole SAE.
+
+With ``detach_levels`` an inner level takes the ones before it as given: its error reaches the features that it adds and no
+others, while the last level's, the whole SAE's, reaches all. With ``sort_features`` the trainer moves features that fire
+often to the front from time to time (``training.ordering``). Both after the search of Chanin (2026) on SynthSAEBench (arXiv
+2602.14687); what they do here is in docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -43,14 +48,25 @@ class MatryoshkaSAE(BatchTopKSAE):
         """Features up to each level, ascending; the last is F."""
         return self.options.level_widths(self.d_sae)
 
+    def detaches_levels(self) -> bool:
+        """As the option says."""
+        return self.options.detach_levels
+
     def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:
         """The loss at the top of this file, by autograd."""
         pre_BF, f_BF, code = self._training_code(x_BD, state)
-        residual_BD = x_BD - self.b_dec
-        nested, mse, start = x_BD.new_zeros(()), x_BD.new_zeros(()), 0
-        for width in self.level_widths():
-            residual_BD = residual_BD - f_BF[:, start:width] @ self.W_dec[start:width]
-            mse = residual_BD.square().sum(dim=1).mean()
-            nested = nested + mse / len(self.level_widths())
-            start = width
+        nested, residual_BD = self._nested_loss(x_BD, f_BF)
+        mse = residual_BD.square().sum(dim=1).mean()
         return self._reference_loss(code, nested, mse, self._reference_aux(pre_BF, residual_BD, state))
+
+    def _nested_loss(self, x_BD: Tensor, f_BF: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean over levels of their square errors, and the last level's residual."""
+        residual_BD = x_BD - self.b_dec
+        nested, start, widths = x_BD.new_zeros(()), 0, self.level_widths()
+        for level, width in enumerate(widths):
+            added_BD = f_BF[:, start:width] @ self.W_dec[start:width]
+            given_BD = residual_BD.detach() if self.detaches_levels() and 0 < level < len(widths) - 1 else residual_BD
+            nested = nested + (given_BD - added_BD).square().sum(dim=1).mean() / len(widths)
+            residual_BD = residual_BD - added_BD
+            start = width
+        return nested, residual_BD

@@ -20,6 +20,7 @@ __all__ = [
     "BatchTopKOptions",
     "GatedOptions",
     "JumpReLUOptions",
+    "ListaOptions",
     "MatryoshkaOptions",
     "ReLUOptions",
     "TopKOptions",
@@ -78,6 +79,10 @@ class MatryoshkaOptions(BatchTopKOptions):
     group_fractions: tuple[float, ...] = Field(default=(1 / 16, 1 / 8, 1 / 4, 9 / 16), min_length=1)
     """Share of the features that each level adds; they sum to 1 and give whole numbers of features. A first level
     far below 1/16 makes its features hedge (arXiv 2505.11756)."""
+    detach_levels: bool = False
+    """Whether an inner level's error reaches only the features that the level adds, while the last level's reaches all."""
+    sort_features: bool = False
+    """Whether features change places while training, so that those that fire most often are the first levels'."""
 
     @model_validator(mode="after")
     def _check_fractions(self) -> Self:
@@ -103,6 +108,17 @@ class MatryoshkaOptions(BatchTopKOptions):
                 f"{shown} features; each must be a whole number of at least 1.",
                 hint="With the default fractions, choose a d_sae that is a multiple of 16.",
             )
+
+
+class ListaOptions(MatryoshkaOptions):
+    """Settings of :class:`ListaSAE`."""
+
+    detach_levels: bool = True
+    """Whether an inner level's error reaches only the features that the level adds, while the last level's reaches all."""
+    sort_features: bool = True
+    """Whether features change places while training, so that those that fire most often are the first levels'."""
+    refinement_step: float = Field(default=0.3, ge=0, le=1)
+    """Share of what the first code leaves over that is added to the input before the second; 0 is plain BatchTopK."""
 
 
 class JumpReLUOptions(ArchitectureOptions):
@@ -158,5 +174,6 @@ BUILT_IN: dict[str, type[ArchitectureOptions]] = {
     "batchtopk": BatchTopKOptions,
     "jumprelu": JumpReLUOptions,
     "matryoshka": MatryoshkaOptions,
+    "lista": ListaOptions,
 }
 """Settings of each built-in architecture, by its name."""

@@ -1,4 +1,4 @@
-"""Which architectures exist: the built-in six, what plug-ins add, and those that can be read but not trained."""
+"""Which architectures exist: the built-in seven, what plug-ins add, and those that can be read but not trained."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ def _architectures() -> dict[str, type[SparseAutoencoder]]:
     from neuronmap.saes.inference.temporal import TemporalSAE
     from neuronmap.saes.inference.transcoder import TranscoderSAE
     from neuronmap.saes.jumprelu import JumpReLUSAE
+    from neuronmap.saes.lista import ListaSAE
     from neuronmap.saes.matryoshka import MatryoshkaSAE
     from neuronmap.saes.relu import ReLUSAE
     from neuronmap.saes.topk import TopKSAE
 
     found: dict[str, type[SparseAutoencoder]] = {}
-    built_in = [ReLUSAE, GatedSAE, TopKSAE, BatchTopKSAE, JumpReLUSAE, MatryoshkaSAE]
+    built_in = [ReLUSAE, GatedSAE, TopKSAE, BatchTopKSAE, JumpReLUSAE, MatryoshkaSAE, ListaSAE]
     read_only = [TranscoderSAE, CrosscoderSAE, AbsTopKSAE, MatchingPursuitSAE, TemporalSAE]
     for cls in [*built_in, *read_only, *plugins.collect("neuronmap_sae_architectures")]:
         if not (isinstance(cls, type) and issubclass(cls, SparseAutoencoder) and hasattr(cls, "architecture")):

@@ -13,8 +13,8 @@ Shapes: D = d_in, F = d_sae, O = d_out, L hooks, Q = F / bottleneck_factor.
     [jumprelu_][skip_]transcoder   W_enc b_enc W_dec[F,O] b_dec[O] (threshold[F] W_skip[O,D])   transcoder
     temporal                   W_dec b_dec (W_enc) attn_layers.i.*                   temporal
 
-Two more are NeuronMap's own, which SAELens does not open: ``topk_transcoder`` (and ``topk_skip_transcoder``), and
-``crosscoder``: W_enc[L,D,F] b_enc[F] W_dec[F,L,D] b_dec[L,D] (threshold[F]).
+Three more are NeuronMap's own, which SAELens does not open: ``topk_transcoder`` (and ``topk_skip_transcoder``),
+``crosscoder``: W_enc[L,D,F] b_enc[F] W_dec[F,L,D] b_dec[L,D] (threshold[F]), and ``lista``: as jumprelu, + first_threshold[F].
 
 Also read: files from before SAELens 6 (``hook_point``, ``activation_fn_str``, boolean ``normalize_activations``,
 ``log_threshold``, ``scaling_factor`` of ones), training checkpoints, and any float precision.
@@ -73,6 +73,7 @@ _TENSORS = {
     "topk_transcoder": _TRANSCODER,
     "topk_skip_transcoder": {**_TRANSCODER, "W_skip": "OD"},
     "temporal": {"W_dec": "FD", "b_dec": "D"},
+    "lista": {**_JUMPRELU, "first_threshold": "F"},
     "crosscoder": {"W_enc": "LDF", "b_enc": "F", "W_dec": "FLD", "b_dec": "LD"},
 }
 _ATTENTION = {"k_ctx": "Q", "q_target": "Q", "v_ctx": "F", "c_proj": "F"}

@@ -75,6 +75,10 @@ class TopKFamily(SparseAutoencoder):
         """Widths of the nested prefixes that are trained to reconstruct, ascending; the last is F."""
         return (self.d_sae,)
 
+    def detaches_levels(self) -> bool:
+        """Whether an inner level's error reaches only the features that the level adds (the last level's reaches all)."""
+        return False
+
     def encoder_start(self) -> float:
         """A quarter: the k largest of F random projections overshoot x, most of all where the batch chooses."""
         return 0.25
@@ -133,7 +137,8 @@ class TopKFamily(SparseAutoencoder):
         """The same loss and its gradients, over kept entries only.
 
         For nested levels xhat_l = sum of the groups up to l: each group is decoded once, the errors r_l = xhat_l - x
-        accumulate, and a feature of group g receives the sum of the errors of all levels l >= g.
+        accumulate, and a feature of group g receives the sum of the errors of all levels l >= g (with detached levels: of
+        l = g and of the last).
         """
         rows, k, widths = len(x_BD), self._k(state), self.level_widths()
         W_enc_grad, b_enc_grad = gradient_of(self.W_enc), gradient_of(self.b_enc)
@@ -146,7 +151,7 @@ class TopKFamily(SparseAutoencoder):
 
         # 2 / (B L) is the derivative of a mean square, averaged over levels; it rides on the per-entry weights.
         scale = 2.0 / (rows * len(widths))
-        found = kernels.reconstruct(encoded.code, self.W_dec, centred_BD, widths, scale)
+        found = kernels.reconstruct(encoded.code, self.W_dec, centred_BD, widths, scale, self.detaches_levels())
         gradients = (W_enc_grad, b_enc_grad, W_dec_grad)
         kernels.weight_gradients(encoded.code, found.gradient_N, found, centred_BD, widths, scale, gradients)
         torch.sum(found.pulled_LBD[0], dim=0, out=b_dec_grad).mul_(scale)

@@ -57,10 +57,10 @@ class SAEConfig(FrozenConfig):
     hidden_dim: int | None = Field(default=None, ge=1)
     """Number of features; 8 times the input width when left out."""
     architecture: str = "auto"
-    """relu, gated, topk, batchtopk, jumprelu, matryoshka, or a plug-in's name. auto: relu when sparsity_penalty is
+    """relu, gated, topk, batchtopk, jumprelu, matryoshka, lista, or a plug-in's name. auto: relu when sparsity_penalty is
     given, else batchtopk."""
     k: int | None = Field(default=None, ge=1)
-    """Active features per activation, for topk, batchtopk and matryoshka; 64 when left out."""
+    """Active features per activation, for topk, batchtopk, matryoshka and lista; 64 when left out."""
     sparsity_penalty: float | None = Field(default=None, gt=0)
     """Weight of the sparsity term, for relu, gated and jumprelu. With unit-energy inputs 0.01 to 0.1 is the usual range for relu."""
     target_l0: float | None = Field(default=None, gt=0)
@@ -70,7 +70,7 @@ class SAEConfig(FrozenConfig):
     bandwidth: float | None = Field(default=None, gt=0)
     """jumprelu: width of the window around the threshold in which the straight-through gradient acts."""
     group_fractions: tuple[float, ...] | None = None
-    """matryoshka: shares of the features in each nested level, adding up to 1."""
+    """matryoshka and lista: shares of the features in each nested level, adding up to 1."""
     aux_coefficient: float | None = Field(default=None, ge=0)
     """topk family: weight of the auxiliary loss that revives dead features."""
     aux_k: int | None = Field(default=None, ge=1)

@@ -18,7 +18,7 @@ from neuronmap.training.config import SAEConfig
 
 __all__ = ["Plan", "make_plan", "seconds_per_gemm"]
 
-_GEMMS = {"topk": 1.3, "batchtopk": 1.3, "matryoshka": 1.3, "relu": 2.0, "jumprelu": 1.6, "gated": 2.0}
+_GEMMS = {"topk": 1.3, "batchtopk": 1.3, "matryoshka": 1.3, "lista": 3.0, "relu": 2.0, "jumprelu": 1.6, "gated": 2.0}
 """Time of a whole step over the time of its encoder GEMM at F = 4096, k = 32, measured on 2 cores with the native kernels (relu and
 gated: between their dense start and their sparse end); for the estimate only."""
 

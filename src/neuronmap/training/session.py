@@ -25,6 +25,7 @@ from neuronmap.training.checkpoint import save_checkpoint
 from neuronmap.training.config import SAEConfig
 from neuronmap.training.data import TrainingData
 from neuronmap.training.dead import DeadFeatures, resample
+from neuronmap.training.ordering import FrequencyOrder
 from neuronmap.training.parameters import ParameterStep
 from neuronmap.training.plan import Plan
 from neuronmap.training.schedules import Schedule
@@ -76,6 +77,7 @@ class Session:
         self.workspace = Workspace(sae.device, kernels=config.kernels, products=config.products)
         rounds = rounds_products(config.compute_dtype, config.kernels, sae.device, isinstance(sae, TopKFamily))
         self.parameters = ParameterStep(sae, config.adam_epsilon, config.clip_norm, self.workspace, rounds=rounds)
+        self.order = FrequencyOrder(sae) if getattr(sae.options, "sort_features", False) else None
         self.step = 0
         self.seconds = 0.0
         self.waited = 0.0
@@ -125,6 +127,9 @@ class Session:
         if watched:
             self.active_share = float(loss.fired_F.sum()) / (len(x_BD) * self.sae.d_sae)
         self.step += 1
+        if self.order is not None:
+            self.order.update(loss, len(x_BD))
+            self.order.restore_order(self.step, self.parameters, self.dead)
         self.seconds += time.perf_counter() - started
         return loss
 
@@ -238,6 +243,8 @@ class Session:
         tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
         tensors.update({f"adam.{name}": moment for name, moment in self.parameters.state().items()})
         tensors["dead.since_fired"], tensors["dead.features"] = self.dead.since_fired_F, self.dead.dead_M
+        if self.order is not None:
+            tensors["order.frequency"] = self.order.frequency_F
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.sae.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.sae.device)
@@ -280,6 +287,8 @@ class Session:
         self.active_share = state["active_share"]
         self.dead.since_fired_F.copy_(tensors["dead.since_fired"])
         self.dead.dead_M = tensors["dead.features"].to(self.sae.device)
+        if self.order is not None:
+            self.order.frequency_F.copy_(tensors["order.frequency"])
         torch.set_rng_state(tensors["rng.cpu"].cpu())
         if "rng.cuda" in tensors and self.sae.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng.cuda"].cpu(), self.sae.device)

@@ -9,7 +9,7 @@ import pytest
 from neuronmap.errors import ConfigError
 from neuronmap.saes import SparseAutoencoder, check_sae, get_architecture, list_architectures
 
-BUILT_IN = ["relu", "gated", "topk", "batchtopk", "jumprelu", "matryoshka"]
+BUILT_IN = ["relu", "gated", "topk", "batchtopk", "jumprelu", "matryoshka", "lista"]
 
 # Options away from the defaults; wide windows make the estimated gradients of thresholds act on many entries.
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -20,6 +20,11 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("batchtopk", {"k": 5, "aux_k": 3, "aux_coefficient": 1.0}),
     ("matryoshka", {"k": 3, "group_fractions": (0.25, 0.75)}),
     ("matryoshka", {"k": 5, "aux_k": 3, "aux_coefficient": 1.0}),
+    ("matryoshka", {"k": 4, "detach_levels": True}),
+    ("matryoshka", {"k": 3, "group_fractions": (0.25, 0.75), "detach_levels": True}),
+    ("lista", {"k": 5, "aux_k": 3, "aux_coefficient": 1.0}),
+    ("lista", {"k": 3, "detach_levels": False, "refinement_step": 1.0}),
+    ("lista", {"k": 3, "refinement_step": 0.0, "group_fractions": (1.0,)}),
     ("jumprelu", {"bandwidth": 0.4, "target_l0": 4.0}),
     ("jumprelu", {"bandwidth": 0.4, "sparsity_penalty": 0.02, "dead_penalty": 0.1}),
     ("jumprelu", {"sparsity_form": "tanh", "bandwidth": 0.4, "sparsity_penalty": 0.02, "dead_penalty": 0.1}),

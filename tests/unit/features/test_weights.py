@@ -13,7 +13,7 @@ from neuronmap.progress import SilentProgress
 from neuronmap.saes import SparseAutoencoder, get_architecture, list_architectures
 
 D, F = 12, 160
-THRESHOLDS = {"jumprelu", "batchtopk", "matryoshka"}
+THRESHOLDS = {"jumprelu", "batchtopk", "matryoshka", "lista"}
 
 
 def random_sae(architecture: str, d_in: int = D, d_sae: int = F) -> SparseAutoencoder:

@@ -25,6 +25,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("topk", {"k": 5}),
     ("batchtopk", {"k": 5}),
     ("matryoshka", {"k": 5}),
+    ("lista", {"k": 5}),
 ]
 
 

@@ -22,7 +22,7 @@ from neuronmap.training.plan import make_plan
 from neuronmap.training.session import Session
 
 GOLDEN = Path(__file__).with_name("golden_loss.json")
-ARCHITECTURES = ["relu", "gated", "topk", "batchtopk", "jumprelu", "matryoshka"]
+ARCHITECTURES = ["relu", "gated", "topk", "batchtopk", "jumprelu", "matryoshka", "lista"]
 STEPS = (1, 5, 10, 20, 40, 60)
 
 D, F, ATOMS = 32, 256, 96
@@ -38,7 +38,7 @@ def sparse_rows() -> ArrayRows:
 
 def curve(architecture: str, kernels: str, products: str, last: int = STEPS[-1]) -> list[float]:
     """Reconstruction error of the batch at each of ``STEPS`` up to the last."""
-    fields = {"k": 8} if architecture in ("topk", "batchtopk", "matryoshka") else {}
+    fields = {"k": 8} if architecture in ("topk", "batchtopk", "matryoshka", "lista") else {}
     config = SAEConfig(
         architecture=architecture, hidden_dim=F, batch_size=4, context_length=64, num_epochs=4, learning_rate=0.003,
         dead_after_tokens=5 * 256, kernels=kernels, products=products, **fields,

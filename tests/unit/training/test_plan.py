@@ -54,7 +54,7 @@ def test_the_plan_reads_as_numbers_a_person_can_check():
         assert part in text
 
 
-@pytest.mark.parametrize("architecture", ["relu", "gated", "topk", "batchtopk", "jumprelu", "matryoshka"])
+@pytest.mark.parametrize("architecture", ["relu", "gated", "topk", "batchtopk", "jumprelu", "matryoshka", "lista"])
 @pytest.mark.parametrize("dead", [False, True])
 @pytest.mark.parametrize("kernels", ["auto", "torch"])
 def test_step_memory_is_what_the_plan_says(architecture, dead, kernels):
@@ -76,7 +76,7 @@ def test_step_memory_of_dense_products_is_what_the_plan_says(architecture, kerne
 
 def check_step_memory(architecture: str, dead: bool, kernels: str, **more: str) -> None:
     """Every scratch buffer of a step together, with and without dead features, is within the printed figure."""
-    fields = {"architecture": architecture, "k": 8 if "top" in architecture or architecture == "matryoshka" else None}
+    fields = {"architecture": architecture, "k": 8 if "top" in architecture or architecture in ("matryoshka", "lista") else None}
     chosen = config(**fields, **more, kernels=kernels, batch_size=16, dead_after_tokens=1 if dead else 10**9)
     rows = ArrayRows(torch.randn(4096, 64, generator=torch.Generator().manual_seed(0)))
     data = TrainingData(rows=rows, heldout=rows)

@@ -38,6 +38,7 @@ ARCHITECTURES = {
     "batchtopk": {"k": 4},
     "jumprelu": {"target_l0": 4.0},
     "matryoshka": {"k": 4},
+    "lista": {"k": 4},
 }
 
 

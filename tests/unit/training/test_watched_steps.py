@@ -24,7 +24,7 @@ from neuronmap.training.plan import make_plan
 from neuronmap.training.session import Session
 
 D, F = 8, 64
-TOP_K_FAMILY = ["topk", "batchtopk", "matryoshka"]
+TOP_K_FAMILY = ["topk", "batchtopk", "matryoshka", "lista"]
 ASKING = ("_local_scalar_dense", "nonzero", "bincount", "masked_select", "equal", "is_nonzero", "unique", "lift_fresh")
 """Operations that wait for a CUDA device: a number or a size comes to the host, or (lift_fresh) a number goes there."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from neuronmap.errors import InputError
 from neuronmap.hashing import digest_file
 from neuronmap.hub.formats.format import Candidate, Exported, Format, Given, Imported
 from neuronmap.hub.formats.places import hub_model, layer_in
@@ -54,7 +55,15 @@ class SAELens(Format):
         """One bundle, or one for each SAE in folders of their own."""
         del given
         from neuronmap.saes import save_bundle
+        from neuronmap.saes.saelens_format import SAELENS_ARCHITECTURES
 
+        for item in items:
+            name = item.sae.saelens_config()["architecture"]
+            if name not in SAELENS_ARCHITECTURES:
+                raise InputError(
+                    f"SAELens has no architecture for a {item.sae.architecture} (NeuronMap's files call it {name!r}).",
+                    hint="The bundle in the library is what NeuronMap opens anywhere; huggingface and the zoo take it as it is.",
+                )
         written: list[Path] = []
         for number, item in enumerate(items):
             target = folder if len(items) == 1 else folder / _folder_name(item, number)

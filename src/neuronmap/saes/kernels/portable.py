@@ -149,7 +149,13 @@ class TorchKernels:
     # --- decode, errors, gradients -------------------------------------------------------------------------------
 
     def reconstruct(
-        self, code: SparseCode, W_dec_FD: Tensor, centred_BD: Tensor, widths: tuple[int, ...], scale: float
+        self,
+        code: SparseCode,
+        W_dec_FD: Tensor,
+        centred_BD: Tensor,
+        widths: tuple[int, ...],
+        scale: float,
+        detached: bool = False,
     ) -> Reconstruction:
         pulled_LBD = self.workspace.get("pulled", (len(widths), *centred_BD.shape), centred_BD.dtype)
         squares: list[Tensor] = []
@@ -166,7 +172,7 @@ class TorchKernels:
         gradient_N = torch.empty_like(code.value_N)
         for level in reversed(range(len(widths))):
             if level + 1 < len(widths):
-                pulled_LBD[level].add_(pulled_LBD[level + 1])
+                pulled_LBD[level].add_(pulled_LBD[-1 if detached else level + 1])
             decoded[level].pull_back(pulled_LBD[level], gradient_N)
         return Reconstruction(pulled_LBD[-1], pulled_LBD, torch.stack(squares), gradient_N.mul_(scale))
 
@@ -236,7 +242,13 @@ class DenseProducts:
     workspace: Workspace
 
     def reconstruct(
-        self, code: SparseCode, W_dec_FD: Tensor, centred_BD: Tensor, widths: tuple[int, ...], scale: float
+        self,
+        code: SparseCode,
+        W_dec_FD: Tensor,
+        centred_BD: Tensor,
+        widths: tuple[int, ...],
+        scale: float,
+        detached: bool = False,
     ) -> Reconstruction:
         shape, dtype = (code.num_rows, code.num_features), code.value_N.dtype
         f_BF = code.dense(code.value_N, self.workspace.get("dense.code", shape, dtype))
@@ -251,7 +263,7 @@ class DenseProducts:
         for level in reversed(range(len(widths))):
             start, stop = ranges[level]
             if level + 1 < len(widths):
-                pulled_LBD[level].add_(pulled_LBD[level + 1])
+                pulled_LBD[level].add_(pulled_LBD[-1 if detached else level + 1])
             torch.mm(pulled_LBD[level], W_dec_FD[start:stop].T, out=g_BF[:, start:stop])
         gradient_N = torch.take(g_BF, code.flat()).mul_(scale)
         if code.padded:

@@ -72,11 +72,11 @@ class Reconstruction:
     """Errors of a code's decode, and the gradient that they send back. Valid until the next ``reconstruct``.
 
     With levels l = 1 .. L of widths w_l, the decode of level l uses features below w_l:
-    error_l = f[:, :w_l] @ W_dec[:w_l] - centred, and pulled_l = the sum of error_m over m >= l.
+    error_l = f[:, :w_l] @ W_dec[:w_l] - centred, and pulled_l = the sum of error_m over m >= l (detached: over m = l and m = L).
 
     Attributes:
         error_BD: error of the last level, xhat - x.
-        pulled_LBD: what each level's features are pulled by; ``pulled_LBD[0]`` is the sum of all errors.
+        pulled_LBD: what each level's features are pulled by; ``pulled_LBD[0]`` is also what b_dec is pulled by.
         squared_L: mean over rows of |error_l|^2.
         gradient_N: scale * <pulled_l(feature), W_dec[feature]> of each entry's row, l(feature) the first level that holds it.
     """
@@ -129,9 +129,19 @@ class Kernels(Protocol):
         ...
 
     def reconstruct(
-        self, code: SparseCode, W_dec_FD: Tensor, centred_BD: Tensor, widths: tuple[int, ...], scale: float
+        self,
+        code: SparseCode,
+        W_dec_FD: Tensor,
+        centred_BD: Tensor,
+        widths: tuple[int, ...],
+        scale: float,
+        detached: bool = False,
     ) -> Reconstruction:
-        """Decode the code at every level and send the errors back to its entries. ``widths`` ascend; the last is F."""
+        """Decode the code at every level and send the errors back to its entries. ``widths`` ascend; the last is F.
+
+        ``detached``: a level's error reaches the features that the level adds and, from the last level, all: pulled_l is then
+        error_l + error_L (and error_L for the last).
+        """
         ...
 
     def weight_gradients(

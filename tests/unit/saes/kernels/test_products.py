@@ -70,8 +70,11 @@ def make_problem(numbers, rows: int, d_in: int, features: int, active: float) ->
     return Problem(centred_BD, W_enc_DF, 0.0 * floor_F, W_dec_FD, floor_F)
 
 
-def solve(problem: Problem, mask_BF: Tensor, widths: tuple[int, ...]) -> Truth:
-    """scale / 2 times the sum over levels and rows of |error|^2, by plain dense autograd."""
+def solve(problem: Problem, mask_BF: Tensor, widths: tuple[int, ...], detached: bool = False) -> Truth:
+    """scale / 2 times the sum over levels and rows of |error|^2, by plain dense autograd.
+
+    Detached: inner levels take the features of those before them as given.
+    """
     W_enc_DF, b_enc_F, W_dec_FD = (
         tensor.clone().requires_grad_() for tensor in (problem.W_enc_DF, problem.b_enc_F, problem.W_dec_FD)
     )
@@ -79,8 +82,13 @@ def solve(problem: Problem, mask_BF: Tensor, widths: tuple[int, ...]) -> Truth:
     f_BF = torch.where(mask_BF, pre_BF, 0.0)
     f_BF.retain_grad()
     errors = [f_BF[:, :width] @ W_dec_FD[:width] - problem.centred_BD for width in widths]
+    last = len(widths) - 1
+    for level in range(1, last if detached else 0):
+        start, width = widths[level - 1], widths[level]
+        errors[level] = errors[level - 1].detach() + f_BF[:, start:width] @ W_dec_FD[start:width]
     (SCALE / 2 * sum(error.square().sum() for error in errors)).backward()
-    pulled_LBD = torch.stack([torch.stack(errors[level:]).sum(0) for level in range(len(widths))]).detach()
+    pulling = [{level, last} if detached else range(level, len(widths)) for level in range(len(widths))]
+    pulled_LBD = torch.stack([sum(errors[level] for level in levels) for levels in pulling]).detach()
     squared_L = torch.stack([error.square().sum(1).mean() for error in errors]).detach()
     return Truth(pulled_LBD, squared_L, f_BF.grad, W_enc_DF.grad, b_enc_F.grad, W_dec_FD.grad)
 
@@ -91,7 +99,14 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=atol)
 
 
-def check(kernels: Kernels, problem: Problem, widths: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
+def check(
+    kernels: Kernels,
+    problem: Problem,
+    widths: tuple[int, ...],
+    dtype: torch.dtype,
+    tolerance: float,
+    detached: bool = False,
+) -> None:
     encoder = problem.encoder(dtype)
     encoded = kernels.encode_above(
         encoder, problem.floor_F.to(dtype), problem.centred_BD.numel() * len(problem.floor_F)
@@ -100,9 +115,9 @@ def check(kernels: Kernels, problem: Problem, widths: tuple[int, ...], dtype: to
     code = encoded.code
     mask_BF = torch.zeros(code.num_rows, code.num_features, dtype=torch.bool)
     mask_BF.view(-1)[code.flat()] = True
-    truth = solve(problem, mask_BF, widths)
+    truth = solve(problem, mask_BF, widths, detached)
     W_dec_FD = problem.W_dec_FD.to(dtype)
-    found = kernels.reconstruct(code, W_dec_FD, encoder.centred_BD, widths, SCALE)
+    found = kernels.reconstruct(code, W_dec_FD, encoder.centred_BD, widths, SCALE, detached)
     assert_close(found.pulled_LBD, truth.pulled_LBD, tolerance)
     assert_close(found.error_BD, truth.pulled_LBD[-1], tolerance)
     assert_close(found.squared_L, truth.squared_L, tolerance)
@@ -126,6 +141,12 @@ def check(kernels: Kernels, problem: Problem, widths: tuple[int, ...], dtype: to
 def test_errors_and_gradients_equal_autograd(any_backend, numbers, rows, d_in, features, widths, active):
     problem = make_problem(numbers, rows, d_in, features, active)
     check(any_backend.make(Workspace()), problem, widths, any_backend.dtype, any_backend.tolerance)
+
+
+@pytest.mark.parametrize("widths", [(40,), (10, 40), (10, 20, 30, 40)])
+def test_detached_levels_pull_only_what_they_add(any_backend, numbers, widths):
+    problem = make_problem(numbers, 9, 7, 40, 0.3)
+    check(any_backend.make(Workspace()), problem, widths, any_backend.dtype, any_backend.tolerance, detached=True)
 
 
 @pytest.mark.parametrize("widths", [(33,), (1, 2, 3, 33)])

@@ -219,7 +219,13 @@ class NativeKernels:
     # --- decode, errors, gradients -------------------------------------------------------------------------------
 
     def reconstruct(
-        self, code: SparseCode, W_dec_FD: Tensor, centred_BD: Tensor, widths: tuple[int, ...], scale: float
+        self,
+        code: SparseCode,
+        W_dec_FD: Tensor,
+        centred_BD: Tensor,
+        widths: tuple[int, ...],
+        scale: float,
+        detached: bool = False,
     ) -> Reconstruction:
         rows, d_in, levels = *centred_BD.shape, len(widths)
         dtype = centred_BD.dtype
@@ -229,7 +235,7 @@ class NativeKernels:
         width_L = torch.tensor(widths)
         self.engine.reconstruct(
             *map(_at, (code.offset_R, code.feature_N, code.value_N, W_dec_FD, centred_BD)), rows, d_in, levels, _at(width_L),
-            scale, *map(_at, (pulled_LBD, squared_BL, gradient_N)), self._threads,
+            scale, int(detached), *map(_at, (pulled_LBD, squared_BL, gradient_N)), self._threads,
         )  # fmt: skip
         return Reconstruction(pulled_LBD[-1], pulled_LBD, squared_BL.mean(dim=0), gradient_N)
 

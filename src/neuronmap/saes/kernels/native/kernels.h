@@ -503,6 +503,7 @@ struct NAME(reconstruct) {
     int64_t rows, width, levels;
     const int64_t *level_width;
     REAL scale;
+    int detached;
     REAL *pulled, *squared, *gradient;
 };
 
@@ -513,6 +514,7 @@ static void NAME(reconstruct_rows)(void *job, int64_t part, int64_t parts) {
         int64_t at = s->offset[row], end = s->offset[row + 1];
         const REAL *centred = s->centred + row * D;
         REAL *error = s->pulled + row * D;
+        const REAL *last = error + (s->levels - 1) * plane;
         for (int64_t level = 0, i = at; level < s->levels; level++) { /* entries are in order of feature */
             if (level == 0)
                 for (int64_t j = 0; j < D; j++) error[j] = -centred[j];
@@ -529,18 +531,20 @@ static void NAME(reconstruct_rows)(void *job, int64_t part, int64_t parts) {
                 s->gradient[end - 1] = s->scale * NAME(dot)(error, s->W_dec + (int64_t)s->feature[end - 1] * D, D);
             if (level == 0) break;
             REAL *lower = error - plane;
-            for (int64_t j = 0; j < D; j++) lower[j] += error[j];
+            const REAL *later = s->detached ? last : error;
+            for (int64_t j = 0; j < D; j++) lower[j] += later[j];
             error = lower;
         }
     }
 }
 
-/* pulled[L, B, D] gets the suffix sums of the levels' errors (the last plane is the last error), squared[B, L] their squared norms,
- * gradient[N] the product of its level's plane with its decoder row. Within a row entries are in order of feature. */
+/* pulled[L, B, D] gets the suffix sums of the levels' errors or, detached, the sums of each and the last (the last plane is the last
+ * error either way), squared[B, L] their squared norms, gradient[N] the product of its level's plane with its decoder row. Within a row entries are in order of feature. */
 void NAME(reconstruct)(const int64_t *offset, const int32_t *feature, const REAL *value, const REAL *W_dec, const REAL *centred,
-                       int64_t rows, int64_t width, int64_t levels, const int64_t *level_width, REAL scale, REAL *pulled,
-                       REAL *squared, REAL *gradient, int threads) {
-    struct NAME(reconstruct) s = {offset, feature, value, W_dec, centred, rows, width, levels, level_width, scale, pulled, squared, gradient};
+                       int64_t rows, int64_t width, int64_t levels, const int64_t *level_width, REAL scale, int detached,
+                       REAL *pulled, REAL *squared, REAL *gradient, int threads) {
+    struct NAME(reconstruct) s = {offset, feature, value,    W_dec, centred, rows,    width,
+                                  levels, level_width, scale, detached, pulled, squared, gradient};
     run_parts(NAME(reconstruct_rows), &s, threads * 8, threads);
 }
 

@@ -33,7 +33,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "collector_pack": (c_int, [*[c_void_p] * 5, c_int]),
     "drop_ties": (None, [*[c_void_p] * 4, c_int64, _REAL, c_int64]),
     "take_columns": (None, [c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_int64, c_void_p, c_int64, c_int]),
-    "reconstruct": (None, [*[c_void_p] * 5, c_int64, c_int64, c_int64, c_void_p, _REAL, *[c_void_p] * 3, c_int]),
+    "reconstruct": (None, [*[c_void_p] * 5, c_int64, c_int64, c_int64, c_void_p, _REAL, c_int, *[c_void_p] * 3, c_int]),
     "sort_by_feature": (None, [*[c_void_p] * 4, c_int64, c_int64, _REAL, *[c_void_p] * 4]),
     "weight_gradients": (None, [*[c_void_p] * 6, *[c_int64] * 4, *[c_void_p] * 4, c_int]),
     "energy": (c_double, [c_void_p, c_void_p, c_int64, c_int64, c_int]),

@@ -161,7 +161,13 @@ class TritonKernels(TorchKernels):
     # --- decode, errors, gradients -------------------------------------------------------------------------------
 
     def reconstruct(
-        self, code: SparseCode, W_dec_FD: Tensor, centred_BD: Tensor, widths: tuple[int, ...], scale: float
+        self,
+        code: SparseCode,
+        W_dec_FD: Tensor,
+        centred_BD: Tensor,
+        widths: tuple[int, ...],
+        scale: float,
+        detached: bool = False,
     ) -> Reconstruction:
         """As the protocol says; the entries of a row must be in order of their features, as all codes of this backend are."""
         (num_rows, d_in), levels = centred_BD.shape, len(widths)
@@ -175,7 +181,7 @@ class TritonKernels(TorchKernels):
         if num_rows:
             launch(products.decode, (*tile.grid(num_rows), slices),
                 self._edges(code, widths), code.feature_N, code.value_N, table_FD, centred_BD,
-                pulled_LBD, squared_SBL, gradient_SN, num_rows, code.num_entries, d_in, num_rows * d_in, levels, **tile.settings,
+                pulled_LBD, squared_SBL, gradient_SN, num_rows, code.num_entries, d_in, num_rows * d_in, levels, detached, **tile.settings,
             )  # fmt: skip
         gradient_N = gradient_SN.sum(dim=0).mul_(scale)
         if code.padded:

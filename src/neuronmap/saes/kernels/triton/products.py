@@ -16,7 +16,7 @@ __all__ = ["add_parts", "decode", "feature_sums"]
 @triton.jit
 def decode(
     edge, feature, value, W_dec, centred, pulled, squared, gradient, rows, entries, d_in, level_stride,
-    LEVELS: tl.constexpr, ROWS: tl.constexpr, ENTRIES: tl.constexpr, COLUMNS: tl.constexpr,
+    LEVELS: tl.constexpr, DETACHED: tl.constexpr, ROWS: tl.constexpr, ENTRIES: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """One slice of the errors of every level of some rows, and what the slice adds to the gradient at each of their entries.
 
@@ -27,7 +27,7 @@ def decode(
         edge: int64 [B L + 1], where the entries of each row's levels start.
         feature, value: [N].
         W_dec, centred: [F, D], perhaps in bfloat16, and [B, D].
-        pulled: [L, B, D], receives for each level the sum of its error and of those after it.
+        pulled: [L, B, D], receives for each level the sum of its error and of those after it; if DETACHED, of its own and the last.
         squared: [S, B, L], receives |error|^2 of the slice.
         gradient: [S, N], receives <pulled, W_dec[feature]> of the slice.
     """
@@ -49,6 +49,7 @@ def decode(
             error_RC += tl.sum(value_RE[:, :, None] * W_REC.to(dtype), 1)
         tl.store(squared + squared_R + level, tl.sum(error_RC * error_RC, 1), mask=here_R)
     pulled_RC = error_RC
+    last_RC = error_RC
     tl.store(pulled + (LEVELS - 1) * level_stride + at_RC, pulled_RC, mask=inside_RC)
     for back in range(LEVELS):
         level = LEVELS - 1 - back
@@ -63,7 +64,7 @@ def decode(
             if LEVELS > 1:
                 error_RC -= tl.sum(value_RE[:, :, None] * W_REC.to(dtype), 1)
         if level > 0:
-            pulled_RC += error_RC
+            pulled_RC = (last_RC if DETACHED else pulled_RC) + error_RC
             tl.store(pulled + (level - 1) * level_stride + at_RC, pulled_RC, mask=inside_RC)
 
 

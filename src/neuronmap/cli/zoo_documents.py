@@ -8,6 +8,7 @@ from pydantic import Field
 
 from neuronmap.cli.document import Document
 from neuronmap.zoo.client.locking import LockedArtefact
+from neuronmap.zoo.people.views import NamespaceView, NewToken, TokenView, UserView
 from neuronmap.zoo.registry.housekeeping import Verified
 from neuronmap.zoo.search.compatible import CompatibilityHit
 from neuronmap.zoo.views import AliasMove, ArtefactView, LineageView, SearchHit, VersionSummary, VersionView
@@ -261,6 +262,92 @@ class ZooConformanceDocument(Document):
     """Each check."""
 
 
+class ZooNamespaceDocument(Document):
+    """``neuronmap zoo org create``, ``neuronmap zoo org members`` and ``neuronmap zoo org add``."""
+
+    schema_name: Literal["neuronmap/zoo.org.create/1", "neuronmap/zoo.org.members/1", "neuronmap/zoo.org.add/1"] = (
+        Field(alias="schema")
+    )
+    zoo: str
+    """Address of the server."""
+    namespace: NamespaceView
+    """The organisation as it is now; its members are null for who does not belong to it."""
+
+
+class ZooLeftDocument(Document):
+    """``neuronmap zoo org remove``."""
+
+    schema_name: Literal["neuronmap/zoo.org.remove/1"] = Field(alias="schema")
+    zoo: str
+    """Address of the server."""
+    namespace: str
+    """The organisation."""
+    user: str
+    """Who does not belong to it any more."""
+
+
+class ZooNewTokenDocument(Document):
+    """``neuronmap zoo token create``."""
+
+    schema_name: Literal["neuronmap/zoo.token.create/1"] = Field(alias="schema")
+    zoo: str
+    """Address of the server."""
+    token: NewToken
+    """The token, with its secret in the field `token`: this once."""
+
+
+class ZooTokensDocument(Document):
+    """``neuronmap zoo token list``."""
+
+    schema_name: Literal["neuronmap/zoo.token.list/1"] = Field(alias="schema")
+    zoo: str
+    """Address of the server."""
+    tokens: list[TokenView]
+    """The newest first, without their secrets."""
+
+
+class ZooRevokedDocument(Document):
+    """``neuronmap zoo token revoke``."""
+
+    schema_name: Literal["neuronmap/zoo.token.revoke/1"] = Field(alias="schema")
+    zoo: str
+    """Address of the server."""
+    number: int
+    """The token that is not good any more."""
+
+
+class ZooAccountDocument(Document):
+    """``neuronmap zoo admin create-user``."""
+
+    schema_name: Literal["neuronmap/zoo.admin.create-user/1"] = Field(alias="schema")
+    user: UserView
+    """The account."""
+
+
+class ZooPasswordDocument(Document):
+    """``neuronmap zoo admin set-password``."""
+
+    schema_name: Literal["neuronmap/zoo.admin.set-password/1"] = Field(alias="schema")
+    user: str
+    """Who has a new password."""
+
+
+class ZooQuotaDocument(Document):
+    """``neuronmap zoo admin quota``."""
+
+    schema_name: Literal["neuronmap/zoo.admin.quota/1"] = Field(alias="schema")
+    namespace: NamespaceView
+    """The namespace as it is now."""
+
+
+class ZooStoreDocument(Document):
+    """``neuronmap zoo admin verify``."""
+
+    schema_name: Literal["neuronmap/zoo.admin.verify/1"] = Field(alias="schema")
+    store: Verified
+    """What was read. Where something is damaged or missing, the command fails and prints an error."""
+
+
 ZOO_DOCUMENTS: dict[str, type[Document]] = {
     "zoo init": ZooInitDocument,
     "zoo login": ZooLoginDocument,
@@ -285,5 +372,16 @@ ZOO_DOCUMENTS: dict[str, type[Document]] = {
     "zoo lock": ZooLockDocument,
     "zoo mirror": ZooMirrorDocument,
     "zoo conformance": ZooConformanceDocument,
+    "zoo org create": ZooNamespaceDocument,
+    "zoo org members": ZooNamespaceDocument,
+    "zoo org add": ZooNamespaceDocument,
+    "zoo org remove": ZooLeftDocument,
+    "zoo token create": ZooNewTokenDocument,
+    "zoo token list": ZooTokensDocument,
+    "zoo token revoke": ZooRevokedDocument,
+    "zoo admin create-user": ZooAccountDocument,
+    "zoo admin set-password": ZooPasswordDocument,
+    "zoo admin quota": ZooQuotaDocument,
+    "zoo admin verify": ZooStoreDocument,
 }
 """By command, without the leading ``neuronmap``."""

@@ -235,7 +235,8 @@ def _packed(opened: Zoo, asked: _Asked) -> tuple[Package, LibraryEntry | None]:
     if asked.source.startswith("hf://"):
         owner, _, rest = asked.source.removeprefix("hf://").partition("/")
         repo, _, inside = rest.partition("/")
-        return pack_from_hub(fetch_from_hub(f"{owner}/{repo}", asked.revision, inside=inside), asked.kind, record), None
+        found = fetch_from_hub(f"{owner}/{repo}", asked.revision, inside=inside, offline=opened.offline)
+        return pack_from_hub(found, asked.kind, record), None
     path = Path(asked.source).expanduser()
     if record is not None or (path.exists() and not asked.analysis and not asked.evaluation):
         return pack(path, asked.kind, record), None

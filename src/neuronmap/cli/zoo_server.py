@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuronmap.cli.output import Output, QuietOption, command_output
+from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output
 from neuronmap.cli.serve import listen, run_server, shown_address
 from neuronmap.errors import ConfigError, DamagedError, InputError
 from neuronmap.paths import human_bytes
@@ -160,14 +160,17 @@ def create_user(
     password_stdin: StdinOption = False,
     folder: FolderOption = None,
     database: DatabaseOption = None,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Make an account. The password is asked for, or read from stdin."""
     from neuronmap.zoo.people.principal import LOCAL
 
     people = _people(folder, database, _size(quota))
-    people.accounts.create(LOCAL, name, password=_password(password_stdin), email=email, is_admin=is_admin)
-    Output(False, quiet).show(f"{name} has an account{', and runs the server' if is_admin else ''}.")
+    output = Output(as_json, quiet)
+    made = people.accounts.create(LOCAL, name, password=_password(password_stdin), email=email, is_admin=is_admin)
+    output.show(f"{name} has an account{', and runs the server' if is_admin else ''}.")
+    output.document({"schema": "neuronmap/zoo.admin.create-user/1", "user": made.to_dict()})
 
 
 @admin.command("set-password")
@@ -177,6 +180,7 @@ def set_password(
     password_stdin: StdinOption = False,
     folder: FolderOption = None,
     database: DatabaseOption = None,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Give an account a new password; its browsers are signed out, its tokens stay good."""
@@ -184,7 +188,9 @@ def set_password(
 
     people = _people(folder, database)
     people.accounts.set_password(LOCAL, name, _password(password_stdin))
-    Output(False, quiet).show(f"{name} has a new password.")
+    output = Output(as_json, quiet)
+    output.show(f"{name} has a new password.")
+    output.document({"schema": "neuronmap/zoo.admin.set-password/1", "user": name})
 
 
 @admin.command("quota")
@@ -194,6 +200,7 @@ def set_quota(
     size: Annotated[str, typer.Argument(help="What it may hold, such as 200GiB; none for no limit.")],
     folder: FolderOption = None,
     database: DatabaseOption = None,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Say how much a namespace may hold. What is there already stays."""
@@ -201,7 +208,9 @@ def set_quota(
 
     found = _people(folder, database).organisations.set_quota(LOCAL, namespace, _size(size))
     allowed = "as much as there is room" if found.quota_bytes is None else human_bytes(found.quota_bytes)
-    Output(False, quiet).show(f"{namespace} may hold {allowed}; {human_bytes(found.used_bytes or 0)} are used.")
+    output = Output(as_json, quiet)
+    output.show(f"{namespace} may hold {allowed}; {human_bytes(found.used_bytes or 0)} are used.")
+    output.document({"schema": "neuronmap/zoo.admin.quota/1", "namespace": found.to_dict()})
 
 
 @admin.command("verify")
@@ -214,6 +223,7 @@ def verify(
     folder: FolderOption = None,
     database: DatabaseOption = None,
     store: StoreOption = None,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Read the bytes in the server's store and compare them with their digests. People may go on working meanwhile.
@@ -230,7 +240,7 @@ def verify(
     from neuronmap.web.zoo.settings import ZooServerSettings
     from neuronmap.zoo.blobs import probe
 
-    output = Output(False, quiet)
+    output = Output(as_json, quiet)
     registry = ZooServerSettings(folder=folder, database=database, store=store).open_registry()
     try:
         probe(registry.store)
@@ -253,6 +263,7 @@ def verify(
             hint="Restore them from a backup of the store, or publish them again.",
         )
     output.show(f"{found.checked:,} files with {human_bytes(found.checked_bytes)} are sound.")
+    output.document({"schema": "neuronmap/zoo.admin.verify/1", "store": found.to_dict()})
 
 
 def _size(text: str) -> int | None:

@@ -23,7 +23,8 @@ from neuronmap.zoo.search.query import CompatibilityQuery, Query
 from neuronmap.zoo.tables import metadata
 
 DATA = Path(__file__).parents[2] / "data"
-RELEASED = sorted(DATA.glob("zoo-*.sql"))
+RELEASED = sorted(DATA.glob("zoo-[0-9]*.sql"))
+RELEASED_POSTGRESQL = sorted(DATA.glob("zoo-postgresql-*.sql"))
 
 
 def include(name: str | None, kind: str, parents: Any) -> bool:
@@ -75,17 +76,29 @@ def test_the_index_of_texts_is_whole_after_everything_that_changes_it(given: Any
     assert found == 1
 
 
-@pytest.mark.parametrize("dump", RELEASED, ids=lambda path: path.stem)
-def test_a_database_of_an_earlier_release(tmp_path: Path, dump: Path) -> None:
+@pytest.fixture(params=[*RELEASED, *RELEASED_POSTGRESQL], ids=lambda path: path.stem)
+def released(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a database as a release left it, not yet opened by this one."""
+    dump = request.param
+    if dump in RELEASED:
+        made = sqlite3.connect(tmp_path / "zoo.sqlite3")
+        made.executescript(dump.read_text())
+        made.close()
+        return f"sqlite:///{tmp_path / 'zoo.sqlite3'}"
+    url: str = request.getfixturevalue("new_database")()
+    import psycopg
+
+    with psycopg.connect(url.replace("postgresql+psycopg", "postgresql"), autocommit=True) as connection:
+        connection.execute(dump.read_bytes())
+    return url
+
+
+def test_a_database_of_an_earlier_release(tmp_path: Path, released: str) -> None:
     """It opens, and everything in it is found, pulled, verified and built upon."""
-    file = tmp_path / "zoo.sqlite3"
-    made = sqlite3.connect(file)
-    made.executescript(dump.read_text())
-    made.close()
     store = LocalBlobStore(tmp_path / "blobs")
     for data in (b"the first", b"the second"):
         store.put(Digest.of(data).key, [data])
-    registry = Registry(Database(ZOO, database_url(ZOO, f"sqlite:///{file}")), store)
+    registry = Registry(Database(ZOO, database_url(ZOO, released)), store)
     view = registry.show(LOCAL, Reference.parse("ada/gpt2-l8"))
     assert (view.label, view.aliases, [one.label for one in view.depends_on]) == ("2.0", ("production",), ["1.0"])
     old = registry.show(LOCAL, Reference.parse("ada/gpt2-l8@1.0"))
@@ -103,9 +116,15 @@ def test_a_database_of_an_earlier_release(tmp_path: Path, dump: Path) -> None:
     assert registry.housekeeping.verify().checked == 2
     assert registry.housekeeping.collect(grace=0).blobs == 0
     assert registry.changing.restore(LOCAL, Reference.parse("ada/gpt2-l8@1.0")).state == "published"
+    with registry.database.read() as connection:
+        assert connection.scalar(text(f"SELECT version_num FROM {ZOO.version_table}")) == ZOO.head
+        options = {"include_name": include, "version_table": ZOO.version_table}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+        assert connection.scalar(text("SELECT max(id) FROM zoo_audit")) == 5, "numbers go on where they were"
     registry.close()
 
 
 def test_there_is_a_database_of_every_migration() -> None:
     numbers = {file.name[1:5] for file in (ZOO.migrations / "versions").glob("m*.py")}
-    assert {path.stem.partition("-")[2] for path in RELEASED} == numbers
+    for dumps in (RELEASED, RELEASED_POSTGRESQL):
+        assert {path.stem.rpartition("-")[2] for path in dumps} == numbers

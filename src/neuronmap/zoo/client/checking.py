@@ -28,7 +28,7 @@ def require_deletable(view: VersionView, whoami: Callable[[], dict[str, Any]]) -
         UnauthorizedError, ForbiddenError: they may not.
     """
     if view.state == "deleted":
-        raise NotInZooError(f"{view.reference} was deleted already.")
+        raise NotInZooError(f"{view.reference} was deleted already: {view.reason}.")
     if view.used_by:
         raise AlreadyExistsError(
             f"{view.reference} is needed by {view.used_by} {'version' if view.used_by == 1 else 'versions'}.",
@@ -44,11 +44,18 @@ def require_deletable(view: VersionView, whoami: Callable[[], dict[str, Any]]) -
             f"The token of {me.get('name')} has the scopes {', '.join(scopes)}; deleting needs {scope!r}.",
             hint="Make a token with that scope.",
         )
+    only = me.get("only_namespace")
+    if only not in (None, view.namespace):
+        raise ForbiddenError(
+            f"The token of {me.get('name')} is for {only} alone.",
+            hint="Use a token for all of your namespaces, or for this one.",
+        )
     roles = {one.get("namespace"): one.get("role") for one in me.get("namespaces") or []}
-    governs = me.get("is_admin") and "admin" in scopes and me.get("only_namespace") is None
+    governs = me.get("is_admin") and "admin" in scopes and only is None
     if not governs and roles.get(view.namespace) not in (("owner",) if scope == "admin" else ("owner", "writer")):
         raise ForbiddenError(
-            f"{me.get('name')} may not delete what belongs to {view.namespace}.", hint="Ask an owner of the namespace."
+            f"{me.get('name')} may not delete what belongs to {view.namespace}.",
+            hint=f"Ask an owner of {view.namespace}{' or a writer' if scope == 'write' else ''}.",
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from neuronmap import paths
 from neuronmap.errors import InputError, ZooOfflineError
 from neuronmap.saes.metadata import CONFIG_FILE, WEIGHTS_FILE
+from neuronmap.zoo.client.location import is_offline
 from neuronmap.zoo.digests import SafePath
 from neuronmap.zoo.manifest import Manifest
 from neuronmap.zoo.packing import Package, pack_folder, pack_sae
@@ -34,24 +35,40 @@ class HubSource(NamedTuple):
     folder: Path
 
 
-def fetch_from_hub(repository: str, revision: str | None = None, *, inside: str = "", kind: str = "model") -> HubSource:
+def fetch_from_hub(
+    repository: str,
+    revision: str | None = None,
+    *,
+    inside: str = "",
+    kind: str = "model",
+    offline: bool | None = None,
+) -> HubSource:
     """A repository's files at one commit.
+
+    Offline the hub is not asked: what its cache on this machine holds of the commit (a branch is what it was when it was last fetched) is
+    taken, and a snapshot that the cache knows to be incomplete is refused.
 
     Args:
         repository: ``owner/repo``.
         revision: branch, tag or commit; the default branch when left out.
         inside: folder within it; the rest is not fetched.
         kind: of the repository: ``model`` or ``dataset``.
+        offline: as for :class:`~neuronmap.zoo.client.zoo.Zoo`: None for NEURONMAP_OFFLINE.
 
     Raises:
         InputError: no such repository, revision or folder.
-        ZooOfflineError: it is not in this machine's cache, and the hub cannot be reached.
+        ZooOfflineError: it is not in this machine's cache, and the hub cannot be reached or must not be asked.
     """
     from huggingface_hub import errors, snapshot_download
 
+    offline = is_offline(offline)
     patterns = [f"{inside.strip('/')}/*"] if inside else None
     try:
-        folder = Path(snapshot_download(repository, revision=revision, repo_type=kind, allow_patterns=patterns))
+        folder = Path(
+            snapshot_download(
+                repository, revision=revision, repo_type=kind, allow_patterns=patterns, local_files_only=offline
+            )
+        )
     except errors.GatedRepoError as error:
         raise InputError(f"{repository} is gated: its owner wants a licence accepted.", hint="hf auth login") from error
     except (errors.RevisionNotFoundError, errors.RepositoryNotFoundError, errors.HFValidationError) as error:
@@ -61,6 +78,12 @@ def fetch_from_hub(repository: str, revision: str | None = None, *, inside: str 
         ) from error
     except (OSError, ValueError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # the HTTP client's base class
         said = str(error).partition("\n")[0][:200]
+        if offline:
+            raise ZooOfflineError(
+                f"{repository}{f' at {revision}' if revision else ''} is not whole in the Hugging Face hub's cache on this machine, "
+                f"and the hub is not asked: this is offline mode ({said}).",
+                hint="Unset NEURONMAP_OFFLINE (or leave --offline out), or publish a local folder.",
+            ) from error
         raise ZooOfflineError(
             f"{repository} is not in this machine's cache, and the Hugging Face hub cannot be reached ({said}).",
             hint="Connect to the internet (and unset HF_HUB_OFFLINE), or publish a local folder.",

@@ -30,7 +30,7 @@ from neuronmap.zoo.views import (
     VersionView,
 )
 
-__all__ = ["PREFIX", "RemoteBackend"]
+__all__ = ["PREFIX", "RemoteBackend", "read_answer"]
 
 PREFIX = "/api/zoo"
 _PROTOCOL = 1
@@ -77,13 +77,13 @@ class RemoteBackend:
     # --- looking -----------------------------------------------------------------------------------------------------------
 
     def search(self, query: Query) -> SearchPage:
-        return _read(SearchPage, self._ask("GET", "/search", params=_parameters(query)))
+        return read_answer(SearchPage, self._ask("GET", "/search", params=_parameters(query)))
 
     def compatible(self, query: CompatibilityQuery) -> CompatibilityPage:
-        return _read(CompatibilityPage, self._ask("GET", "/compatible", params=_parameters(query)))
+        return read_answer(CompatibilityPage, self._ask("GET", "/compatible", params=_parameters(query)))
 
     def show(self, reference: Reference) -> VersionView:
-        found = _read(VersionView, self._ask("GET", _version(reference)))
+        found = read_answer(VersionView, self._ask("GET", _version(reference)))
         named = (found.namespace, found.name) == (reference.namespace, reference.name)
         pinned = reference.label in (None, found.label) and reference.digest in (None, found.digest)
         if not named or not pinned:
@@ -93,11 +93,11 @@ class RemoteBackend:
         return found
 
     def artefact(self, namespace: str, name: str) -> ArtefactView:
-        return _read(ArtefactView, self._ask("GET", _artefact(namespace, name)))
+        return read_answer(ArtefactView, self._ask("GET", _artefact(namespace, name)))
 
     def lineage(self, reference: Reference, *, depth: int, up: bool, down: bool) -> LineageView:
         params = {"depth": depth, "up": str(up).lower(), "down": str(down).lower()}
-        found = _read(LineageView, self._ask("GET", f"{_version(reference)}/lineage", params=params))
+        found = read_answer(LineageView, self._ask("GET", f"{_version(reference)}/lineage", params=params))
         known = {node.digest for node in found.nodes}
         if (
             found.root not in known
@@ -109,7 +109,7 @@ class RemoteBackend:
 
     def alias_log(self, namespace: str, name: str) -> list[AliasMove]:
         found = self._ask("GET", f"{_artefact(namespace, name)}/alias-log")
-        return [_read(AliasMove, one) for one in (found if isinstance(found, list) else [])]
+        return [read_answer(AliasMove, one) for one in (found if isinstance(found, list) else [])]
 
     def by_digest(self, digest: Digest) -> list[Reference]:
         found = self._ask("GET", f"/manifests/{digest}")
@@ -149,10 +149,10 @@ class RemoteBackend:
         most = self.about().get("most_piece_bytes")
         self.most_piece = min(_PIECE, most) if type(most) is int and most > 0 else _PIECE
         body = {"namespace": namespace, "size": size}
-        return _read(PublicationView, self._ask("POST", "/publications", body=body))
+        return read_answer(PublicationView, self._ask("POST", "/publications", body=body))
 
     def publication(self, key: str) -> PublicationView:
-        return _read(PublicationView, self._ask("GET", f"/publications/{_key(key)}"))
+        return read_answer(PublicationView, self._ask("GET", f"/publications/{_key(key)}"))
 
     def abandon(self, key: str) -> None:
         self._ask("DELETE", f"/publications/{_key(key)}")
@@ -164,39 +164,41 @@ class RemoteBackend:
 
     def start(self, key: str, digest: Digest, size: int) -> UploadView:
         body = {"digest": digest, "size": size}  # the same twice is the same upload
-        return _read(UploadView, self._ask("POST", f"/publications/{_key(key)}/uploads", body=body, again=True))
+        return read_answer(UploadView, self._ask("POST", f"/publications/{_key(key)}/uploads", body=body, again=True))
 
     def append(self, upload: str, offset: int, piece: bytes) -> UploadView:
         headers = {"Upload-Offset": str(offset), "Content-Type": "application/octet-stream"}
         path = f"/uploads/{_key(upload)}"
-        return _read(UploadView, self._ask("PATCH", path, data=piece, headers=headers, again=False))
+        return read_answer(UploadView, self._ask("PATCH", path, data=piece, headers=headers, again=False))
 
     def finish(self, upload: str) -> UploadView:
-        return _read(UploadView, self._ask("POST", f"/uploads/{_key(upload)}/finish", again=True))
+        return read_answer(UploadView, self._ask("POST", f"/uploads/{_key(upload)}/finish", again=True))
 
     def publish(self, key: str, manifest: bytes, *, draft: bool, private: bool) -> VersionView:
         params = {"draft": str(draft).lower(), "private": str(private).lower()}
         headers = {"Content-Type": "application/json"}
         path = f"/publications/{_key(key)}/manifest"
-        return _read(VersionView, self._ask("PUT", path, params=params, data=manifest, headers=headers))
+        return read_answer(VersionView, self._ask("PUT", path, params=params, data=manifest, headers=headers))
 
     # --- changing ----------------------------------------------------------------------------------------------------------
 
     def release(self, reference: Reference) -> VersionView:
-        return _read(VersionView, self._ask("POST", f"{_version(reference)}/release", again=True))
+        return read_answer(VersionView, self._ask("POST", f"{_version(reference)}/release", again=True))
 
     def deprecate(self, reference: Reference, reason: str, successor: Reference | None) -> VersionView:
         body = {"reason": reason, "successor": str(successor) if successor is not None else None}
-        return _read(VersionView, self._ask("POST", f"{_version(reference)}/deprecate", body=body, again=True))
+        return read_answer(VersionView, self._ask("POST", f"{_version(reference)}/deprecate", body=body, again=True))
 
     def yank(self, reference: Reference, reason: str) -> VersionView:
-        return _read(VersionView, self._ask("POST", f"{_version(reference)}/yank", body={"reason": reason}, again=True))
+        return read_answer(
+            VersionView, self._ask("POST", f"{_version(reference)}/yank", body={"reason": reason}, again=True)
+        )
 
     def restore(self, reference: Reference) -> VersionView:
-        return _read(VersionView, self._ask("POST", f"{_version(reference)}/restore", again=True))
+        return read_answer(VersionView, self._ask("POST", f"{_version(reference)}/restore", again=True))
 
     def delete(self, reference: Reference, reason: str) -> VersionView:
-        return _read(VersionView, self._ask("DELETE", _version(reference), params={"reason": reason}))
+        return read_answer(VersionView, self._ask("DELETE", _version(reference), params={"reason": reason}))
 
     def set_private(self, namespace: str, name: str, private: bool) -> None:
         self._ask("PUT", f"{_artefact(namespace, name)}/visibility", body={"private": private})
@@ -205,7 +207,7 @@ class RemoteBackend:
         version = str(reference).partition("@")[2]
         body = {"version": version, "expected": expected, "reason": reason}
         path = f"{_artefact(reference.namespace, reference.name)}/aliases/{quoted([alias])}"
-        return _read(VersionView, self._ask("PUT", path, body=body))
+        return read_answer(VersionView, self._ask("PUT", path, body=body))
 
     def remove_alias(self, namespace: str, name: str, alias: str, *, expected: str | None, reason: str) -> None:
         params = {"reason": reason, **({"expected": expected} if expected is not None else {})}
@@ -230,13 +232,13 @@ class RemoteBackend:
 
     def verify_store(self, limit: int | None, task: Task) -> Verified:
         body = {} if limit is None else {"limit": limit}
-        found = _read(Verified, self._ask("POST", "/verify", body=body))
+        found = read_answer(Verified, self._ask("POST", "/verify", body=body))
         task.advance(found.checked_bytes)
         return found
 
     def collect(self, *, dry_run: bool, grace: float | None) -> dict[str, Any]:
         body = {"dry_run": dry_run, **({"grace": grace} if grace is not None else {})}
-        return _read(Collected, self._ask("POST", "/gc", body=body)).to_dict()
+        return read_answer(Collected, self._ask("POST", "/gc", body=body)).to_dict()
 
     def _ask(self, method: str, path: str, **options: Any) -> Any:
         return _shown(self.http.json(method, PREFIX + path, **options))
@@ -286,7 +288,7 @@ def _shown(value: Any) -> Any:
     return value
 
 
-def _read(model: type[_Model], values: Any) -> _Model:
+def read_answer(model: type[_Model], values: Any) -> _Model:
     """An answer as what it should be; fields that a newer server added are passed over.
 
     Raises:

@@ -314,9 +314,9 @@ class Zoo:
 
         Raises:
             InputError: no such repository, or no SAE in it.
-            ZooOfflineError: the hub cannot be reached.
+            ZooOfflineError: the hub cannot be reached, or must not be asked, and the commit is not in its cache here.
         """
-        package = pack_from_hub(fetch_from_hub(repository, revision, inside=inside), kind, record)
+        package = pack_from_hub(fetch_from_hub(repository, revision, inside=inside, offline=self.offline), kind, record)
         return self.publish(package, reference, **values)
 
     def release(self, reference: Ref) -> VersionView:

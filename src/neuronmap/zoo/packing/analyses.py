@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from neuronmap.errors import DamagedError, InputError
-from neuronmap.features.storage.manifest import MANIFEST, check_files, read_manifest
+from neuronmap.features.storage.manifest import MANIFEST, check_files, read_manifest, seal
 from neuronmap.features.storage.schema import FORMAT
 from neuronmap.paths import read_json
 from neuronmap.saes.metadata import METRICS_FILE, read_bundle_info, summary_numbers
 from neuronmap.zoo.digests import SafePath
 from neuronmap.zoo.packing.package import Package, corpus_ref, figures, model_ref, named, utc
-from neuronmap.zoo.packing.public import machine_paths, public_files, public_value
+from neuronmap.zoo.packing.public import public_document, public_files, public_value
 
 __all__ = ["name_beside", "pack_analysis", "pack_evaluation", "pack_report"]
+
+_STORE_PATHS = ("config", "facts")
+_REPORT_PATHS = ("model", "settings", "similarity", "between", "warnings")
+"""Fields of the two documents in which paths of this machine may stand: names of models and texts, settings, what is said of them."""
 
 
 def name_beside(sae: str, analysis: str, *, alone: bool) -> str:
@@ -32,6 +36,9 @@ def name_beside(sae: str, analysis: str, *, alone: bool) -> str:
 def pack_analysis(folder: str | Path) -> Package:
     """A feature store: what its manifest lists and the manifest, nothing else that may lie in the folder.
 
+    The manifest is published without this machine's paths, and sealed again. Its key, which names the analysis beside the SAE, and the
+    digests of the tables stay: no digest but the seal is over what is shortened.
+
     Raises:
         InputError: there is no feature store, or it does not say which SAE it is of.
         DamagedError, MismatchError: it is damaged, unfinished, or of another version.
@@ -45,7 +52,9 @@ def pack_analysis(folder: str | Path) -> Package:
         raise InputError(
             f"The analysis {folder} does not say which SAE's weights it is of.", hint="Analyse the SAE again."
         )
-    names = [MANIFEST, *manifest["files"]]
+    files = named(folder / name for name in (MANIFEST, *manifest["files"]))
+    inside = SafePath(MANIFEST)
+    files[inside], notes = public_document(inside, folder / MANIFEST, manifest, _STORE_PATHS, seal)
     model = model_ref(facts.get("model"))
     corpus = corpus_ref(facts.get("corpus"))
     record = {
@@ -65,7 +74,7 @@ def pack_analysis(folder: str | Path) -> Package:
     return Package(
         kind="ANALYSIS_RESULT",
         record=public_value({name: value for name, value in record.items() if value is not None}),
-        files=named(folder / name for name in names),
+        files=files,
         created=utc(manifest["created"]),
         title=f"Features of {model['name']} {hook.get('name') or ''} on {manifest['rows']:,} tokens of {text}"[:200],
         summary=f"{manifest['features']:,} features: densities, examples, tokens, labels and map, over "
@@ -74,7 +83,7 @@ def pack_analysis(folder: str | Path) -> Package:
         sae_weights=sae["weights_digest"],
         notes=(
             "The analysis holds the text it was made on: its licence must allow sharing that.",
-            *_named_paths(MANIFEST, manifest),
+            *notes,
         ),
     )
 
@@ -122,6 +131,8 @@ def pack_evaluation(folder: str | Path) -> Package:
 def pack_report(folder: str | Path) -> Package:
     """A report of the abstraction tracker: the folder that holds its ``report.json``, or the file.
 
+    It is published without this machine's paths. No digest is over them; prompts, examples and concepts stay as they are.
+
     Raises:
         InputError: there is no report.
         DamagedError: it cannot be read.
@@ -150,22 +161,18 @@ def pack_report(folder: str | Path) -> Package:
         "metrics": _verdicts(report),
         "software": {"neuronmap": report.code_version},
     }
+    inside = SafePath("report.json")
+    published, notes = public_document(inside, file, values, _REPORT_PATHS)
     return Package(
         kind="ANALYSIS_RESULT",
         record=public_value(record),
-        files={SafePath("report.json"): file},
+        files={inside: published},
         created=utc(report.created),
         title=f"{len(names)} concepts through the layers of {model['name']}"[:200],
         summary=f"At which layers of {model['name']} these are held: {', '.join(names)}."[:2000],
         software={"neuronmap": report.code_version},
-        notes=_named_paths("report.json", values),
+        notes=notes,
     )
-
-
-def _named_paths(file: str, value: Any) -> tuple[str, ...]:
-    """What whoever publishes a file that is checked by its digests, and so published as it is, should know."""
-    local = list(dict.fromkeys(machine_paths(value)))
-    return (f"{file} names paths of this machine, which others will read: {', '.join(local[:4])}.",) if local else ()
 
 
 def _overview(overview: Mapping[str, Any]) -> dict[str, float]:

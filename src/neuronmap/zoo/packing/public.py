@@ -1,21 +1,21 @@
 """Paths of this machine are nobody else's business: of those in what is published only the last part stays.
 
-Configurations, figures and cards are published as copies in which ``<folders>/models/tiny`` is ``tiny``; weights, tables and texts stay
-byte for byte. The same file gives the same copy, so that publishing again is publishing the same.
+Configurations, figures, cards, the manifests of analyses and reports are published as copies in which ``<folders>/models/tiny`` is
+``tiny``; weights, tables and texts stay byte for byte. The same file gives the same copy, so that publishing again is publishing the same.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from neuronmap import paths
 from neuronmap.zoo.digests import Digest, SafePath
 
-__all__ = ["machine_paths", "public_files", "public_name", "public_value"]
+__all__ = ["machine_paths", "public_document", "public_files", "public_name", "public_value"]
 
 _REWRITTEN = (".json", ".md")
 
@@ -30,14 +30,22 @@ def public_name(name: Any) -> str:
 
 
 def machine_paths(value: Any) -> list[str]:
-    """Texts in nested values that are absolute paths on a machine."""
+    """Texts in nested values that are absolute paths on a machine, each once.
+
+    A sentence may begin with a path, and a path may have spaces: what goes on after a space behind another of the paths is a sentence.
+    """
+    found = dict.fromkeys(_absolute(value))
+    return [path for path in found if not any(path.startswith(f"{other} ") for other in found)]
+
+
+def _absolute(value: Any) -> list[str]:
     if isinstance(value, str):
         absolute = PurePosixPath(value).is_absolute() or bool(re.match(r"[A-Za-z]:[\\/]", value))
         return [value] if absolute and public_name(value) != value else []
     if isinstance(value, Mapping):
-        return [path for inner in value.values() for path in machine_paths(inner)]
+        return [path for inner in value.values() for path in _absolute(inner)]
     if isinstance(value, list | tuple):
-        return [path for inner in value for path in machine_paths(inner)]
+        return [path for inner in value for path in _absolute(inner)]
     return []
 
 
@@ -61,8 +69,8 @@ def public_files(files: Mapping[SafePath, Path]) -> tuple[dict[SafePath, Path], 
         for inside, path in files.items()
         if inside.endswith(_REWRITTEN)
     }
-    known = list(dict.fromkeys(path for value in values.values() for path in machine_paths(value)))
-    found, changed = dict(files), []
+    known = machine_paths(values)
+    found, changed = dict(files), list[str]()
     for inside, text in texts.items():
         if inside in values:
             public = _replaced(values[inside], known)
@@ -72,11 +80,43 @@ def public_files(files: Mapping[SafePath, Path]) -> tuple[dict[SafePath, Path], 
         elif (text := _without(text, known)) == texts[inside]:
             continue
         found[inside] = _kept(inside, text.encode("utf-8", "surrogateescape"))
-        changed.append(str(inside))
+        changed.append(inside)
+    return found, _said(changed, known)
+
+
+def public_document(
+    inside: SafePath,
+    file: Path,
+    value: Mapping[str, Any],
+    fields: Iterable[str],
+    seal: Callable[[dict[str, Any]], Mapping[str, Any]] = dict,
+) -> tuple[Path, tuple[str, ...]]:
+    """One JSON file to publish: itself, or a copy that names no path of this machine in some of its fields.
+
+    Args:
+        inside: path within the artefact.
+        file: the file.
+        value: what it holds.
+        fields: where paths may stand; the others hold texts and tokens, in which what looks like a path is none, and stay as they are.
+        seal: makes the copy's digest over itself, where it has one.
+
+    Returns:
+        The file, and what was done, in sentences.
+    """
+    looked = {name: value[name] for name in fields if name in value}
+    public = public_value(looked)
+    if public == looked:
+        return file, ()
+    written = json.dumps(seal({**value, **public}), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return _kept(inside, written.encode("utf-8", "surrogateescape")), _said([inside], machine_paths(looked))
+
+
+def _said(changed: list[str], known: list[str]) -> tuple[str, ...]:
+    """What was shortened where, in a sentence."""
     if not changed:
-        return found, ()
+        return ()
     said = ", ".join(f"{path} as {public_name(path)}" for path in known[:4]) + (", ..." if len(known) > 4 else "")
-    return found, (f"Paths of this machine are published by their last part in {', '.join(changed)}: {said}.",)
+    return (f"Paths of this machine are published by their last part in {', '.join(changed)}: {said}.",)
 
 
 def _replaced(value: Any, known: list[str]) -> Any:
@@ -91,8 +131,11 @@ def _replaced(value: Any, known: list[str]) -> Any:
 
 
 def _without(text: str, known: list[str]) -> str:
-    for path in sorted(known, key=len, reverse=True):
-        text = text.replace(path, public_name(path))
+    """A text in which the known paths are their last parts. ``/data`` is none within ``hf://org/data`` or ``www.example.org/data``."""
+    for path in sorted(set(known), key=len, reverse=True):
+        if path in text:
+            name = public_name(path).replace("\\", r"\\")
+            text = re.sub(rf"(?:(?<![\w.~%@/-])|(?<=file://)){re.escape(path)}", name, text)
     return text
 
 

@@ -20,6 +20,7 @@ _ENOUGH: dict[Scope, tuple[Role, ...]] = {
     "write": ("writer", "owner"),
     "admin": ("owner",),
 }
+_WHO: dict[Scope, str] = {"read": "its members", "write": "its writers and owners", "admin": "its owners"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +86,17 @@ class Principal:
                 f"The token of {self.name} has the scopes {', '.join(sorted(self.scopes))}; this needs {scope!r}.",
                 hint="Make a token with that scope.",
             )
+        if self.namespace_id is not None and self.namespace_id != namespace.id:
+            raise ForbiddenError(
+                f"The token of {self.name} is for one namespace alone, which is not {namespace.name}.",
+                hint="Use a token for all of your namespaces, or for this one.",
+            )
         raise ForbiddenError(
             f"{self.name} may not {'change' if scope == 'write' else 'govern' if scope == 'admin' else 'read'} "
             f"what belongs to {namespace.name}.",
             hint="Being an administrator counts only with a token that has the scope admin and is for no single namespace."
             if self.is_admin
-            else "Ask an owner of the namespace to make you a member.",
+            else f"Ask an owner of {namespace.name}: this is for {_WHO[scope]}.",
         )
 
     def require_admin(self) -> None:

@@ -58,9 +58,11 @@ class Changing:
     def delete(self, principal: Principal, reference: Reference, reason: str) -> VersionView:
         """Delete a version's bytes. Its manifest stays as a tombstone, its label is never given again.
 
-        Needs the scope ``admin`` in the namespace. The bytes go with the next garbage collection, unless other versions have them.
+        Needs the scope ``admin`` in the namespace; a draft its writers delete. The bytes go with the next garbage collection, unless other
+        versions have them. Again with the same reason is the same; the reason that a tombstone carries is never replaced.
 
         Raises:
+            NotInZooError: there is no such version, or it was deleted for another reason.
             AlreadyExistsError: other versions were made from it, or are about it.
         """
         reason = _checked_reason(reason)
@@ -72,6 +74,10 @@ class Changing:
                 principal.require(connection, "write", owner)
             else:
                 principal.require(connection, "admin", owner)
+            if found.state == "deleted":
+                if found.reason == reason:
+                    return self._view(connection, principal, found.id)
+                raise NotInZooError(f"{reference.artefact}@{found.label} was deleted already: {found.reason}.")
             require_not_in_use(connection, principal, found)
             drop_document(connection, found.id)
             for row in connection.execute(select(aliases).where(aliases.c.version_id == found.id)).all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import pytest
 from made_stores import small_store
 from report_by_hand import full_report
 
+from neuronmap.abstraction.record import TrackingReport
 from neuronmap.errors import DamagedError, InputError, InvalidManifestError
+from neuronmap.features import FeatureStore
 from neuronmap.features.storage.schema import TABLES
 from neuronmap.paths import write_json
 from neuronmap.progress import SilentProgress
@@ -31,6 +34,7 @@ from neuronmap.zoo.packing import (
     pack_sae,
 )
 from neuronmap.zoo.packing.package import author, utc
+from neuronmap.zoo.packing.public import public_value
 from neuronmap.zoo.records import AnalysisResultRecord, ExplanationsRecord, SAEModelRecord, get_kind
 
 
@@ -305,6 +309,70 @@ def test_paths_of_this_machine_are_not_published(bundle: Path) -> None:
     finally:
         card.write_text(before)
     assert "/data/ada/texts" in (bundle / "cfg.json").read_text(), "what lies on this machine stays as it is"
+
+
+def test_an_analysis_is_published_without_paths_and_opens_where_it_is_pulled(bundle: Path, tmp_path: Path) -> None:
+    weights = read_bundle_info(bundle).metadata.weights_digest
+    facts = {
+        "sae": {"id": "sae", "weights_digest": weights, "trained_on": "/data/ada/texts"},
+        "model": {"name": "/models/private/tiny", "hidden_size": 12},
+        "hook": {"name": "model.layers.2:out", "layer": 2, "component": "residual"},
+        "corpus": {"name": "/data/ada/texts", "tokens": 60, "digest": "sha256:" + "3" * 64},
+        "notes": {"lens": "/models/private/tiny has no head; see hf://org/models/private/tiny."},
+    }
+    made = small_store(tmp_path / "store", facts=facts)
+    before = {file.name: file.read_bytes() for file in made.iterdir()}
+    package = pack_analysis(made)
+    assert any("manifest.json: /data/ada/texts as texts, /models/private/tiny as tiny" in one for one in package.notes)
+    assert pack_analysis(made).files == package.files, "packing again is packing the same"
+    with Zoo(tmp_path / "zoo", progress=SilentProgress()) as zoo:
+        zoo.publish(bundle, "ada/sae@1.0", licence="MIT")
+        zoo.publish(package, "ada/features@1.0", licence="MIT", depends_on={"sae": "ada/sae@1.0"})
+        pulled = zoo.pull("ada/features", tmp_path / "pulled").folder
+    assert {file.name: file.read_bytes() for file in made.iterdir()} == before, "what lies here is not touched"
+    assert b"/data/ada" not in (pulled / "manifest.json").read_bytes()
+    local = json.loads(before["manifest.json"])
+    with FeatureStore.open(pulled, verify=True) as store:
+        assert store.key == local["key"]
+        assert store.manifest["files"] == local["files"]
+        assert store.facts["model"]["name"] == "tiny"
+        assert store.facts["corpus"] == {**facts["corpus"], "name": "texts"}
+        assert store.facts["notes"]["lens"] == "tiny has no head; see hf://org/models/private/tiny."
+        assert store.manifest["digest"] != local["digest"]
+        assert {name for name in local if store.manifest[name] != local[name]} == {"facts", "digest"}
+    again = pack_analysis(pulled)
+    assert again.files["manifest.json"] == pulled / "manifest.json", "there is nothing left to shorten"
+
+
+def test_a_report_is_published_without_paths(tmp_path: Path) -> None:
+    values = full_report().to_dict()
+    values["model"]["name"] = "/models/private/tiny"
+    values["warnings"] = ["/models/private/tiny is small."]
+    values["trajectories"][0]["tokens"][0] = "/usr/bin"
+    write_json(tmp_path / "report.json", values)
+    package = pack_report(tmp_path / "report.json")
+    assert "/models/private" not in json.dumps(package.values())
+    assert any("report.json: /models/private/tiny as tiny" in note for note in package.notes)
+    found = TrackingReport(**json.loads(package.files["report.json"].read_text()))
+    assert (found.model["name"], found.warnings) == ("tiny", ["tiny is small."])
+    assert found.trajectories[0].tokens[0] == "/usr/bin", "a token that looks like a path is none"
+    changed = {name for name, value in found.to_dict().items() if value != values[name]}
+    assert changed == {"model", "warnings"}
+
+
+@pytest.mark.parametrize(
+    ("text", "published"),
+    [
+        ("/data", "data"),
+        ("see /data/more and '/data'", "see data/more and 'data'"),
+        ("file:///data/more", "file://data/more"),
+        ("hf://org/data-set", "hf://org/data-set"),
+        ("hf://data", "hf://data"),
+        ("org/data", "org/data"),
+    ],
+)
+def test_a_path_is_shortened_where_it_is_one(text: str, published: str) -> None:
+    assert public_value({"folder": "/data", "text": text})["text"] == published
 
 
 def test_every_line_of_labels_that_is_at_fault(tmp_path: Path) -> None:

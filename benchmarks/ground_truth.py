@@ -1,0 +1,261 @@
+"""SAEs against a known truth: architectures, seeds and L0 on one synthetic model, with baselines and intervals.
+
+    python benchmarks/ground_truth.py --preset synthsae-2k --l0 0.5 1 2
+    python benchmarks/ground_truth.py --preset tiny --quick
+
+trains with NeuronMap on rows drawn from ``neuronmap.evaluation.synthetic``, measures directions, firings, magnitudes and absorption,
+and writes ``benchmarks/results/ground-truth-<preset>-<date>.json`` and ``.md``. L0 is given in multiples of the true L0. Every run is
+kept in a work folder, so the command can be stopped at any time and repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import neuronmap
+from ground_truth_report import markdown
+from neuronmap.evaluation.synthetic import (
+    PRESETS,
+    GroundTruthCell,
+    OracleSAE,
+    SyntheticConfig,
+    SyntheticModel,
+    SyntheticRows,
+    explained_variance_ceiling,
+    ground_truth_run,
+    measure_against_truth,
+    probe_ceiling,
+    random_decoder,
+    synthetic_preset,
+    training_config,
+    untrained_sae,
+)
+from neuronmap.evaluation.synthetic.model import overlaps
+from neuronmap.evaluation.synthetic.sweep import keep_model
+from neuronmap.hashing import digest_json, digest_parts, short
+from neuronmap.paths import cache_folder, read_json, write_json
+from neuronmap.progress import LineProgress
+from neuronmap.saes.registry import get_options
+
+HERE = Path(__file__).resolve().parent
+COUNTED_ROWS = 16_384
+
+
+def say(message: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {message}", file=sys.stderr, flush=True)
+
+
+def code_digest() -> str:
+    """Of the code that draws, trains and measures: a finished run is not reused after a change."""
+    source = Path(neuronmap.__file__).parent
+    rooms = (source / "saes", source / "training", source / "activations", source / "evaluation" / "synthetic")
+    files = sorted(file for room in rooms for pattern in ("*.py", "*.h", "*.c") for file in room.rglob(pattern))
+    return digest_parts(file.read_bytes() for file in files)
+
+
+def model_facts(model: SyntheticModel) -> dict[str, Any]:
+    """What decides how hard the model is."""
+    truth = model.sample(0, COUNTED_ROWS, "count")[1]
+    l0 = truth.feature_E.numel() / truth.num_rows
+    return {
+        "l0": l0,
+        "interference": (l0 / model.config.d_in) ** 0.5,
+        "mean_max_overlap": float(overlaps(model.dictionary_GD).mean()),
+        "digest": model.digest,
+    }
+
+
+class Benchmark:
+    """Cells and baselines of one synthetic model."""
+
+    def __init__(self, given: argparse.Namespace, model: SyntheticModel, true_l0: float) -> None:
+        self.given, self.model, self.true_l0 = given, model, true_l0
+        self.progress = LineProgress(interval_s=30)
+        self.marks = {"code": code_digest()}
+        self.width = given.features or model.config.features
+
+    def runs(self) -> list[dict[str, Any]]:
+        found = []
+        for architecture in self.given.architectures:
+            for setting, fields in self._settings(architecture):
+                for seed in range(self.given.seeds):
+                    training = training_config(
+                        architecture,
+                        self.model.config,
+                        hidden_dim=self.width,
+                        seed=seed,
+                        batch_rows=self.given.batch,
+                        device=self.model.device.type,
+                        **fields,
+                    )
+                    cell = GroundTruthCell(
+                        synthetic=self.model.config,
+                        training=training,
+                        train_rows=self.given.rows,
+                        measure_rows=self.given.measure_rows,
+                        bootstrap=self.given.bootstrap,
+                    )
+                    say(f"{architecture} {setting} seed {seed}")
+                    run = ground_truth_run(
+                        cell, self.given.work, model=self.model, marks=self.marks, progress=self.progress
+                    )
+                    summary = run.truth.summary()
+                    say(
+                        f"  cosine {summary['cosine']:.3f}, F1 {summary['f1']:.3f} at L0 {summary['l0']:.1f}, {run.seconds:.0f} s"
+                    )
+                    found.append(
+                        {
+                            "architecture": architecture,
+                            "setting": setting,
+                            "seed": seed,
+                            "seconds": run.seconds,
+                            "training": training.to_dict(),
+                            "truth": run.truth.to_dict(),
+                        }
+                    )
+        return found
+
+    def _settings(self, architecture: str) -> list[tuple[str, dict[str, Any]]]:
+        """Each sparsity asked for, in words, with the field that sets it."""
+        options = get_options(architecture).model_fields
+        if "k" in options or "target_l0" in options:
+            wanted = [share * self.true_l0 for share in self.given.l0]
+            if "k" in options:
+                ks = dict.fromkeys(max(1, round(l0)) for l0 in wanted)
+                return [(f"k = {k}", {"k": k}) for k in ks]
+            return [(f"target {l0:.1f}", {"target_l0": l0}) for l0 in wanted]
+        return [(f"penalty {value:g}", {"sparsity_penalty": value}) for value in self.given.penalties]
+
+    def baselines(self) -> dict[str, Any]:
+        """Kept like runs: the oracle, random directions, untrained SAEs, the probes and the noise."""
+        given, model = self.given, self.model
+        k = max(1, round(self.true_l0))
+        told = {
+            "model": model.digest,
+            "width": self.width,
+            "k": k,
+            "rows": given.measure_rows,
+            "bootstrap": given.bootstrap,
+            "probes": given.probes,
+            "batch": given.batch,
+            "architectures": given.architectures,
+            **self.marks,
+        }
+        kept = given.work / "cells" / f"baselines-{model.config.name}-{short(digest_json(told))}.json"
+        if kept.is_file():
+            found: dict[str, Any] = read_json(kept)
+            return found
+        say("baselines")
+        saes: dict[str, Any] = {
+            "oracle": OracleSAE.fit(model),
+            f"random decoder, k = {k}": random_decoder(model, self.width, k),
+        }
+        rows = SyntheticRows(model, given.rows, "train 0")
+        for architecture in given.architectures:
+            setting, fields = self._settings(architecture)[-1]
+            config = training_config(architecture, model.config, hidden_dim=self.width, **fields)
+            saes[f"untrained {architecture}, {setting}"] = untrained_sae(config, rows)
+        measured = {
+            name: measure_against_truth(
+                sae, model, rows=given.measure_rows, bootstrap=given.bootstrap, progress=self.progress
+            ).to_dict()
+            for name, sae in saes.items()
+        }
+        say("probes")
+        found = {
+            "measured": measured,
+            "probes_f1": probe_ceiling(
+                model, truths=given.probes, rows=given.probe_rows, bootstrap=given.bootstrap
+            ).to_dict(),
+            "explained_variance_ceiling": explained_variance_ceiling(model),
+        }
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, found)
+        return found
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=list(PRESETS), default="synthsae-2k", help="synthetic model [synthsae-2k]")
+    parser.add_argument("--quick", action="store_true", help="a minute: few rows, 1 seed; proves nothing")
+    parser.add_argument(
+        "--architectures", nargs="+", default=["topk", "batchtopk", "matryoshka", "jumprelu"], help="what is trained"
+    )
+    parser.add_argument("--l0", nargs="+", type=float, default=[0.5, 1.0, 2.0], help="L0 over the true one [0.5 1 2]")
+    parser.add_argument(
+        "--penalties",
+        nargs="+",
+        type=float,
+        default=[0.02, 0.06],
+        help="sparsity penalties, for relu and gated [0.02 0.06]",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="training seeds [3]")
+    parser.add_argument("--features", type=int, default=None, help="latents [as many as truths]")
+    parser.add_argument("--rows", type=int, default=4_000_000, help="different rows to train on [4000000]")
+    parser.add_argument("--measure-rows", type=int, default=65_536, help="rows to measure on [65536]")
+    parser.add_argument("--batch", type=int, default=1024, help="rows a step, a multiple of 128 [1024]")
+    parser.add_argument("--bootstrap", type=int, default=1000, help="resamples of the intervals [1000]")
+    parser.add_argument("--probes", type=int, default=100, help="truths with a supervised probe [100]")
+    parser.add_argument("--probe-rows", type=int, default=32_768, help="rows to fit each probe on [32768]")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads [all]")
+    parser.add_argument("--device", default="cpu", help="where rows are drawn and SAEs trained [cpu]")
+    parser.add_argument("--work", type=Path, default=None, help="folder for finished runs [<home>/cache/benchmarks]")
+    parser.add_argument(
+        "--results", type=Path, default=HERE / "results", help="folder for the tables [benchmarks/results]"
+    )
+    given = parser.parse_args()
+    if given.quick:
+        given.seeds, given.rows, given.measure_rows, given.batch, given.l0 = 1, 100_000, 8192, 256, [1.0]
+        given.probes, given.probe_rows, given.bootstrap = 32, 4096, 200
+    for name in ("seeds", "rows", "measure_rows", "probes", "probe_rows", "threads"):
+        if getattr(given, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(given, name)}")
+    given.work = given.work or cache_folder("benchmarks") / "ground-truth"
+    return given
+
+
+def main() -> int:
+    given = arguments()
+    torch.set_num_threads(given.threads)
+    config: SyntheticConfig = synthetic_preset(given.preset)
+    say(f"making {config.name}; work in {given.work}")
+    model = keep_model(config, given.work, given.device)
+    facts = model_facts(model)
+    benchmark = Benchmark(given, model, facts["l0"])
+    record = {
+        "benchmark": "ground-truth",
+        "date": datetime.date.today().isoformat(),
+        "quick": given.quick,
+        "synthetic": config.to_dict(),
+        "facts": facts,
+        "latents": benchmark.width,
+        "rows": given.rows,
+        "measure_rows": given.measure_rows,
+        "batch": given.batch,
+        "threads": given.threads,
+        "device": given.device,
+        "machine": {"cpu": platform.processor() or platform.machine(), "python": platform.python_version()},
+        "versions": {name: version(name) for name in ("neuronmap", "torch")},
+        "baselines": benchmark.baselines(),
+        "runs": benchmark.runs(),
+    }
+    given.results.mkdir(parents=True, exist_ok=True)
+    path = given.results / f"ground-truth-{config.name}{'-quick' if given.quick else ''}-{record['date']}"
+    write_json(path.with_suffix(".json"), record)
+    path.with_suffix(".md").write_text(markdown(record), encoding="utf-8")
+    say(f"written: {path.with_suffix('.md')}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

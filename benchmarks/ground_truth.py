@@ -1,4 +1,4 @@
-"""SAEs against a known truth: architectures, seeds and L0 on one synthetic model, with baselines and intervals.
+"""SAEs against a known truth: recipes, seeds and L0 on one synthetic model, with baselines and intervals.
 
     python benchmarks/ground_truth.py --preset synthsae-2k --l0 0.5 1 2
     python benchmarks/ground_truth.py --preset tiny --quick
@@ -45,7 +45,30 @@ from neuronmap.evaluation.synthetic.sweep import keep_model
 from neuronmap.hashing import digest_json, digest_parts, short
 from neuronmap.paths import cache_folder, read_json, write_json
 from neuronmap.progress import LineProgress
-from neuronmap.saes.registry import get_options
+from neuronmap.saes.registry import get_options, list_architectures
+
+FALLING_K = {"k_anneal_fraction": 1.0, "k_anneal_factor": 2.4}
+"""k falls over the whole run to its value from 2.4 times that, as in Chanin (2026): there from 60 to 25."""
+
+
+def _recipe(architecture: str, *, falling_k: bool = False, **options: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {"architecture": architecture, "architecture_options": options}
+    return {**fields, **FALLING_K} if falling_k else fields
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    **{name: _recipe(name) for name in ("relu", "gated", "topk", "batchtopk", "jumprelu", "matryoshka", "lista")},
+    "topk, falling k": _recipe("topk", falling_k=True),
+    "batchtopk, falling k": _recipe("batchtopk", falling_k=True),
+    "matryoshka, falling k": _recipe("matryoshka", falling_k=True),
+    "matryoshka, detached": _recipe("matryoshka", detach_levels=True),
+    "matryoshka, sorted": _recipe("matryoshka", sort_features=True),
+    "matryoshka, detached, falling k": _recipe("matryoshka", falling_k=True, detach_levels=True),
+    "lista, falling k": _recipe("lista", falling_k=True),
+    "lista, not sorted, falling k": _recipe("lista", falling_k=True, sort_features=False),
+    "lista, not detached, falling k": _recipe("lista", falling_k=True, detach_levels=False),
+}
+"""What can be trained: an architecture, perhaps with settings other than its defaults."""
 
 HERE = Path(__file__).resolve().parent
 COUNTED_ROWS = 16_384
@@ -86,12 +109,11 @@ class Benchmark:
 
     def runs(self) -> list[dict[str, Any]]:
         found = []
-        for architecture in self.given.architectures:
-            for setting, fields in self._settings(architecture):
+        for recipe in self.given.recipes:
+            for setting, fields in self._settings(recipe):
                 for seed in range(self.given.seeds):
                     training = training_config(
-                        architecture,
-                        self.model.config,
+                        synthetic=self.model.config,
                         hidden_dim=self.width,
                         seed=seed,
                         batch_rows=self.given.batch,
@@ -105,7 +127,7 @@ class Benchmark:
                         measure_rows=self.given.measure_rows,
                         bootstrap=self.given.bootstrap,
                     )
-                    say(f"{architecture} {setting} seed {seed}")
+                    say(f"{recipe}: {setting}, seed {seed}")
                     run = ground_truth_run(
                         cell, self.given.work, model=self.model, marks=self.marks, progress=self.progress
                     )
@@ -115,7 +137,7 @@ class Benchmark:
                     )
                     found.append(
                         {
-                            "architecture": architecture,
+                            "recipe": recipe,
                             "setting": setting,
                             "seed": seed,
                             "seconds": run.seconds,
@@ -125,8 +147,12 @@ class Benchmark:
                     )
         return found
 
-    def _settings(self, architecture: str) -> list[tuple[str, dict[str, Any]]]:
-        """Each sparsity asked for, in words, with the field that sets it."""
+    def _settings(self, recipe: str) -> list[tuple[str, dict[str, Any]]]:
+        """Each sparsity asked for, in words, with the recipe's fields and the one that sets it."""
+        fields = RECIPES[recipe]
+        return [(words, {**fields, **sparsity}) for words, sparsity in self._sparsities(fields["architecture"])]
+
+    def _sparsities(self, architecture: str) -> list[tuple[str, dict[str, Any]]]:
         options = get_options(architecture).model_fields
         if "k" in options or "target_l0" in options:
             wanted = [share * self.true_l0 for share in self.given.l0]
@@ -148,7 +174,7 @@ class Benchmark:
             "bootstrap": given.bootstrap,
             "probes": given.probes,
             "batch": given.batch,
-            "architectures": given.architectures,
+            "recipes": given.recipes,
             **self.marks,
         }
         kept = given.work / "cells" / f"baselines-{model.config.name}-{short(digest_json(told))}.json"
@@ -161,10 +187,11 @@ class Benchmark:
             f"random decoder, k = {k}": random_decoder(model, self.width, k),
         }
         rows = SyntheticRows(model, given.rows, "train 0")
-        for architecture in given.architectures:
-            setting, fields = self._settings(architecture)[-1]
-            config = training_config(architecture, model.config, hidden_dim=self.width, **fields)
-            saes[f"untrained {architecture}, {setting}"] = untrained_sae(config, rows)
+        for recipe in given.recipes:
+            if recipe in list_architectures():  # settings of the training alone change nothing before it
+                setting, fields = self._settings(recipe)[-1]
+                config = training_config(synthetic=model.config, hidden_dim=self.width, **fields)
+                saes[f"untrained {recipe}, {setting}"] = untrained_sae(config, rows)
         measured = {
             name: measure_against_truth(
                 sae, model, rows=given.measure_rows, bootstrap=given.bootstrap, progress=self.progress
@@ -189,7 +216,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--preset", choices=list(PRESETS), default="synthsae-2k", help="synthetic model [synthsae-2k]")
     parser.add_argument("--quick", action="store_true", help="a minute: few rows, 1 seed; proves nothing")
     parser.add_argument(
-        "--architectures", nargs="+", default=["topk", "batchtopk", "matryoshka", "jumprelu"], help="what is trained"
+        "--recipes",
+        nargs="+",
+        choices=list(RECIPES),
+        metavar="RECIPE",
+        default=["topk", "batchtopk", "matryoshka", "jumprelu"],
+        help=f"what is trained: {'; '.join(RECIPES)} [topk batchtopk matryoshka jumprelu]",
     )
     parser.add_argument("--l0", nargs="+", type=float, default=[0.5, 1.0, 2.0], help="L0 over the true one [0.5 1 2]")
     parser.add_argument(

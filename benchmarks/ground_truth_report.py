@@ -51,7 +51,7 @@ def markdown(record: dict[str, Any]) -> str:
     lines += [_row(name, [truth]) for name, truth in baselines["measured"].items()]
     groups: dict[str, list[dict[str, Any]]] = {}
     for run in record["runs"]:
-        groups.setdefault(f"**{run['architecture']}**, {run['setting']}", []).append(run["truth"])
+        groups.setdefault(f"**{run['recipe']}**, {run['setting']}", []).append(run["truth"])
     lines += [_row(name, truths) for name, truths in groups.items()]
     return "\n".join([*lines, ""])
 

@@ -15,6 +15,7 @@ from neuronmap.errors import ConfigError, DamagedError, InputError
 from neuronmap.paths import human_bytes
 
 if TYPE_CHECKING:
+    from neuronmap.zoo.people.accounts import Accounts
     from neuronmap.zoo.people.people import People
 
 __all__ = ["admin", "serve"]
@@ -56,6 +57,9 @@ def serve(
     quota: Annotated[
         str, typer.Option(help="What a new namespace may hold, such as 50GiB; none for no limit.")
     ] = "50GiB",
+    reading: Annotated[
+        str, typer.Option(help="What pages of features may keep of files that lie in an object store, such as 4GiB.")
+    ] = "4GiB",
     proxy: Annotated[
         list[str] | None,
         typer.Option(help="Address of a proxy that names the asker in X-Forwarded-For; repeat for more."),
@@ -95,6 +99,7 @@ def serve(
         store=store,
         anonymous_read=anonymous_read,
         default_quota=_size(quota),
+        reading_bytes=_bytes(reading),
         proxies=tuple(proxy or ()),
         oidc_issuer=oidc_issuer,
         oidc_client_id=oidc_client_id,
@@ -107,26 +112,30 @@ def serve(
             "stand before it, and give its --address https://..."
         )
         typer.secho(f"warning: {note}", fg="yellow", err=True)
-    older = zoo.people.accounts.has_setup_token()
-    token = zoo.people.accounts.new_setup_token()
-    if token is not None and quiet:
+    setup = _setup_lines(zoo.people.accounts, quiet)
+    listening = listen(host, port)
+    shown = (address or "").rstrip("/") or shown_address(host, listening, "").rstrip("/")
+    started = [f"NeuronMap zoo: {shown}", "Ctrl-C stops it.", *(line.format(shown=shown) for line in setup)]
+    run_server(lambda: create_zoo_app(settings, zoo), listening, settings.base_path, started, output)
+
+
+def _setup_lines(accounts: Accounts, quiet: bool) -> list[str]:
+    """How the first administrator is made, while there is none; ``{shown}`` stands for the server's address."""
+    older = accounts.has_setup_token()
+    token = accounts.new_setup_token()
+    if token is None:
+        return []
+    if quiet:
         raise ConfigError(
             "The zoo has no account, and with --quiet its setup token could not be printed.",
             hint="neuronmap zoo admin create-user <name> --admin",
         )
-    listening = listen(host, port)
-    shown = (address or "").rstrip("/") or shown_address(host, listening, "").rstrip("/")
-    started = [f"NeuronMap zoo: {shown}", "Ctrl-C stops it."]
-    if token is not None:
-        if older:
-            started.append(
-                "A setup token that this database's servers have printed before is good no longer: this is the one."
-            )
-        started.append(
-            f"It has no account yet. The first administrator is made with this token (good once, for a day):\n  {token}\n"
-            f"  POST {shown}/api/zoo/setup, or: neuronmap zoo admin create-user <name> --admin"
-        )
-    run_server(lambda: create_zoo_app(settings, zoo), listening, settings.base_path, started, output)
+    replaced = "A setup token that this database's servers have printed before is good no longer: this is the one."
+    return [
+        *([replaced] if older else []),
+        f"It has no account yet. The first administrator is made with this token (good once, for a day):\n  {token}\n"
+        "  POST {shown}/api/zoo/setup, or: neuronmap zoo admin create-user <name> --admin",
+    ]
 
 
 admin = typer.Typer(
@@ -273,5 +282,17 @@ def _size(text: str) -> int | None:
     found = _SIZE.fullmatch(text.strip())
     if found is None:
         raise InputError(f"{text!r} is no size: such as 500MB, 50GiB, or none.")
+    return _bytes_of(found)
+
+
+def _bytes(text: str) -> int:
+    """The same where there has to be a limit."""
+    size = _size(text)
+    if size is None:
+        raise InputError(f"{text!r}: a size is needed here, such as 500MB or 50GiB; 0 keeps nothing.")
+    return size
+
+
+def _bytes_of(found: re.Match[str]) -> int:
     power = " kmgt".index(found[2].lower()) if found[2] else 0
     return int(float(found[1]) * (1024 if found[3] or not found[2] else 1000) ** power)

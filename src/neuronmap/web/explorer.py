@@ -6,22 +6,19 @@ import threading
 from collections import OrderedDict
 from contextlib import suppress
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Request
-from markupsafe import Markup
 
 from neuronmap.errors import NeuronMapError, NotInLibraryError
 from neuronmap.features.storage.store import FeatureStore
-from neuronmap.hashing import digest_json
 from neuronmap.hub import AnalysisEntry, LibraryEntry, SAEModelHub, list_analyses
 from neuronmap.hub.analyses import pick_analysis
 from neuronmap.jobs import JobQueue
-from neuronmap.web.caching import Kept, etag
 from neuronmap.web.live.calls import Call
 from neuronmap.web.live.process import LiveProcess
+from neuronmap.web.opened import Home, OpenAnalysis
 from neuronmap.web.reports import OpenReport, OpenReports
 from neuronmap.web.settings import ServerSettings
 
@@ -30,39 +27,24 @@ __all__ = ["Analysed", "Explorer", "ExplorerOf"]
 _OPEN_AT_MOST = 8
 _ASKED_AT_MOST = 64
 _AHEAD_S = 0.3
-_ORDERS_KEPT = 16
-_FRAGMENTS_KEPT = 2048
 
 
-class Analysed:
-    """One SAE with one of its analyses, open.
+class Analysed(OpenAnalysis):
+    """One SAE of the library with one of its analyses, open.
 
     Attributes:
         entry: the SAE.
         analysis: the analysis.
-        store: its feature store.
-        key: what decides every number of it.
-        orders: features that meet conditions, in an order; 512 KiB each with 65,536 features.
-        fragments: parts of pages, about 6 KiB each.
     """
 
     def __init__(self, entry: LibraryEntry, analysis: AnalysisEntry) -> None:
         self.entry, self.analysis = entry, analysis
-        self.store = FeatureStore.open(analysis.path)
-        self.key = self.store.key
-        self.orders: Kept[Any] = Kept(_ORDERS_KEPT)
-        self.fragments: Kept[Markup] = Kept(_FRAGMENTS_KEPT)
+        super().__init__(FeatureStore.open(analysis.path), Home(entry.id, analysis.name))
 
     def read_ahead(self) -> None:
         """Read the table of all features; what is wrong with it, the page that needs it says."""
         with suppress(NeuronMapError, OSError, ImportError):
             _ = self.store.queries
-
-    def etag_of(self, request: Request) -> str:
-        """ETag of what is made of the analysis for a request: changes with its files, the address and this NeuronMap."""
-        files = {name: one["sha256"] for name, one in self.store.manifest["files"].items()}
-        address = [request.scope["path"], request.scope["query_string"].decode("latin-1")]
-        return etag(digest_json([self.key, files, address, version("neuronmap")]).encode())
 
 
 class Explorer:

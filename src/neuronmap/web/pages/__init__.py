@@ -25,6 +25,7 @@ from neuronmap.web.pages import (
     train,
     two_saes,
 )
+from neuronmap.web.zoo import feature_pages as zoo_features
 from neuronmap.web.zoo import pages as zoo
 
 __all__ = ["include"]
@@ -49,6 +50,7 @@ _MODULES = (
     train,
     two_saes,
     zoo,
+    zoo_features,
     sae,
 )
 """In this order: ``sae`` comes last, since ``/sae/{id}`` takes every address below it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from fastapi import Form, Path, Query, Request
@@ -14,12 +13,11 @@ from neuronmap.web.addresses import base_path, lead_to
 from neuronmap.web.asking import Asked, ask, checked, problem_of
 from neuronmap.web.downloads import csv_response
 from neuronmap.web.errors import WebError, responses
-from neuronmap.web.explorer import Analysed, ExplorerOf
+from neuronmap.web.explorer import ExplorerOf
 from neuronmap.web.live.requests import MOST_CHARACTERS, EffectsRequest
 from neuronmap.web.rendering import PageRouter, render, sae_path
-from neuronmap.web.views.basis import Basis
 from neuronmap.web.views.feature import FeaturePage, FeatureQuery, feature_page
-from neuronmap.web.views.names import FeatureName, feature_names
+from neuronmap.web.views.feature_number import missing_feature, number_of
 from neuronmap.web.views.plot_data import PLOTS, plot_rows
 
 __all__ = ["router"]
@@ -29,44 +27,6 @@ router = PageRouter()
 Shown = Annotated[FeatureQuery, Query()]
 _PATIENCE_S = 60.0
 """How long the fragment with effects waits before it says that they are being worked out."""
-
-
-class MissingFeature(BaseModel):
-    """A number that no feature has."""
-
-    basis: Basis
-    asked: str
-    last: int
-    near: FeatureName | None
-    first: FeatureName | None
-
-
-def number_of(analysed: Analysed, text: str) -> int | None:
-    """The feature of a number as it was typed; None if there is none."""
-    found = re.fullmatch(r"0*([0-9]{1,10})", text)
-    number = int(found[1]) if found else -1
-    return number if 0 <= number < analysed.store.num_features else None
-
-
-def _missing(request: Request, analysed: Analysed, asked: str) -> Any:
-    """The page that says which features there are; as an error for those who want data."""
-    store = analysed.store
-    digits = re.fullmatch(r"-?[0-9]{1,10}", asked)
-    near = store.nearest_alive(int(asked)) if digits else store.nearest_alive(0)
-    last = store.num_features - 1
-    if request.scope["path"].endswith((".json", ".csv")):
-        hint = "" if near is None else f"The nearest one that is alive is {near}."
-        raise WebError(404, "not_found", f"There is no feature {asked[:40]!r}: features are 0 to {last}.", hint=hint)
-    name = feature_names(store, [near])[0] if near is not None else None
-    first = store.nearest_alive(-1, 1)
-    page = MissingFeature(
-        basis=Basis.of(analysed),
-        asked=asked[:40],
-        last=last,
-        near=name,
-        first=feature_names(store, [first])[0] if first not in (None, near) else None,
-    )
-    return render(request, "feature_missing.html", {"page": page}, status=404)
 
 
 @router.get("/sae/{sae:path}/-/feature", include_in_schema=False)
@@ -102,7 +62,7 @@ def feature(request: Request, explorer: ExplorerOf, sae: str, number: str, query
     analysed = explorer.analysed(sae, query.analysis)
     found = number_of(analysed, number)
     if found is None:
-        missing: FeaturePage = _missing(request, analysed, number)
+        missing: FeaturePage = missing_feature(request, analysed, number)
         return missing
     return feature_page(analysed, found, query, f"{request.url.scheme}://{request.url.netloc}{base_path(request)}")
 
@@ -128,7 +88,7 @@ def plot_csv(
     analysed = explorer.analysed(sae, analysis)
     found = number_of(analysed, number)
     if found is None:
-        response: Response = _missing(request, analysed, number)
+        response: Response = missing_feature(request, analysed, number)
         return response
     if name not in PLOTS:
         raise WebError(404, "not_found", f"There is no plot {name!r}.", hint=f"There are: {', '.join(PLOTS)}.")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from neuronmap.errors import InputError
 from neuronmap.web.caching import unchanged
 from neuronmap.web.downloads import csv_download, jsonl_download
 from neuronmap.web.errors import responses
@@ -16,6 +15,7 @@ from neuronmap.web.rendering import PageRouter, render
 from neuronmap.web.views.cards import CardsPage, cards_page
 from neuronmap.web.views.feature_table import FeatureTable, Scatter, feature_table, filtered_rows, scatter
 from neuronmap.web.views.table_query import TableQuery
+from neuronmap.web.views.unreadable import or_faults
 
 __all__ = ["router"]
 
@@ -24,20 +24,10 @@ router = PageRouter()
 Asked = Annotated[TableQuery, Query()]
 
 
-def _or_faults(request: Request, template: str, page: FeatureTable | CardsPage) -> Any:
-    """The page; where a condition cannot be read, the same with status 422, or the fault as JSON."""
-    if not page.form.faults:
-        return page
-    if request.scope["path"].endswith(".json"):
-        fault = page.form.faults[0]
-        raise InputError(f"{fault.condition}: {fault.message}", hint=fault.hint)
-    return render(request, template, {"page": page}, status=422)
-
-
 @router.page("/sae/{sae:path}/-/features", "features.html")
 def features(request: Request, explorer: ExplorerOf, sae: str, query: Asked) -> FeatureTable:
     """All features in a table: filter, sort, choose columns, page."""
-    table: FeatureTable = _or_faults(
+    table: FeatureTable = or_faults(
         request, "features.html", feature_table(explorer.analysed(sae, query.analysis), query)
     )
     return table
@@ -46,7 +36,7 @@ def features(request: Request, explorer: ExplorerOf, sae: str, query: Asked) -> 
 @router.page("/sae/{sae:path}/-/cards", "cards.html")
 def cards(request: Request, explorer: ExplorerOf, sae: str, query: Asked) -> CardsPage:
     """The same features as cards: label, histogram, tokens, three snippets."""
-    page: CardsPage = _or_faults(request, "cards.html", cards_page(explorer.analysed(sae, query.analysis), query))
+    page: CardsPage = or_faults(request, "cards.html", cards_page(explorer.analysed(sae, query.analysis), query))
     return page
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PrivateAttr
 
 from neuronmap.features.export.records import public_name
-from neuronmap.web.explorer import Analysed
+from neuronmap.web.opened import Home, OpenAnalysis
 
 __all__ = ["Basis"]
 
@@ -19,6 +19,8 @@ def _sampled(overview: dict[str, Any]) -> int:
 
 class Basis(BaseModel):
     """Where the numbers beside it come from."""
+
+    _home: Home = PrivateAttr()
 
     sae: str = Field(description="Id of the SAE.")
     weights_digest: str = Field(default="", description="SHA-256 of its weights.")
@@ -33,15 +35,15 @@ class Basis(BaseModel):
     created: str = Field(default="", description="When, ISO 8601, UTC.")
 
     @classmethod
-    def of(cls, analysed: Analysed) -> Basis:
+    def of(cls, analysed: OpenAnalysis) -> Basis:
         """Of an open analysis."""
         store, facts = analysed.store, analysed.store.facts
-        return cls(
-            sae=analysed.entry.id,
+        made = cls(
+            sae=analysed.home.sae,
             weights_digest=str((facts.get("sae") or {}).get("weights_digest") or ""),
             model=public_name((facts.get("model") or {}).get("name")),
             hook=str((facts.get("hook") or {}).get("name") or ""),
-            analysis=analysed.analysis.name,
+            analysis=analysed.home.analysis,
             key=store.key,
             corpus=public_name((facts.get("corpus") or {}).get("name")),
             tokens=int(store.manifest["rows"]),
@@ -49,3 +51,10 @@ class Basis(BaseModel):
             context_length=store.context_length,
             created=str(store.manifest["created"]),
         )
+        made._home = analysed.home
+        return made
+
+    @property
+    def home(self) -> Home:
+        """Where the pages of the analysis are."""
+        return self._home

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 from pydantic import BaseModel, Field, PrivateAttr, computed_field
 
-from neuronmap.web.explorer import Analysed
-from neuronmap.web.rendering import environment, sae_path
+from neuronmap.web.opened import OpenAnalysis
+from neuronmap.web.rendering import environment
 from neuronmap.web.views.activations import Histogram, histogram
 from neuronmap.web.views.basis import Basis
 from neuronmap.web.views.examples_of import ShownExample, shown_examples
@@ -48,7 +48,7 @@ class Card(BaseModel):
 class CardsPage(BaseModel):
     """Some cards, and what comes after them."""
 
-    _analysed: Analysed = PrivateAttr()
+    _analysed: OpenAnalysis = PrivateAttr()
 
     basis: Basis
     form: TableForm
@@ -70,35 +70,34 @@ class CardsPage(BaseModel):
             feature: its number.
             url: adds the base path to an address.
         """
-        sae, analysis = self.basis.sae, self.form.values["analysis"]
+        address = url(self._analysed.home.path("feature", feature, analysis=self.form.values["analysis"]))
 
         def made() -> Markup:
             shown = card(self._analysed.store, feature)
-            address = url(sae_path(sae, "feature", feature, analysis=analysis))
             return Markup(environment().get_template("_card.html").render(card=shown, address=address))
 
-        return self._analysed.fragments.get(("card", feature, analysis, url("")), made)
+        return self._analysed.fragments.get(("card", address), made)
 
 
-def cards_page(analysed: Analysed, query: TableQuery) -> CardsPage:
+def cards_page(analysed: OpenAnalysis, query: TableQuery) -> CardsPage:
     """The cards of a page.
 
     Raises:
         InputError: an unknown column to sort by.
     """
-    sae, store = analysed.entry.id, analysed.store
+    home, store = analysed.home, analysed.store
     conditions, faults = query.conditions(store)
     limit = min(query.limit or CARDS_OF_A_PAGE, MOST_CARDS)
     found = find(analysed, query, limit, None if faults else conditions)
-    where = paging(sae, "cards", query, found, store.num_features)
-    more = query.address(sae, "cards-more", after=found.features[-1]) if where.next else ""
+    where = paging(home, "cards", query, found, store.num_features)
+    more = query.address(home, "cards-more", after=found.features[-1]) if where.next else ""
     page = CardsPage(
         basis=Basis.of(analysed),
         form=table_form(analysed, "cards", query, faults),
         paging=where,
         features=found.features,
         more=more,
-        table=query.address(sae, "features"),
+        table=query.address(home, "features"),
     )
     page._analysed = analysed
     return page

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from neuronmap.features.export.records import finite
-from neuronmap.web.explorer import Analysed
-from neuronmap.web.rendering import sae_path
+from neuronmap.web.opened import OpenAnalysis
 from neuronmap.web.views.activations import Histogram, histogram
 from neuronmap.web.views.basis import Basis
 from neuronmap.web.views.example_tabs import ExampleTabs, example_tabs
@@ -127,11 +126,11 @@ class FeaturePage(BaseModel):
         ]
 
 
-def feature_page(analysed: Analysed, feature: int, query: FeatureQuery, origin: str) -> FeaturePage:
+def feature_page(analysed: OpenAnalysis, feature: int, query: FeatureQuery, origin: str) -> FeaturePage:
     """The page of a feature.
 
     Args:
-        analysed: SAE and analysis.
+        analysed: the analysis.
         feature: a valid number.
         query: what is shown.
         origin: scheme, host and base path, for links that go elsewhere.
@@ -163,35 +162,39 @@ def feature_page(analysed: Analysed, feature: int, query: FeatureQuery, origin: 
     )
 
 
-def _addresses(analysed: Analysed, record: FeatureRecord, query: FeatureQuery, origin: str) -> Addresses:
-    sae, store, feature = analysed.entry.id, analysed.store, record.feature
+def _addresses(analysed: OpenAnalysis, record: FeatureRecord, query: FeatureQuery, origin: str) -> Addresses:
+    home, store, feature = analysed.home, analysed.store, record.feature
     follows = {"analysis": query.analysis, "text": query.text, "ctx": "" if query.ctx == "window" else query.ctx}
     shown = {
         **follows,
-        "analysis": analysed.analysis.name,
+        "analysis": "" if home.alone else home.analysis,
         "tab": "" if query.tab == "top" else query.tab,
         "bin": query.bin,
     }
 
     def other(number: int | None) -> str:
-        return "" if number is None else sae_path(sae, "feature", number, **follows)
+        return "" if number is None else home.path("feature", number, **follows)
+
+    def beside(address: str) -> str:
+        """What needs more than the analysis."""
+        return "" if home.alone else address
 
     plots = query.plots or _EMBEDDED
     return Addresses(
-        page=sae_path(sae, "feature", feature),
-        permalink=origin + sae_path(sae, "feature", feature, **shown, all="1" if query.all else ""),
-        iframe=origin + sae_path(sae, "feature", feature, **shown, embed="1", plots=plots),
+        page=home.path("feature", feature),
+        permalink=origin + home.path("feature", feature, **shown, all="1" if query.all else ""),
+        iframe=beside(origin + home.path("feature", feature, **shown, embed="1", plots=plots)),
         previous=other(store.nearest_alive(feature, -1)),
         next=other(store.nearest_alive(feature, 1)),
-        random=sae_path(sae, "feature", "random", **follows) if store.alive.any() else "",
-        go=sae_path(sae, "feature"),
-        steer=sae_path(sae, "steer", feature=feature),
-        compare=sae_path(sae, "compare", f=feature),
-        similar=sae_path(sae, "similar", feature=feature),
-        text=f"/text?{_encoded(sae=sae, feature=feature, text=query.text)}",
-        effects=sae_path(sae, "feature", feature, "effects", analysis=query.analysis),
-        bins=sae_path(sae, "feature", feature, **follows, tab="bin") + "&bin=",
-        strip=sae_path(sae, "text-strip", feature=feature, text=query.text, analysis=query.analysis)
+        random=home.path("feature", "random", **follows) if store.alive.any() else "",
+        go=home.path("feature"),
+        steer=beside(home.path("steer", feature=feature)),
+        compare=beside(home.path("compare", f=feature)),
+        similar=beside(home.path("similar", feature=feature)),
+        text=beside(f"/text?{_encoded(sae=home.sae, feature=feature, text=query.text)}"),
+        effects=beside(home.path("feature", feature, "effects", analysis=query.analysis)),
+        bins=home.path("feature", feature, **follows, tab="bin") + "&bin=",
+        strip=beside(home.path("text-strip", feature=feature, text=query.text, analysis=query.analysis))
         if query.text
         else "",
     )

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from neuronmap.errors import InputError
 from neuronmap.features.export.records import finite
 from neuronmap.features.storage.conditions import Filter
-from neuronmap.web.explorer import Analysed
+from neuronmap.web.opened import Home, OpenAnalysis
 from neuronmap.web.plotly import MOST_POINTS
 from neuronmap.web.views.basis import Basis
 from neuronmap.web.views.columns import TABLE_COLUMNS, Cell, ColumnHead, cell, head_of
@@ -89,7 +89,7 @@ class FeatureTable(BaseModel):
     csv: str = Field(description="All matching rows as CSV.")
     jsonl: str = Field(description="The same as JSON lines.")
     cards: str = Field(description="The same features as cards.")
-    scatter: str = Field(description="Points of the scatter.")
+    scatter: str = Field(description="Points of the scatter; empty where there is none.")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Found:
         return int(self.order_M[self.place - self.limit - 1]) if self.place > self.limit else None
 
 
-def find(analysed: Analysed, query: TableQuery, limit: int, conditions: list[Filter] | None) -> Found:
+def find(analysed: OpenAnalysis, query: TableQuery, limit: int, conditions: list[Filter] | None) -> Found:
     """The features of the page that a query is at; none without conditions.
 
     Args:
@@ -142,7 +142,7 @@ def find(analysed: Analysed, query: TableQuery, limit: int, conditions: list[Fil
     return Found(order_M[place : place + limit].tolist(), order_M, place, limit)
 
 
-def paging(sae: str, page: str, query: TableQuery, found: Found, total: int) -> Paging:
+def paging(home: Home, page: str, query: TableQuery, found: Found, total: int) -> Paging:
     """Counts and neighbouring pages."""
     shown, place, matching = len(found.features), found.place, len(found.order_M)
     more = place + shown < matching
@@ -151,15 +151,15 @@ def paging(sae: str, page: str, query: TableQuery, found: Found, total: int) -> 
         matching=matching,
         first=place + 1 if shown else 0,
         last=place + shown,
-        begin=query.address(sae, page) if place else "",
-        previous=query.address(sae, page, after=found.cursor_before) if place else "",
-        next=query.address(sae, page, after=found.features[-1]) if more and shown else "",
+        begin=query.address(home, page) if place else "",
+        previous=query.address(home, page, after=found.cursor_before) if place else "",
+        next=query.address(home, page, after=found.features[-1]) if more and shown else "",
     )
 
 
-def table_form(analysed: Analysed, page: str, query: TableQuery, faults: list[Fault]) -> TableForm:
+def table_form(analysed: OpenAnalysis, page: str, query: TableQuery, faults: list[Fault]) -> TableForm:
     """The form with what was sent."""
-    sae, store = analysed.entry.id, analysed.store
+    home, store = analysed.home, analysed.store
     values = query.model_dump(
         mode="json", by_alias=True, exclude={"where", "columns", "after", "column", "op", "value"}
     )
@@ -173,12 +173,12 @@ def table_form(analysed: Analysed, page: str, query: TableQuery, faults: list[Fa
         where=query.free(),
         sort=query.sort,
         limit=query.limit,
-        chips=query.chips(sae, page),
+        chips=query.chips(home, page),
         faults=faults,
         statuses=_counted(store, "status", STATUSES),
         classes=_counted(store, "class", ()),
         columns=heads,
-        clear=query.address(sae, page, **bare),
+        clear=query.address(home, page, **bare),
     )
 
 
@@ -189,30 +189,30 @@ def _counted(store: FeatureStore, column: str, order: tuple[str, ...]) -> list[C
     return [Choice(value=name, count=found[name]) for name in names]
 
 
-def feature_table(analysed: Analysed, query: TableQuery) -> FeatureTable:
+def feature_table(analysed: OpenAnalysis, query: TableQuery) -> FeatureTable:
     """One page of the table; without rows where a condition cannot be read, which the form then says.
 
     Raises:
         InputError: an unknown column.
     """
-    sae, store = analysed.entry.id, analysed.store
+    home, store = analysed.home, analysed.store
     conditions, faults = query.conditions(store)
     shown = ["feature", *query.shown_columns()]
-    heads = [_sorted(head_of(name), sae, query) for name in shown]
+    heads = [_sorted(head_of(name), home, query) for name in shown]
     found = find(analysed, query, query.limit or ROWS_OF_A_PAGE, None if faults else conditions)
     rows = rows_of(store, found.features, shown)
     plain: dict[str, Any] = {"columns": [], "limit": None, "after": None}
     return FeatureTable(
         basis=Basis.of(analysed),
         form=table_form(analysed, "features", query, faults),
-        paging=paging(sae, "features", query, found, store.num_features),
+        paging=paging(home, "features", query, found, store.num_features),
         heads=heads,
         features=found.features,
         rows=[[cell(name, row[name]) for name in shown] for row in rows],
-        csv=query.address(sae, "features.csv", **plain),
-        jsonl=query.address(sae, "features.jsonl", **plain),
-        cards=query.address(sae, "cards", columns=[]),
-        scatter=query.address(sae, "features-scatter.json", **plain, sort=""),
+        csv=query.address(home, "features.csv", **plain),
+        jsonl=query.address(home, "features.jsonl", **plain),
+        cards=query.address(home, "cards", columns=[]),
+        scatter="" if home.alone else query.address(home, "features-scatter.json", **plain, sort=""),
     )
 
 
@@ -221,14 +221,14 @@ def rows_of(store: FeatureStore, features: list[int], columns: list[str]) -> lis
     return [finite(row) for row in store.queries.take(features, columns)]
 
 
-def _sorted(head: ColumnHead, sae: str, query: TableQuery) -> ColumnHead:
+def _sorted(head: ColumnHead, home: Home, query: TableQuery) -> ColumnHead:
     """A head that leads to its order: first from the largest down for figures, from A on for texts."""
     name, backwards = query.sort.removeprefix("-"), query.sort.startswith("-")
     if name == head.name:
         head.sorted = "descending" if backwards else "ascending"
-        head.sort = query.address(sae, "features", sort=name if backwards else f"-{name}")
+        head.sort = query.address(home, "features", sort=name if backwards else f"-{name}")
     else:
-        head.sort = query.address(sae, "features", sort=f"-{head.name}" if head.number else head.name)
+        head.sort = query.address(home, "features", sort=f"-{head.name}" if head.number else head.name)
     return head
 
 

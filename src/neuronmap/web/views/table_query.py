@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from neuronmap.errors import InputError
 from neuronmap.features.storage.conditions import TOKEN_COLUMNS, Filter, parse_filter, require_column
 from neuronmap.features.storage.store import FeatureStore
-from neuronmap.web.rendering import sae_path
+from neuronmap.web.opened import Home
 from neuronmap.web.views.columns import DEFAULT_COLUMNS, TABLE_COLUMNS
 
 __all__ = ["FORM_FIELDS", "Chip", "Fault", "TableQuery", "condition"]
@@ -135,7 +135,7 @@ class TableQuery(BaseModel):
 
     # --- where it stands ---------------------------------------------------------------------------------------------
 
-    def address(self, sae: str, page: str, **changes: Any) -> str:
+    def address(self, home: Home, page: str, **changes: Any) -> str:
         """Address of a page with this query, some of it changed; it begins at the first row unless ``after`` is given."""
         kept: dict[str, Any] = {"analysis": self.analysis, "where": self.free()}
         kept |= {name: getattr(self, name) for name in FORM_FIELDS}
@@ -144,19 +144,19 @@ class TableQuery(BaseModel):
             "limit": self.limit,
             "columns": self.columns,
         }
-        return sae_path(sae, page, **{**kept, **changes})
+        return home.path(page, **{**kept, **changes})
 
-    def chips(self, sae: str, page: str) -> list[Chip]:
+    def chips(self, home: Home, page: str) -> list[Chip]:
         """Every condition with the address without it."""
         free = self.free()
         chips = [
-            Chip(text=text, remove=self.address(sae, page, where=free[:at] + free[at + 1 :]))
+            Chip(text=text, remove=self.address(home, page, where=free[:at] + free[at + 1 :]))
             for at, text in enumerate(free)
         ]
         named = [(field, text) for field, text in self._given() if field]
         by_name = {field.rstrip("_"): field for field in FORM_FIELDS}
         return chips + [
-            Chip(text=text, remove=self.address(sae, page, **{by_name[field]: ""})) for field, text in named
+            Chip(text=text, remove=self.address(home, page, **{by_name[field]: ""})) for field, text in named
         ]
 
 

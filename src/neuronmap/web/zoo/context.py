@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -17,14 +18,17 @@ from neuronmap.zoo.people.principal import ANONYMOUS, LOCAL, Principal
 
 if TYPE_CHECKING:
     from neuronmap.web.measuring import Measures
+    from neuronmap.web.zoo.looking import Looking
     from neuronmap.zoo.people.oidc import Provider
     from neuronmap.zoo.people.people import People
     from neuronmap.zoo.registry.registry import Registry
 
-__all__ = ["COOKIE", "RATES", "ZooContext"]
+__all__ = ["COOKIE", "RATES", "READING_BYTES", "ZooContext"]
 
 RATES: Mapping[str, int] = {"read": 6000, "search": 600, "write": 1200, "bytes": 6000, "sign-in": 30}
 """Requests in a minute, by kind: of one account, or of one address that is nobody's."""
+READING_BYTES = 4 << 30
+"""Of analyses that were fetched from an object store to be looked at; one of 65,536 features over two million tokens has about 200 MB."""
 _UPLOADS = 32
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
@@ -42,6 +46,8 @@ class ZooContext:
         default_quota: bytes that a new namespace may hold; None for no limit.
         most_organisations: that one account may own.
         proxies: addresses whose X-Forwarded-For is believed.
+        reading: folder for files of analyses that are looked at; in the cache of this machine when left out.
+        reading_bytes: of what is fetched there from an object store.
     """
 
     def __init__(
@@ -56,11 +62,15 @@ class ZooContext:
         default_quota: int | None = None,
         most_organisations: int = 10,
         proxies: tuple[str, ...] = (),
+        reading: Path | None = None,
+        reading_bytes: int = READING_BYTES,
     ) -> None:
         self._opening = opening
         self.embedded, self.anonymous_read, self.name, self.address = embedded, anonymous_read, name, address
         self.rates, self.default_quota, self.most_organisations = rates, default_quota, most_organisations
         self.proxies = frozenset(proxies)
+        self._reading, self._reading_bytes = reading, reading_bytes
+        self._lock = threading.Lock()
         self.provider: Provider | None = None
         """Identity provider through which people may sign in."""
         self.provider_makes_accounts = True
@@ -94,12 +104,30 @@ class ZooContext:
         )
 
     @cached_property
+    def looking(self) -> Looking:
+        """Analyses that are looked at in place."""
+        from neuronmap.paths import cache_folder
+        from neuronmap.web.zoo.looking import Looking
+        from neuronmap.zoo.reading import ReadingFolder
+
+        def reading() -> ReadingFolder:
+            folder = self._reading or cache_folder("zoo-reading")
+            return ReadingFolder(self.registry.store, folder, most_bytes=self._reading_bytes)
+
+        with self._lock:
+            made: Looking = self.__dict__.get("looking") or Looking(reading)
+            self.__dict__["looking"] = made
+        return made
+
+    @cached_property
     def uploads(self) -> CapacityLimiter:
         """Threads of their own for pieces that arrive, so that slow senders do not keep others from reading."""
         return CapacityLimiter(_UPLOADS)
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Let go of the database, and of analyses that are open."""
+        if "looking" in self.__dict__:
+            self.looking.close()
         if "registry" in self.__dict__:
             self.registry.close()
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from typing import Annotated
 
-from fastapi import Depends, Form, Path, Request
+from fastapi import Form, Path, Request
 from fastapi.responses import Response
 
-from neuronmap.errors import InputError, NotInZooError
+from neuronmap.errors import NotInZooError
 from neuronmap.web.addresses import lead_to
 from neuronmap.web.rendering import PageRouter
 from neuronmap.web.zoo.access import ContextOf
+from neuronmap.web.zoo.asked import Name, Reader, Version, reference_of
 from neuronmap.web.zoo.context import ZooContext
 from neuronmap.web.zoo.views.artefact import ArtefactPage, artefact_page
 from neuronmap.web.zoo.views.browse import BrowsePage, CompatiblePage, browse_page, compatible_page
-from neuronmap.zoo.names import LATEST, Reference
+from neuronmap.zoo.names import Reference
 from neuronmap.zoo.people.principal import Principal
 
 __all__ = ["router"]
@@ -24,17 +25,7 @@ router = PageRouter()
 
 Short = Annotated[str, Form(max_length=300)]
 
-Name = Annotated[str, Path(max_length=64, description="Name.")]
-Version = Annotated[str, Path(max_length=80, description="Label, alias, latest, or sha256:...")]
 _ERRORS = (401, 403, 404, 409, 422, 429)
-
-
-def _reader(request: Request, context: ContextOf) -> Principal:
-    """Who looks at a page."""
-    return context.admit(request, "read", "read")
-
-
-Reader = Annotated[Principal, Depends(_reader)]
 
 
 def _about(context: ZooContext) -> str:
@@ -66,7 +57,7 @@ def fitting(request: Request, context: ContextOf, reader: Reader) -> CompatibleP
 @router.page("/zoo/{namespace}", "zoo/browse.html", nav="zoo", errors=_ERRORS)
 def namespace(request: Request, context: ContextOf, reader: Reader, namespace: Name) -> BrowsePage:
     """What a person or an organisation has published."""
-    _reference(namespace, "any")
+    reference_of(namespace, "any")
     return browse_page(
         context.registry,
         reader,
@@ -81,10 +72,10 @@ def namespace(request: Request, context: ContextOf, reader: Reader, namespace: N
 def artefact(request: Request, context: ContextOf, reader: Reader, namespace: Name, name: Name) -> ArtefactPage:
     """An artefact in its newest version, or in its greatest where none is published."""
     try:
-        return _artefact(request, context, reader, _reference(namespace, name))
+        return _artefact(request, context, reader, reference_of(namespace, name))
     except NotInZooError:
         known = context.registry.artefact(reader, namespace, name)
-        return _artefact(request, context, reader, _reference(namespace, name, known.versions[0].label))
+        return _artefact(request, context, reader, reference_of(namespace, name, known.versions[0].label))
 
 
 @router.page("/zoo/{namespace}/{name}/{version}", "zoo/artefact.html", nav="zoo", errors=_ERRORS)
@@ -92,7 +83,7 @@ def version(
     request: Request, context: ContextOf, reader: Reader, namespace: Name, name: Name, version: Version
 ) -> ArtefactPage:
     """One version of an artefact."""
-    return _artefact(request, context, reader, _reference(namespace, name, version))
+    return _artefact(request, context, reader, reference_of(namespace, name, version))
 
 
 # --- what people add ---------------------------------------------------------------------------------------------------
@@ -143,15 +134,3 @@ def _artefact(request: Request, context: ZooContext, reader: Principal, referenc
         starred = context.people.opinions.stars(reader, page.version.namespace, page.version.name).starred
     writes = context.embedded or ("write" in reader.scopes and reader.user_id is not None)
     return page.model_copy(update={"comments": list(said.comments), "starred": starred, "writes": writes})
-
-
-def _reference(namespace: str, name: str, version: str = LATEST) -> Reference:
-    """What an address means; what cannot be a name is not there.
-
-    Raises:
-        NotInZooError: it cannot be one.
-    """
-    try:
-        return Reference.parse(f"{namespace}/{name}@{version}")
-    except InputError:
-        raise NotInZooError(f"There is no {namespace}/{name}@{version} in this zoo.") from None

@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from neuronmap.web.caching import Etags
 from neuronmap.web.errors import install_handlers
 from neuronmap.web.measuring import Measured, Measures
-from neuronmap.web.zoo import account_pages, pages
+from neuronmap.web.zoo import account_pages, feature_pages, pages
 from neuronmap.web.zoo.bodies import Compressing
 from neuronmap.web.zoo.context import ZooContext
 from neuronmap.web.zoo.guard import ZooGuard
@@ -52,6 +52,8 @@ def served_zoo(settings: ZooServerSettings) -> ZooContext:
         default_quota=settings.default_quota,
         most_organisations=settings.most_organisations,
         proxies=settings.proxies,
+        reading=settings.reading,
+        reading_bytes=settings.reading_bytes,
     )
     made.measures = Measures()
     if settings.oidc_issuer is not None and settings.oidc_client_id is not None:
@@ -88,6 +90,7 @@ def create_zoo_app(settings: ZooServerSettings | None = None, context: ZooContex
     app.mount("/static", StaticFiles(directory=Path(str(files("neuronmap.web") / "static"))), name="static")
     app.include_router(account_pages.router)
     app.include_router(pages.router)
+    app.include_router(feature_pages.router)
     app.add_middleware(Etags)
     app.add_middleware(Compressing, minimum_size=1024, compresslevel=5)
     app.add_middleware(ZooGuard, settings=settings)

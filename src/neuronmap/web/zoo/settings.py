@@ -14,6 +14,7 @@ from neuronmap.config import FrozenConfig
 from neuronmap.database import Database, database_url
 from neuronmap.errors import ConfigError
 from neuronmap.web.settings import is_loopback
+from neuronmap.web.zoo.context import READING_BYTES
 from neuronmap.zoo.blobs import blob_store
 from neuronmap.zoo.database import ZOO, private_folder
 from neuronmap.zoo.registry.registry import Registry
@@ -49,6 +50,10 @@ class ZooServerSettings(FrozenConfig):
     """Its database; what NEURONMAP_ZOO_DATABASE says when left out, else SQLite in ``folder``."""
     store: str | None = None
     """Its blobs: a folder, or s3://bucket/prefix; what NEURONMAP_ZOO_STORE says when left out, else in ``folder``."""
+    reading_folder: Path | None = None
+    """Folder in which analyses are put to be looked at; ``reading`` in ``folder`` when left out. Everything in it can be made again."""
+    reading_bytes: int = Field(default=READING_BYTES, ge=0)
+    """Bytes that are fetched there from an object store and kept; the least recently used go. Blobs in a folder are not copied."""
     anonymous_read: bool = False
     """Let everybody read what is public; otherwise reading needs an account, too."""
     default_quota: int | None = Field(default=50 << 30, ge=0)
@@ -91,6 +96,15 @@ class ZooServerSettings(FrozenConfig):
         return self
 
     @property
+    def reading(self) -> Path:
+        """Where analyses are put to be looked at."""
+        return self.reading_folder or self._folder / "reading"
+
+    @property
+    def _folder(self) -> Path:
+        return (self.folder or paths.home() / "zoo-server").expanduser().absolute()
+
+    @property
     def base_path(self) -> str:
         """Path of ``address``, without a slash at its end."""
         return urlsplit(self.address or "").path.rstrip("/")
@@ -124,7 +138,7 @@ class ZooServerSettings(FrozenConfig):
         Raises:
             ConfigError, MissingDependencyError, ResourceError, DamagedError, MismatchError: database or store cannot be used.
         """
-        folder = (self.folder or paths.home() / "zoo-server").expanduser().absolute()
+        folder = self._folder
         database, store = self.database or os.environ.get(ZOO.variable), self.store or os.environ.get(STORE_VARIABLE)
         if not (database and store):
             private_folder(folder)

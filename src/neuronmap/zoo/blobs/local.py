@@ -117,6 +117,9 @@ class LocalBlobStore:
                 if stat.S_ISREG(found.st_mode):
                     yield StoredObject(path.relative_to(self.root).as_posix(), found.st_size, found.st_mtime)
 
+    def local_path(self, key: str) -> Path | None:
+        return self._path(key)
+
     def _path(self, key: str) -> Path:
         parts = key.split("/")
         if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 __all__ = ["BlobStore", "StoredObject"]
@@ -23,7 +24,7 @@ class StoredObject(NamedTuple):
 
 
 class BlobStore(Protocol):
-    """Six operations. Keys are made by the zoo itself, from checked digests and its own random names; never by a client."""
+    """Seven operations. Keys are made by the zoo itself, from checked digests and its own random names; never by a client."""
 
     def put(self, key: str, chunks: Iterable[bytes]) -> int:
         """Write an object: readers see all of it, or what was there before. Returns its size.
@@ -61,6 +62,10 @@ class BlobStore(Protocol):
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """Every object whose key begins with the prefix (a whole part, such as ``incoming/``)."""
+        ...
+
+    def local_path(self, key: str) -> Path | None:
+        """The file that is the object, where objects are files of this machine; else None. It may be missing, and is not to be written."""
         ...
 
     def __str__(self) -> str:

@@ -93,7 +93,9 @@ def delete(
     reason: Annotated[str, Query(min_length=1, max_length=1000, description="Why; kept and shown.")],
 ) -> VersionView:
     """Owners alone, and only what nothing was made from. Its manifest stays, its label is never given again."""
-    return context.registry.changing.delete(asker, reference, reason)
+    deleted = context.registry.changing.delete(asker, reference, reason)
+    context.looking.forget(deleted.digest)
+    return deleted
 
 
 @router.put(_ALIAS, summary="Point an alias to a version", **allowed("write", 404, 409))

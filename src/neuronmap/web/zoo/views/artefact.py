@@ -10,19 +10,22 @@ from markupsafe import Markup
 from pydantic import BaseModel, Field
 
 from neuronmap.errors import DamagedError, NotInZooError
+from neuronmap.web.zoo.looking import features_path
 from neuronmap.web.zoo.views.lineage import draw_lineage
 from neuronmap.zoo.names import Reference
 from neuronmap.zoo.people.views import CommentView
+from neuronmap.zoo.reading import holds_features
 from neuronmap.zoo.views import AliasMove, ArtefactView, FileView, LineageNode, LineageView, VersionView
 
 if TYPE_CHECKING:
     from neuronmap.zoo.people.principal import Principal
     from neuronmap.zoo.registry.registry import Registry
 
-__all__ = ["ArtefactPage", "Figure", "Way", "artefact_page"]
+__all__ = ["ArtefactPage", "Figure", "LookedAt", "Way", "artefact_page"]
 
 _MOST_CARD = 200_000
 _SHOWN_FILES = 200
+_SHOWN_ANALYSES = 10
 _FIRST_FIGURES = ("explained_variance", "l0", "ce_score_mean", "ce_recovered", "dead_share", "mse")
 """Figures that stand at the head, in this order."""
 
@@ -44,6 +47,13 @@ class Way(BaseModel):
     text: str = Field(description="What is typed.")
 
 
+class LookedAt(BaseModel):
+    """An analysis whose features can be looked at in place."""
+
+    reference: str = Field(description="``namespace/name@label``.")
+    features: str = Field(description="Address of its features.")
+
+
 class ArtefactPage(BaseModel):
     """One version with all that is known of it here."""
 
@@ -63,6 +73,10 @@ class ArtefactPage(BaseModel):
         default=None, description="Whether the asker gave it a star; null for nobody in particular."
     )
     writes: bool = Field(default=False, description="Whether the asker may comment.")
+    features: str = Field(default="", description="Address of its features, to be looked at in place; empty for none.")
+    analyses: list[LookedAt] = Field(
+        default=[], description="Of an SAE: analyses of its features that can be looked at."
+    )
     opens: bool = Field(description="Whether it can be taken into the library of the machine that serves this page.")
 
     @property
@@ -122,22 +136,38 @@ def artefact_page(
     version = registry.show(principal, reference)
     exact = Reference(version.namespace, version.name, label=version.label)
     card, problem = _card(registry, principal, exact, version)
+    lineage = registry.lineage(principal, exact, depth=depth)
     return ArtefactPage(
         version=version,
         artefact=registry.artefact(principal, version.namespace, version.name),
         asked=str(reference.digest or reference.label or reference.alias),
         figures=_figures(version),
         shown_files=list(version.files[:_SHOWN_FILES]),
-        lineage=registry.lineage(principal, exact, depth=depth),
+        lineage=lineage,
         alias_log=registry.changing.alias_log(principal, version.namespace, version.name)[:50],
         ways=_ways(version, server),
         card=card,
         card_problem=problem,
         base=f"/api/zoo/artefacts/{version.namespace}/{version.name}/versions/{version.label}",
+        features=features_path(version, "features") if holds_features(version) else "",
+        analyses=_analyses(registry, principal, version, lineage),
         opens=embedded
         and version.kind in ("SAE_MODEL", "ANALYSIS_RESULT")
         and version.state in ("published", "deprecated", "yanked"),
     )
+
+
+def _analyses(registry: Registry, principal: Principal, version: VersionView, lineage: LineageView) -> list[LookedAt]:
+    """Analyses that were made from an SAE and can be looked at; the first few of them."""
+    children = {edge.child for edge in lineage.edges if edge.parent == version.digest and edge.role != "subject"}
+    nodes = [one for one in lineage.nodes if one.digest in children and one.kind == "ANALYSIS_RESULT"]
+    seen = [one for one in nodes if one.state in ("published", "deprecated")] if version.kind == "SAE_MODEL" else []
+    found = [registry.show(principal, Reference.parse(one.reference)) for one in seen[:_SHOWN_ANALYSES]]
+    return [
+        LookedAt(reference=one.reference, features=features_path(one, "features"))
+        for one in found
+        if holds_features(one)
+    ]
 
 
 def _figures(version: VersionView) -> list[Figure]:

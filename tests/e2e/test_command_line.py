@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -208,6 +209,33 @@ def test_resume_takes_no_other_settings(neuronmap, option):
     assert failed.code == 2
     assert option[0] in failed.document("error")["message"]
     assert "--init-from" in failed.document("error")["hint"]
+
+
+def test_suites_are_kept_and_found_again(neuronmap, train_arguments, tmp_path):
+    for name, seed in (("first", 0), ("second", 1)):
+        neuronmap(*train_arguments, "--set", f"seed={seed}", "--name", name)
+    ask = ("sae", "evaluate", "first", "--suite", "core,structure", "--suite", "stability", "--against", "second")
+    ask += ("--tokens", 256, "--ce-tokens", 64, "--saebench", tmp_path / "bench.json")
+    shown = neuronmap(*ask)
+    assert shown.code == 0, shown.err
+    for word in ("identity", "neurons", "chance", "meta_explained", "share_above_09"):
+        assert word in shown.out
+    again = neuronmap(*ask, "--json")
+    assert again.err.count("not measured again") == 3
+    document = again.document("sae evaluate")
+    assert set(document["suites"]) == {"core", "structure", "stability"}
+    assert document["core"] == document["suites"]["core"]["result"]["sae"]
+    assert document["sae"]["metrics"]["stability_share_above_09"] < 1.0
+    assert len(list((Path(document["sae"]["path"]) / "evaluations").iterdir())) == 3
+    bench = json.loads((tmp_path / "bench.json").read_text())
+    assert (bench["eval_type_id"], bench["sae_lens_id"]) == ("core", "first")
+    plain = neuronmap("sae", "evaluate", "first", "--json").document("sae evaluate")
+    assert "suites" not in plain
+    assert "stability_share_above_09" in plain["sae"]["metrics"]
+    refused = neuronmap("sae", "evaluate", "first", "--against", "second")
+    assert refused.code != 0
+    assert "--suite" in refused.err
+    assert "cannot be compared with itself" in neuronmap(*ask[:7], "--against", "first").err
 
 
 def test_an_sae_of_one_document_is_evaluated_on_what_training_held_out(

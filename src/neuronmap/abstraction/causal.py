@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from neuronmap.abstraction.measuring.concept import Measured
-from neuronmap.abstraction.reading import layer_hooks, tokenize_text
+from neuronmap.abstraction.reading import layer_hooks
 from neuronmap.abstraction.record import CausalProfile, Interval
+from neuronmap.activations.items import tokenize_text
 from neuronmap.concepts.items import Item
 from neuronmap.errors import InputError
 from neuronmap.models import HookPoint, LanguageModel, replaced

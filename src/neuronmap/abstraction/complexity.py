@@ -22,8 +22,8 @@ from neuronmap.abstraction.probes.logistic import logistic_log_odds
 from neuronmap.abstraction.probes.mlp import components_of
 from neuronmap.abstraction.probes.ridge import fit_ridge
 from neuronmap.abstraction.record import Complexity, ConceptResult, Interval
-from neuronmap.abstraction.statistics.auc import macro_auc
-from neuronmap.abstraction.statistics.resampling import interval
+from neuronmap.statistics.auc import macro_auc
+from neuronmap.statistics.resampling import interval
 
 __all__ = ["all_reached", "best_place", "complexity_of", "first_reached", "ranked"]
 

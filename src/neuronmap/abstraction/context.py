@@ -21,8 +21,9 @@ from neuronmap.abstraction.measuring.concept import Measured
 from neuronmap.abstraction.measuring.frame import Frame
 from neuronmap.abstraction.measuring.scores import ScoredCurve, score_items
 from neuronmap.abstraction.probes.ridge import fit_ridge
-from neuronmap.abstraction.reading import BATCH_TOKENS, layer_hooks, tokenize_text
+from neuronmap.abstraction.reading import layer_hooks
 from neuronmap.abstraction.record import Interval
+from neuronmap.activations.items import BATCH_TOKENS, tokenize_text
 from neuronmap.models import HookPoint, LanguageModel, capture
 from neuronmap.progress import Progress
 

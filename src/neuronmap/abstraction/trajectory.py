@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from neuronmap.abstraction.probes.probe_set import ProbeSet
-from neuronmap.abstraction.reading import TokenizedText, layer_hooks, tokenize_text
+from neuronmap.abstraction.reading import layer_hooks
 from neuronmap.abstraction.record import ConceptResult, PromptConcept, Series, Trajectory
+from neuronmap.activations.items import TokenizedText, tokenize_text
 from neuronmap.errors import InputError, ModelFormatError
 from neuronmap.models import LanguageModel, capture
 from neuronmap.models.unembedding import find_unembedding

@@ -16,6 +16,7 @@ from neuronmap.cli import (
     corpora,
     demo,
     doctor,
+    evaluate,
     features,
     formats,
     jobs,
@@ -48,6 +49,7 @@ app.add_typer(
     name="sae",
     help="Train, evaluate, analyse, steer, compare and keep SAEs; track concepts through the layers.",
 )
+sae.app.command("evaluate")(evaluate.evaluate)
 sae.app.command("analyze", epilog=analyze.settings_help())(analyze.analyze)
 sae.app.command("list-analyses")(features.list_analyses)
 sae.app.command("find-examples")(features.find_examples)

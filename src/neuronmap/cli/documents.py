@@ -30,7 +30,7 @@ class SAERecord(_Document):
     path: str
     """Folder of the bundle."""
     architecture: str
-    """relu, gated, topk, batchtopk, jumprelu, matryoshka, or a plug-in's."""
+    """relu, gated, topk, batchtopk, jumprelu, matryoshka, lista, or a plug-in's."""
     d_in: int
     """Width of the activation."""
     d_sae: int
@@ -75,12 +75,25 @@ class TrainDocument(_Document):
 
 
 class ShowDocument(_Document):
-    """``neuronmap sae show``, ``neuronmap sae evaluate`` and ``neuronmap demo``."""
+    """``neuronmap sae show`` and ``neuronmap demo``."""
 
-    schema_name: Literal["neuronmap/sae.show/1", "neuronmap/sae.evaluate/1", "neuronmap/demo/1"] = Field(alias="schema")
+    schema_name: Literal["neuronmap/sae.show/1", "neuronmap/demo/1"] = Field(alias="schema")
     sae: SAERecord
     core: dict[str, Any] | None
     """The evaluation, as ``neuronmap.evaluation.CoreMetrics`` (its own schema: ``metrics_schema()``); null if there is none."""
+
+
+class EvaluateDocument(_Document):
+    """``neuronmap sae evaluate``."""
+
+    schema_name: Literal["neuronmap/sae.evaluate/1"] = Field(alias="schema")
+    sae: SAERecord
+    core: dict[str, Any] | None
+    """The core evaluation, as ``neuronmap.evaluation.CoreMetrics``; null with ``--suite`` that leaves it out."""
+    suites: dict[str, Any] | None = None
+    """With ``--suite``: records by suite, each as ``neuronmap.evaluation.suites.SuiteRecord``."""
+    saebench: list[str] | None = None
+    """With ``--suite``: files written in SAEBench's form."""
 
 
 class ListDocument(_Document):
@@ -497,7 +510,7 @@ class ErrorDocument(_Document):
 DOCUMENTS: dict[str, type[_Document]] = {
     "sae train": TrainDocument,
     "sae show": ShowDocument,
-    "sae evaluate": ShowDocument,
+    "sae evaluate": EvaluateDocument,
     "demo": ShowDocument,
     "sae list-models": ListDocument,
     "sae delete": DeleteDocument,

@@ -1,4 +1,4 @@
-"""``neuronmap sae``: train, list, show, evaluate and delete SAEs."""
+"""``neuronmap sae``: train, list, show and delete SAEs."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ _AuthorOption = Annotated[
     list[str] | None, typer.Option("--author", help="With --publish: 'Name <orcid>'; repeat for more.")
 ]
 
+ArchitectureOption = Annotated[
+    str | None,
+    typer.Option("--architecture", "-a", help="relu, gated, topk, batchtopk, jumprelu, matryoshka, lista."),
+]
+
 
 @app.command("train", epilog=config_help())
 @command_output
@@ -53,9 +58,7 @@ def train(
     ] = None,
     layer: Annotated[int | None, typer.Option("--layer", "-l", help="Block, counted from 0.")] = None,
     component: Annotated[str | None, typer.Option(help="residual, mlp, attention, ... or path:out.")] = None,
-    architecture: Annotated[
-        str | None, typer.Option("--architecture", "-a", help="relu, gated, topk, batchtopk, jumprelu, matryoshka.")
-    ] = None,
+    architecture: ArchitectureOption = None,
     features: Annotated[int | None, typer.Option("--features", "-f", help="Number of features (hidden_dim).")] = None,
     k: Annotated[int | None, typer.Option("-k", help="Active features per activation.")] = None,
     tokens: Annotated[int | None, typer.Option(help="Tokens of text to train on (max_tokens).")] = None,
@@ -299,61 +302,6 @@ def show(
         output.show(*metric_table(CoreMetrics.from_dict(record)))
     output.show(*show_entry(entry, verified=verify))
     output.document(stored_document("neuronmap/sae.show/1", entry, core=record))
-
-
-@app.command("evaluate")
-@command_output
-def evaluate(
-    name: NameArgument,
-    text: Annotated[
-        str | None,
-        typer.Option("--text", "-t", help="Text to evaluate on; the held-out part of the training text if left out."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Language model, if not the one it was trained on.")
-    ] = None,
-    tokens: Annotated[int, typer.Option(help="Tokens for reconstruction and sparsity.")] = 16_384,
-    ce_tokens: Annotated[int, typer.Option(help="Tokens run through the whole model for loss and KL.")] = 8_192,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; as in training if left out.")] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="Of the language model: auto, float32, bfloat16, float16; as in training if left out."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Go on although model, revision or tokenizer differ.")] = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Measure an SAE: reconstruction, sparsity, and what the language model does with the reconstruction in place.
-
-    Every figure comes with its standard error (whole contexts resampled). See the page "Metrics" in the docs for exact
-    definitions. The result is kept with the SAE.
-
-    Examples:
-
-        neuronmap sae evaluate demo
-
-        neuronmap sae evaluate demo --text my-notes.txt --tokens 50000
-    """
-    from neuronmap.hub import SAEModelHub
-    from neuronmap.hub.pipeline import evaluate_entry
-
-    output = Output(as_json, quiet)
-    hub = SAEModelHub()
-    entry = hub.get(name)
-    metrics = evaluate_entry(
-        hub,
-        entry,
-        text=text,
-        model=model,
-        tokens=tokens,
-        ce_tokens=ce_tokens,
-        device=device,
-        dtype=dtype,
-        force=force,
-        progress=output.progress(),
-    )
-    output.show(*metric_table(metrics))
-    output.document(stored_document("neuronmap/sae.evaluate/1", hub.get(entry.id), core=metrics.to_dict()))
 
 
 @app.command("delete")

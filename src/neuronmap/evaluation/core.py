@@ -1,11 +1,13 @@
 """``evaluate_sae``: the core metrics of one SAE, from rows of activations, or with its language model, or both.
 
+``evaluate_beside`` measures others (baselines) on the same rows and in the same contexts.
+
 Shapes: N rows, D = d_in, F = d_sae, T tokens in a context, W = D.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Literal, cast
 
@@ -31,10 +33,12 @@ from neuronmap.saes import SparseAutoencoder
 from neuronmap.saes.places import output_hook
 from neuronmap.saes.uses import require_use
 
-__all__ = ["Ablation", "evaluate_sae"]
+__all__ = ["Ablation", "evaluate_beside", "evaluate_sae"]
 
 Ablation = Literal["zero", "mean"]
 
+_MEASURED = "sae"
+"""Name of the SAE among what is measured."""
 _MOST_STORED_ROWS = 131_072
 _MOST_MODEL_TOKENS = 16_384
 
@@ -116,7 +120,54 @@ def evaluate_sae(
     shown = progress or progress_module.default()
     task = _Evaluation(sae, source, model, hooks, tokens, mask, outlier_threshold, shown)
     task.check_arguments(max_tokens, max_ce_tokens, batch_tokens, ablations)
-    return task.run(max_tokens, max_ce_tokens, batch_tokens, tuple(dict.fromkeys(ablations)), bootstrap, seed)
+    found = task.run(max_tokens, max_ce_tokens, batch_tokens, tuple(dict.fromkeys(ablations)), bootstrap, seed)
+    return found[_MEASURED]
+
+
+def evaluate_beside(
+    sae: Autoencoder,
+    others: Mapping[str, Autoencoder],
+    tokens: TokenSet,
+    *,
+    model: LanguageModel,
+    hook: HookPoint | str,
+    mask: MaskConfig | None = None,
+    outlier_threshold: float | None = None,
+    max_tokens: int | None = None,
+    max_ce_tokens: int = 4096,
+    batch_tokens: int = 1024,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, CoreMetrics]:
+    """Measure an SAE and others, such as baselines, on the same rows and in the same contexts of the same forward passes.
+
+    Each of them costs one more forward pass a token for loss and KL; rows are captured, and the clean and ablated model
+    run, once for all. Resamples are the same, so differences between records are paired.
+
+    Args:
+        sae: the SAE.
+        others: what is measured beside it, by name; all must read and write the hook's width.
+        tokens, model, hook, mask, outlier_threshold, max_tokens, max_ce_tokens, batch_tokens, bootstrap, seed, progress:
+            as for :func:`evaluate_sae`.
+
+    Returns:
+        Records by name, that of the SAE under ``sae``.
+
+    Raises:
+        ConfigError: a name is taken (``sae``, ``clean``, ``zero``, ``mean``), or the SAE is a transcoder.
+        MismatchError, EmptyCorpusError, InputError: as :func:`evaluate_sae`.
+    """
+    taken = sorted({_MEASURED, "clean", "zero", "mean"} & set(others))
+    if taken:
+        raise ConfigError(f"Something beside the SAE is named {taken}; these names are taken.")
+    task = _Evaluation(
+        sae, None, model, (hook, None), tokens, mask, outlier_threshold, progress or progress_module.default(), others
+    )
+    if others and task.written is not None:
+        raise ConfigError("Nothing can be measured beside a transcoder: it writes another hook than it reads.")
+    task.check_arguments(max_tokens, max_ce_tokens, batch_tokens, ("zero", "mean"))
+    return task.run(max_tokens, max_ce_tokens, batch_tokens, ("zero", "mean"), bootstrap, seed)
 
 
 def _only(tokens: TokenSet | None, source: TokenSet) -> TokenSet:
@@ -152,6 +203,7 @@ class _Evaluation:
         mask: MaskConfig | None,
         outlier_threshold: float | None,
         progress: Progress,
+        others: Mapping[str, Autoencoder] | None = None,
     ) -> None:
         _check_use(sae, source, hooks[1])
         self.sae, self.source, self.model, self.tokens, self.progress = sae, source, model, tokens, progress
@@ -183,11 +235,10 @@ class _Evaluation:
         decoder = getattr(sae, "W_dec", None)
         if isinstance(decoder, Tensor):
             self.dtype, device = decoder.dtype, decoder.device
-            self.decoder_norm_F = torch.linalg.vector_norm(decoder.detach(), dim=1)
         else:
             self.dtype, device = torch.float32, model.device if model is not None else torch.device("cpu")
-            self.decoder_norm_F = torch.ones(sae.d_sae, device=device)
-        self.reconstructor = Reconstructor(sae, device, self.dtype)
+        self.measured: dict[str, Autoencoder] = {_MEASURED: sae, **(others or {})}
+        self.reconstructors = {name: Reconstructor(other, device, self.dtype) for name, other in self.measured.items()}
 
     def _resolve(self, hook: HookPoint | str | None) -> HookPoint | None:
         if self.model is None:
@@ -249,8 +300,8 @@ class _Evaluation:
         ablations: tuple[Ablation, ...],
         bootstrap: int,
         seed: int,
-    ) -> CoreMetrics:
-        """Rows first, then the spliced model, then the figures."""
+    ) -> dict[str, CoreMetrics]:
+        """Rows first, then the spliced model, then the figures, of everything that is measured."""
         threshold, threshold_from = self._threshold()
         dropped: dict[str, int]
         if self.source is not None:
@@ -260,33 +311,52 @@ class _Evaluation:
             sums, units, contexts, dropped = self._captured_rows(
                 max_tokens or _MOST_MODEL_TOKENS, batch_tokens, threshold
             )
-        by_unit = sums.by_unit()
-        resampler = Resampler.draw(len(by_unit["rows"]), bootstrap, seed)
-        totals = resampler.totals(by_unit)
-        behaviour, spliced_contexts = None, 0
+        behaviours: dict[str, Behaviour] = {}
+        spliced_contexts = 0
         if self.model is not None and max_ce_tokens:
-            behaviour, spliced_contexts = self._behaviour(
-                sums, max_ce_tokens, batch_tokens, ablations, threshold, bootstrap, seed
+            behaviours, spliced_contexts = self._behaviour(
+                sums[_MEASURED], max_ce_tokens, batch_tokens, ablations, threshold, bootstrap, seed
             )
-        return CoreMetrics(
-            reconstruction=reconstruction_of(sums, resampler, totals),
-            sparsity=sparsity_of(sums, resampler, totals),
-            behaviour=behaviour,
-            weights=weights_of(self.sae),
-            protocol=self._protocol(
-                tokens=sums.rows,
-                contexts=contexts,
-                behaviour_tokens=behaviour.ce_clean.count if behaviour else 0,
-                behaviour_contexts=spliced_contexts,
-                dropped=dropped,
-                outlier_threshold=threshold,
-                outlier_threshold_from=threshold_from,
-                resamples=bootstrap,
-                resampled=units.label,
-                units=resampler.units,
-                seed=seed,
-            ),
-        )
+        filled = int((sums[_MEASURED].by_unit()["rows"] > 0).sum())
+        resampler = Resampler.draw(filled, bootstrap, seed)
+        counted = {
+            "tokens": sums[_MEASURED].rows,
+            "contexts": contexts,
+            "behaviour_tokens": behaviours[_MEASURED].ce_clean.count if behaviours else 0,
+            "behaviour_contexts": spliced_contexts,
+            "dropped": dropped,
+            "outlier_threshold": threshold,
+            "outlier_threshold_from": threshold_from,
+            "resamples": bootstrap,
+            "resampled": units.label,
+            "units": resampler.units,
+            "seed": seed,
+        }
+        found = {}
+        for name, sae in self.measured.items():
+            totals = resampler.totals(sums[name].by_unit())
+            found[name] = CoreMetrics(
+                reconstruction=reconstruction_of(sums[name], resampler, totals),
+                sparsity=sparsity_of(sums[name], resampler, totals),
+                behaviour=behaviours.get(name),
+                weights=weights_of(sae),
+                protocol=self._protocol(sae, counted),
+            )
+        return found
+
+    def _sums(self, units: Units) -> dict[str, RowSums]:
+        """Empty sums of everything that is measured."""
+        return {
+            name: RowSums(reconstructor, units.count, self._decoder_norms(reconstructor))
+            for name, reconstructor in self.reconstructors.items()
+        }
+
+    def _decoder_norms(self, reconstructor: Reconstructor) -> Tensor:
+        decoder = getattr(reconstructor.sae, "W_dec", None)
+        if isinstance(decoder, Tensor):
+            norm_F: Tensor = torch.linalg.vector_norm(decoder.detach(), dim=1)
+            return norm_F
+        return torch.ones(reconstructor.sae.d_sae, device=reconstructor.device)
 
     def _threshold(self) -> tuple[float | None, str | None]:
         """The norm above which a position is an outlier: as harvested, else calibrated in the same way."""
@@ -299,13 +369,14 @@ class _Evaluation:
         found = calibrate(self.model, self.tokens, [self.hook], self.mask, self.progress)[self.hook.name]
         return found.outlier_threshold, f"the first {found.contexts} contexts of these tokens"
 
-    def _stored_rows(self, source: RowSource, most_rows: int) -> tuple[RowSums, Units, int]:
+    def _stored_rows(self, source: RowSource, most_rows: int) -> tuple[dict[str, RowSums], Units, int]:
         units = Units.of_source(source)
-        sums = RowSums(self.reconstructor, units.count, self.decoder_norm_F)
+        sums = self._sums(units)
         contexts: set[int] = set()
         with self.progress.task("Reconstruction", min(most_rows, source.num_rows), "tokens") as bar:
             for rows_nD, context_n in rows_of_source(source, most_rows):
-                sums.add(rows_nD, units.number(context_n))
+                for one in sums.values():
+                    one.add(rows_nD, units.number(context_n))
                 if self.store is not None:
                     contexts.update(context_n.tolist())
                 bar.advance(len(rows_nD))
@@ -313,14 +384,14 @@ class _Evaluation:
 
     def _captured_rows(
         self, most_tokens: int, batch_tokens: int, threshold: float | None
-    ) -> tuple[RowSums, Units, int, dict[str, int]]:
+    ) -> tuple[dict[str, RowSums], Units, int, dict[str, int]]:
         """Rows of evenly spread contexts, captured at the hook (the model stops there)."""
         model, tokens, hook = self._model_parts()
         # The extractor asks a token set for its size and its contexts only, which this view has.
         chosen = cast(TokenSet, SpreadContexts(tokens, -(-most_tokens // tokens.context_length)))
         batch = contexts_per_batch(tokens, batch_tokens)
         units = Units.of_contexts(0, chosen.num_contexts - 1)
-        sums = RowSums(self.reconstructor, units.count, self.decoder_norm_F)
+        sums = self._sums(units)
         hooks = [hook] if self.written is None else [hook, self.written]
         extractor = RowExtractor(model, chosen, hooks, self.mask, batch)
         dropped: dict[str, int] = {}
@@ -330,12 +401,13 @@ class _Evaluation:
                 stop = min(start + batch, chosen.num_contexts)
                 for extracted, target_NO in rows_and_targets(extractor, start, stop, hook, self.written, threshold):
                     context_N = torch.from_numpy(extracted.index[:, 3].astype(np.int64))
-                    sums.add(extracted.rows_NW, units.number(context_N), target_NO)
+                    for one in sums.values():
+                        one.add(extracted.rows_NW, units.number(context_N), target_NO)
                     contexts.update(context_N.tolist())
                     for reason, count in extracted.dropped.items():
                         dropped[reason] = dropped.get(reason, 0) + count
                 bar.advance((stop - start) * tokens.context_length)
-        if not sums.rows:
+        if not sums[_MEASURED].rows:
             raise nothing_left(chosen, dropped)
         return sums, units, len(contexts), dropped
 
@@ -348,13 +420,13 @@ class _Evaluation:
         threshold: float | None,
         bootstrap: int,
         seed: int,
-    ) -> tuple[Behaviour, int]:
-        """Loss and KL of a sample of contexts; also how many contexts were run."""
+    ) -> tuple[dict[str, Behaviour], int]:
+        """Loss and KL of a sample of contexts, by what is measured; also how many contexts were run."""
         model, tokens, hook = self._model_parts()
         chosen = cast(TokenSet, SpreadContexts(tokens, max(1, most_tokens // tokens.context_length)))
         mean_D = sums.mean().float().to(model.device)
         baselines: dict[str, Replacement] = {"zero": torch.zeros_like, "mean": mean_D.expand_as}
-        replacements: dict[str, Replacement] = {"sae": self.reconstructor}
+        replacements: dict[str, Replacement] = dict(self.reconstructors)
         replacements |= {name: baselines[name] for name in ablations}
         forwards = chosen.num_contexts * tokens.context_length * (1 + len(replacements))
         with self.progress.task("Loss and KL, clean and spliced", forwards, "tokens") as bar:
@@ -377,14 +449,16 @@ class _Evaluation:
             )
         resampler = Resampler.draw(int(filled_C.sum()), bootstrap, seed)
         mean_of = f"the {sums.rows:,} rows scored for reconstruction"
-        return behaviour_of(spliced.only(filled_C), resampler, mean_of), int(filled_C.sum())
+        kept = spliced.only(filled_C)
+        found = {name: behaviour_of(kept.of(name, ablations), resampler, mean_of) for name in self.reconstructors}
+        return found, int(filled_C.sum())
 
     def _model_parts(self) -> tuple[LanguageModel, TokenSet, HookPoint]:
         if self.model is None or self.tokens is None or self.hook is None:
             raise ConfigError("model=, tokens= and hook= are needed for this part.")
         return self.model, self.tokens, self.hook
 
-    def _protocol(self, **counted: Any) -> Protocol:
+    def _protocol(self, sae: Autoencoder, counted: dict[str, Any]) -> Protocol:
         store, model, tokens = self.store, self.model, self.tokens
         names = [place.name for place in (self.hook, self.written) if place is not None]
         if not names and store is not None:
@@ -398,9 +472,9 @@ class _Evaluation:
         if store is not None:
             context_length = store.manifest["tokens"]["context_length"]
         return Protocol(
-            architecture=getattr(self.sae, "architecture", type(self.sae).__name__),
-            d_in=self.sae.d_in,
-            d_sae=self.sae.d_sae,
+            architecture=getattr(sae, "architecture", type(sae).__name__),
+            d_in=sae.d_in,
+            d_sae=sae.d_sae,
             sae_dtype=str(self.dtype).removeprefix("torch."),
             source=said,
             source_digest=self.source.digest if self.source is not None else tokens.digest if tokens else None,

@@ -56,11 +56,12 @@ class Reconstructor:
 
     Attributes:
         sae: as given.
+        device: as given.
         width: O, of its reconstructions.
     """
 
     def __init__(self, sae: Autoencoder, device: torch.device, dtype: torch.dtype) -> None:
-        self.sae, self._device, self._dtype = sae, device, dtype
+        self.sae, self.device, self._dtype = sae, device, dtype
         self.width: int = getattr(sae, "d_out", sae.d_in)
         self._complete = getattr(sae, "complete", None)
         self._chunk = max(1, min(_PIECE_ROWS, _CHUNK_VALUES // sae.d_sae))
@@ -80,7 +81,7 @@ class Reconstructor:
         """
         for start in range(0, rows_ND.shape[0], self._chunk):
             part = slice(start, min(start + self._chunk, rows_ND.shape[0]))
-            x_nD = rows_ND[part].to(device=self._device, dtype=self._dtype)
+            x_nD = rows_ND[part].to(device=self.device, dtype=self._dtype)
             f_nF = self.sae.encode(x_nD)
             xhat_nO = self.sae.decode(f_nF)
             if self._complete is not None:
@@ -97,7 +98,7 @@ class Reconstructor:
                     f"The SAE gives NaN or infinity for {bad:,} of {x_nD.shape[0]:,} rows.",
                     hint="Its weights are damaged, or it was made for activations of another scale.",
                 )
-            y_nO = x_nD if target_NO is None else target_NO[part].to(device=self._device, dtype=self._dtype)
+            y_nO = x_nD if target_NO is None else target_NO[part].to(device=self.device, dtype=self._dtype)
             yield part, y_nO, f_nF, xhat_nO
 
     def __call__(self, rows_ND: Tensor) -> Tensor:

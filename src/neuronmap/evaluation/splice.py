@@ -17,7 +17,7 @@ Shapes: B contexts, T tokens, N scored rows, V vocabulary, W width of the hook.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -60,6 +60,12 @@ class SplicedSums:
             {name: value[chosen_C] for name, value in self.ce.items()},
             {name: value[chosen_C] for name, value in self.kl.items()},
         )
+
+    def of(self, name: str, ablations: Sequence[str]) -> SplicedSums:
+        """The sums of one replacement under the name ``sae``, with the clean model and the ablations beside it."""
+        kept = {"sae": name, **{ablation: ablation for ablation in ablations}}
+        ce = {"clean": self.ce["clean"], **{new: self.ce[old] for new, old in kept.items()}}
+        return SplicedSums(self.tokens_C, ce, {new: self.kl[old] for new, old in kept.items()})
 
     def as_sums(self) -> dict[str, Tensor]:
         """All sums under one set of names, for the bootstrap."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from neuronmap import progress as progress_module
 from neuronmap.errors import AlreadyExistsError, ConfigError, InputError, Interrupted, ModelError
 from neuronmap.hub.entry import LibraryEntry
+from neuronmap.hub.evaluating import suite_figures
 from neuronmap.hub.library import SAEModelHub
 from neuronmap.hub.opening import hook_of, language_model_of, tokenized, training_config, training_text
 from neuronmap.progress import Progress
@@ -286,5 +287,6 @@ def evaluate_entry(
     )
     if fence is not None:
         fence()
+    known["summary"] = suite_figures(entry)  # figures of suites stay
     attach_file(entry.path, "metrics.json", metrics_document(metrics, known))
     return metrics

@@ -147,7 +147,9 @@ class BatchTopKSAE(TopKFamily):
                 if encoded is not None:  # there is no limit to exceed
                     yield encoded.code.value_N, encoder.num_rows
 
-        threshold, l0, rows = exact_threshold(entries_above, self._likely_bounds(batches, encoder_input), self.options.k)
+        threshold, l0, rows = exact_threshold(
+            entries_above, self._likely_bounds(batches, encoder_input), self.options.k
+        )
         threshold_F.fill_(threshold)
         return {"threshold": threshold, "l0": l0, "rows": float(rows)}
 

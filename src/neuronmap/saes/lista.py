@@ -126,12 +126,12 @@ class ListaSAE(MatryoshkaSAE):
         centred_BD = torch.sub(x_BD, self.b_dec, out=workspace.get("centred", (rows, self.d_in), self.dtype))
         first = self.encode_kept(kernels, Encoder(centred_BD, self.W_enc, self.b_enc, None, state.rounded_W_enc), k)
         over_BD = kernels.reconstruct(first.code, self.W_dec, centred_BD, (self.d_sae,), 1.0).error_BD
-        explained_BD = torch.add(over_BD, centred_BD, out=workspace.get("lista.explained", (rows, self.d_in), self.dtype))
+        explained_BD = torch.add(
+            over_BD, centred_BD, out=workspace.get("lista.explained", (rows, self.d_in), self.dtype)
+        )
         refined_BD = self.refined(centred_BD, explained_BD)
         dead_M = self._dead_features(state)
-        second = self.encode_kept(
-            kernels, Encoder(refined_BD, self.W_enc, self.b_enc, dead_M, state.rounded_W_enc), k
-        )
+        second = self.encode_kept(kernels, Encoder(refined_BD, self.W_enc, self.b_enc, dead_M, state.rounded_W_enc), k)
 
         scale = 2.0 / (rows * len(widths))
         found = kernels.reconstruct(second.code, self.W_dec, centred_BD, widths, scale, self.detaches_levels())
@@ -151,7 +151,9 @@ class ListaSAE(MatryoshkaSAE):
         if dead_M is not None and second.kept_BM is not None:
             problem = AuxProblem(second.kept_BM, dead_M, refined_BD, found.error_BD, self._aux_k)
             coefficient = self.options.aux_coefficient
-            parts["aux"] = auxk_gradients(problem, coefficient, (self.W_enc, self.b_enc, self.W_dec), kernels, workspace)
+            parts["aux"] = auxk_gradients(
+                problem, coefficient, (self.W_enc, self.b_enc, self.W_dec), kernels, workspace
+            )
             total = total + coefficient * parts["aux"]
         self._add_first_gradients(first.code, (centred_BD, explained_BD, pulled_BD), scale, kernels, workspace)
         return StepLoss(total, parts, second.code.fired(), second.code.smallest(), extra)

@@ -7,7 +7,8 @@ import copy
 import pytest
 import torch
 
-from neuronmap.abstraction.reading import check_layers, read_concepts, tokenize_text
+from neuronmap.abstraction.reading import check_layers, read_concepts
+from neuronmap.activations.items import tokenize_text
 from neuronmap.concepts import ConceptData, Item
 from neuronmap.errors import HookPointError, InputError, ModelError
 from neuronmap.models import LanguageModel, wrap_model
@@ -75,7 +76,7 @@ def test_padding_side_of_the_tokenizer_changes_nothing(tiny_llama: LanguageModel
 
 
 def test_texts_that_concepts_share_are_run_once(tiny_llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    import neuronmap.abstraction.reading as reading
+    import neuronmap.activations.items as reading
 
     ran: list[int] = []
     real = reading.capture

@@ -29,7 +29,10 @@ def rows() -> Tensor:
 def sae_of(name: str, rule: str) -> SparseAutoencoder:
     cls: Any = get_architecture(name)
     sae = cls(
-        D, F, cls.Options.from_dict({"k": 5} if "topk" in name or name in ("matryoshka", "lista") else {}), dtype=torch.float64
+        D,
+        F,
+        cls.Options.from_dict({"k": 5} if "topk" in name or name in ("matryoshka", "lista") else {}),
+        dtype=torch.float64,
     )
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuronmap.abstraction.statistics.auc import auc, auc_by_clusters, macro_auc, resampled_auc
-from neuronmap.abstraction.statistics.resampling import bands, draw_clusters
+from neuronmap.statistics.auc import auc, auc_by_clusters, macro_auc, resampled_auc
+from neuronmap.statistics.resampling import bands, draw_clusters
 
 
 def by_pairs(scores: list[float], positive: list[bool], weights: list[float] | None = None) -> float:

@@ -76,7 +76,10 @@ def test_step_memory_of_dense_products_is_what_the_plan_says(architecture, kerne
 
 def check_step_memory(architecture: str, dead: bool, kernels: str, **more: str) -> None:
     """Every scratch buffer of a step together, with and without dead features, is within the printed figure."""
-    fields = {"architecture": architecture, "k": 8 if "top" in architecture or architecture in ("matryoshka", "lista") else None}
+    fields = {
+        "architecture": architecture,
+        "k": 8 if "top" in architecture or architecture in ("matryoshka", "lista") else None,
+    }
     chosen = config(**fields, **more, kernels=kernels, batch_size=16, dead_after_tokens=1 if dead else 10**9)
     rows = ArrayRows(torch.randn(4096, 64, generator=torch.Generator().manual_seed(0)))
     data = TrainingData(rows=rows, heldout=rows)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from neuronmap.abstraction.flow.carried import carried_by
 from neuronmap.abstraction.flow.codes import encode_rows
-from neuronmap.abstraction.reading import read_hooks
+from neuronmap.activations.items import read_hooks
 from neuronmap.concepts import ConceptData
 from neuronmap.models import HookPoint, LanguageModel
 from neuronmap.progress import Progress

@@ -24,11 +24,11 @@ from neuronmap.abstraction.layers.scaling import centred, standardized
 from neuronmap.abstraction.layers.shape import concept_overlap, predictivity, procrustes
 from neuronmap.abstraction.layers.windows import CONTEXTS, FIRST, WINDOW, draw_shared_windows, draw_windows
 from neuronmap.abstraction.record import LayerSimilarity, Matrix, Series
-from neuronmap.abstraction.statistics.resampling import draw_clusters
 from neuronmap.corpora import TokenSet
 from neuronmap.errors import InputError
 from neuronmap.models import LanguageModel
 from neuronmap.progress import Progress, Task, default
+from neuronmap.statistics.resampling import draw_clusters
 
 __all__ = ["compare_layers", "layer_similarity"]
 

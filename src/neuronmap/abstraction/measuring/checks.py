@@ -16,8 +16,8 @@ from neuronmap.abstraction.measuring.scores import Part, labelled_auc
 from neuronmap.abstraction.measuring.series import series
 from neuronmap.abstraction.probes.ridge import contrast, fit_ridge
 from neuronmap.abstraction.record import ControlTask
-from neuronmap.abstraction.statistics.auc import auc, macro_auc
 from neuronmap.abstraction.statistics.relabelling import permuted_labels, random_labels, targets_of
+from neuronmap.statistics.auc import auc, macro_auc
 
 __all__ = [
     "baseline_aucs",

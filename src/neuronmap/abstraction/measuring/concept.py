@@ -22,10 +22,10 @@ from neuronmap.abstraction.probes.ridge import fit_ridge
 from neuronmap.abstraction.reading import Reading
 from neuronmap.abstraction.record import Baselines, ConceptResult, CrossScore, LeftOut
 from neuronmap.abstraction.settings import TrackerConfig
-from neuronmap.abstraction.statistics.auc import macro_auc
-from neuronmap.abstraction.statistics.resampling import Draws, bands, draw_clusters
 from neuronmap.abstraction.summary import CurveEvidence, LevelEvidence, summarize
 from neuronmap.concepts.concept import Concept
+from neuronmap.statistics.auc import macro_auc
+from neuronmap.statistics.resampling import Draws, bands, draw_clusters
 
 __all__ = ["STEPS", "Measured", "measure_concept"]
 

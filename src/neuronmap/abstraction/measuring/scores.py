@@ -15,9 +15,9 @@ from torch import Tensor
 
 from neuronmap.abstraction.measuring.frame import Frame
 from neuronmap.abstraction.probes.ridge import RidgeFit, fit_ridge
-from neuronmap.abstraction.statistics.auc import auc, auc_by_clusters, macro_auc, resampled_auc
 from neuronmap.abstraction.statistics.relabelling import Labels, targets_of
-from neuronmap.abstraction.statistics.resampling import Draws
+from neuronmap.statistics.auc import auc, auc_by_clusters, macro_auc, resampled_auc
+from neuronmap.statistics.resampling import Draws
 
 __all__ = ["Part", "ScoredCurve", "fit_parts", "labelled_auc", "score_items", "score_part"]
 

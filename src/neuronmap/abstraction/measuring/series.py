@@ -8,7 +8,7 @@ from torch import Tensor
 
 from neuronmap.abstraction.measuring.scores import ScoredCurve
 from neuronmap.abstraction.record import Curve, Matrix, Series
-from neuronmap.abstraction.statistics.resampling import bands
+from neuronmap.statistics.resampling import bands
 
 __all__ = ["curve_of", "matrix", "series"]
 

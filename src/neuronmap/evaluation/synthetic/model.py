@@ -267,7 +267,7 @@ class SyntheticModel:
         row_e, feature_e, value_e = _only(value_e > 0, row_e, feature_e, value_e)
         generations = [(row_e, feature_e, value_e)]
         for _ in range(self._depth):
-            row_e, feature_e, value_e = self._offspring(z_NR, *generations[-1], generator)
+            row_e, feature_e, value_e = self._offspring(z_NR, generations[-1], generator)
             generations.append((row_e, feature_e, value_e))
         row_E, feature_E, value_E = (torch.cat(parts) for parts in zip(*generations, strict=True))
         order_E = (row_E * G + feature_E).argsort()
@@ -291,11 +291,13 @@ class SyntheticModel:
         return torch.cat(rows), torch.cat(features)
 
     def _offspring(
-        self, z_NR: Tensor, row_e: Tensor, feature_e: Tensor, value_e: Tensor, generator: torch.Generator
+        self, z_NR: Tensor, parents: tuple[Tensor, Tensor, Tensor], generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Children that fire, of parents that do: row, feature and magnitude."""
+        row_e, feature_e, value_e = parents
         hierarchy = self.config.hierarchy
-        assert hierarchy is not None
+        if hierarchy is None:
+            return parents
         row_P, parent_P, value_P = _only(self._children_G[feature_e] > 0, row_e, feature_e, value_e)
         order_K = torch.arange(hierarchy.branching, device=self.device)
         exists_PK = order_K < self._children_G[parent_P].unsqueeze(1)

@@ -1,6 +1,7 @@
 """``evaluate``: an SAE measured in its language model. The call of ``neuronmap sae evaluate``.
 
-Cancel and resume: nothing is kept of a stopped evaluation (it takes minutes at most); the next attempt begins anew.
+Cancel and resume: of suites, each one that was finished is kept, and the next attempt goes on with the others; the core evaluation alone
+takes minutes at most, and begins anew.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from neuronmap.config import FrozenConfig
+from neuronmap.evaluation.suites.record import SuiteName
+from neuronmap.evaluation.suites.settings import check_suites
 from neuronmap.hub import SAEModelHub
 from neuronmap.jobs.kinds.analyze import absolute
 from neuronmap.jobs.kinds.kind import Kind, Needs, usable
@@ -41,6 +44,10 @@ class EvaluateArgs(FrozenConfig):
     """Number format of the language model; as in training when left out."""
     force: bool = False
     """Go on although model, revision or tokenizer differ."""
+    suites: tuple[SuiteName, ...] = ()
+    """Suites to run, with baselines; the core evaluation without baselines when left out."""
+    against: str | None = None
+    """For the suite stability: an SAE of another seed, its name in the library."""
 
 
 class Evaluate(Kind[EvaluateArgs]):
@@ -50,7 +57,10 @@ class Evaluate(Kind[EvaluateArgs]):
     args = EvaluateArgs
 
     def checked(self, args: EvaluateArgs, hub: SAEModelHub) -> EvaluateArgs:
-        return args.updated(sae=usable(hub, args.sae).id, text=absolute(args.text), model=absolute(args.model))
+        if args.suites or args.against is not None:
+            check_suites(args.suites, against=args.against is not None)
+        found = args.updated(sae=usable(hub, args.sae).id, text=absolute(args.text), model=absolute(args.model))
+        return found if args.against is None else found.updated(against=usable(hub, args.against).id)
 
     def title(self, args: EvaluateArgs) -> str:
         return f"evaluating {args.sae}"
@@ -63,7 +73,30 @@ class Evaluate(Kind[EvaluateArgs]):
     def run(self, args: EvaluateArgs, context: JobContext) -> dict[str, Any]:
         from neuronmap.hub.pipeline import evaluate_entry
 
-        given = {name: getattr(args, name) for name in EvaluateArgs.model_fields if name != "sae"}
         hub = context.hub
+        if args.suites:
+            return self._suites(args, context)
+        left_out = ("sae", "suites", "against")
+        given = {name: getattr(args, name) for name in EvaluateArgs.model_fields if name not in left_out}
         metrics = evaluate_entry(hub, hub.get(args.sae), **given, progress=context.progress, fence=context.fence)
         return {"sae": args.sae, "metrics": metrics.summary()}
+
+    def _suites(self, args: EvaluateArgs, context: JobContext) -> dict[str, Any]:
+        from neuronmap.evaluation.suites.settings import SuiteSettings
+        from neuronmap.hub.evaluating import evaluate_suites_entry
+
+        result = evaluate_suites_entry(
+            context.hub,
+            context.hub.get(args.sae),
+            args.suites,
+            against=args.against,
+            text=args.text,
+            model=args.model,
+            settings=SuiteSettings(max_tokens=args.tokens, max_ce_tokens=args.ce_tokens),
+            device=args.device,
+            dtype=args.dtype,
+            force=args.force,
+            progress=context.progress,
+            fence=context.fence,
+        )
+        return {"sae": args.sae, "metrics": result.summary()}

@@ -122,7 +122,7 @@ def rounds_products(compute_dtype: str, asked: str, device: torch.device, top_k:
             f"the kernels that run are {name}" if name != "triton" else "the architecture is not of the top-k family"
         )
         raise ConfigError(
-            f"compute_dtype = 'bfloat16' needs the triton kernels and an architecture of the top-k family (topk, batchtopk, matryoshka, lista); {reason}.",
+            f"compute_dtype = 'bfloat16' needs the triton kernels and one of topk, batchtopk, matryoshka, lista; {reason}.",
             hint="compute_dtype = 'auto' takes what there is.",
         )
     return can and (compute_dtype == "bfloat16" or (compute_dtype == "auto" and device.type == "cuda"))

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from neuronmap.abstraction.layers.cka import DebiasedCKA, PairwiseCKA, cka, grams, hsic1
-from neuronmap.abstraction.statistics.resampling import draw_clusters
 from neuronmap.errors import InputError
+from neuronmap.statistics.resampling import draw_clusters
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuronmap.abstraction.layers.geometry import isotropy, mean_norm, participation_ratio, two_nn
-from neuronmap.abstraction.statistics.resampling import draw_clusters
+from neuronmap.statistics.resampling import draw_clusters
 
 
 def gaussian(*size: int, seed: int = 0) -> Tensor:

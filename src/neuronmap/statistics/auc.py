@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from neuronmap.abstraction.statistics.resampling import Draws
+from neuronmap.statistics.resampling import Draws
 
 __all__ = ["auc", "auc_by_clusters", "macro_auc", "resampled_auc"]
 

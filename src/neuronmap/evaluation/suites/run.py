@@ -1,0 +1,336 @@
+"""``evaluate_suites``: several suites on one SAE, each with the baselines, each kept as soon as it is finished.
+
+Order of the work: rows to fit baselines on -> baselines -> each suite. A suite whose stored record has the same key is not measured again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+
+import torch
+from torch import Tensor
+
+from neuronmap import progress as progress_module
+from neuronmap.activations import MaskConfig
+from neuronmap.activations.extract import calibrate
+from neuronmap.concepts import Concept
+from neuronmap.corpora import TokenSet
+from neuronmap.errors import ConfigError, InputError
+from neuronmap.evaluation.core import evaluate_beside
+from neuronmap.evaluation.rows import Autoencoder
+from neuronmap.evaluation.suites.absorption import absorption_suite
+from neuronmap.evaluation.suites.baselines import Dictionary, make_baselines
+from neuronmap.evaluation.suites.coding import captured_rows, device_of, dtype_of, encoded, pieces, tensors_digest
+from neuronmap.evaluation.suites.probe_data import sae_probe_sets
+from neuronmap.evaluation.suites.probing import concept_sets, probing_suite
+from neuronmap.evaluation.suites.record import (
+    BASELINES,
+    RULE,
+    AnySuite,
+    CoreSuite,
+    SuiteName,
+    SuiteProtocol,
+    SuiteRecord,
+    SuiteResult,
+)
+from neuronmap.evaluation.suites.settings import SuiteSettings, check_suites
+from neuronmap.evaluation.suites.stability import stability_suite
+from neuronmap.evaluation.suites.structure import structure_suite
+from neuronmap.hashing import digest_json
+from neuronmap.models import HookPoint, LanguageModel, resolve_hook
+from neuronmap.progress import Progress
+from neuronmap.saes import SparseAutoencoder
+from neuronmap.saes.uses import require_use
+
+__all__ = ["evaluate_suites"]
+
+_OF_MODEL: tuple[SuiteName, ...] = ("core", "probing", "absorption")
+"""Suites that need the language model."""
+
+
+def evaluate_suites(
+    sae: Autoencoder,
+    suites: Sequence[str] = ("core", "probing", "absorption", "structure"),
+    *,
+    model: LanguageModel | None = None,
+    tokens: TokenSet | None = None,
+    hook: HookPoint | str | None = None,
+    fit_tokens: TokenSet | None = None,
+    mask: MaskConfig | None = None,
+    outlier_threshold: float | None = None,
+    against: tuple[str, Autoencoder] | None = None,
+    concepts: Sequence[Concept] | None = None,
+    settings: SuiteSettings | None = None,
+    stored: Callable[[SuiteName, str], SuiteRecord | None] | None = None,
+    keep: Callable[[SuiteRecord], None] | None = None,
+    progress: Progress | None = None,
+) -> SuiteResult:
+    """Measure an SAE by several suites, with the identity, PCA, random directions and neurons beside it.
+
+    Args:
+        sae: the SAE, for raw activations.
+        suites: which ones. ``structure`` and ``stability`` need no language model.
+        model, tokens, hook: the language model, held-out text tokenised for it, and where the SAE reads.
+        fit_tokens: text to fit the baselines on, such as the training text; left out, the first half of ``tokens``, and the second
+            half is what is scored.
+        mask, outlier_threshold: as for :func:`neuronmap.evaluation.evaluate_sae`.
+        against: name of a second SAE, and the SAE, for ``stability``.
+        concepts: what to probe for; all that go by a name when left out.
+        settings: how thorough.
+        stored: a finished record of a suite by its key, if there is one; it is then not measured again.
+        keep: called with each record as soon as it is finished.
+        progress: where notes and bars go.
+
+    Returns:
+        One record a suite.
+
+    Raises:
+        ConfigError: for suites and arguments that do not go together.
+        MismatchError: if the SAE cannot be measured in this way, or does not fit the model.
+        InputError, EmptyCorpusError: if there is too little text, or numbers are not finite.
+
+    Example:
+        >>> result = evaluate_suites(sae, ("structure",))                                            # doctest: +SKIP
+        >>> result.suites["structure"].result.meta_explained                                         # doctest: +SKIP
+        {'sae': 0.52, 'random': 0.38, 'matched': 0.44}
+    """
+    names = check_suites(suites, against=against is not None)
+    run = _SuiteRun(
+        sae, model, tokens, hook, fit_tokens, mask, outlier_threshold, against, concepts, settings or SuiteSettings(),
+        progress or progress_module.default(),
+    )  # fmt: skip
+    run.check(names)
+    found: dict[str, SuiteRecord] = {}
+    for name in names:
+        key = run.key(name)
+        record = stored(name, key) if stored is not None else None
+        if record is not None:
+            run.progress.note(f"{name}: measured before on the same inputs ({record.created}); not measured again.")
+        else:
+            record = run.measure(name, key)
+            if keep is not None:
+                keep(record)
+        found[name] = record
+    return SuiteResult(suites=found)
+
+
+@dataclass
+class _SuiteRun:
+    """What was given, and what several suites share, made when it is first needed."""
+
+    sae: Autoencoder
+    model: LanguageModel | None
+    tokens: TokenSet | None
+    given_hook: HookPoint | str | None
+    fit_tokens: TokenSet | None
+    mask: MaskConfig | None
+    threshold: float | None
+    against: tuple[str, Autoencoder] | None
+    concepts: Sequence[Concept] | None
+    settings: SuiteSettings
+    progress: Progress
+    fitted_on: str = field(default="the training text", init=False)
+
+    def check(self, names: Sequence[SuiteName]) -> None:
+        """Refuse early what would fail late, and split the text where there is only one."""
+        if isinstance(self.sae, SparseAutoencoder):
+            require_use(self.sae, "reconstruction", "Evaluation by suites")
+        if not isinstance(getattr(self.sae, "W_dec", None), Tensor):
+            raise ConfigError("Suites look at decoder directions, and this SAE has no W_dec.")
+        parts = {"model": self.model, "tokens": self.tokens, "hook": self.given_hook}
+        missing = [name for name, value in parts.items() if value is None]
+        if missing and (len(missing) < len(parts) or any(name in _OF_MODEL for name in names)):
+            raise ConfigError(
+                f"{', '.join(missing)} missing: {', '.join(names)} needs model=, tokens= and hook= together."
+            )
+        if self.tokens is not None and self.fit_tokens is None:
+            if self.tokens.num_contexts < 2:
+                raise InputError(
+                    "One context of text cannot be split into what baselines are fitted on and what is scored."
+                )
+            half = self.tokens.num_contexts // 2
+            self.fit_tokens = self.tokens.subset(0, half)
+            self.tokens = self.tokens.subset(half, self.tokens.num_contexts)
+            self.fitted_on = "the first half of the given text; the second half is scored"
+
+    @cached_property
+    def hook(self) -> HookPoint | None:
+        if self.model is None or self.given_hook is None:
+            return None
+        return (
+            resolve_hook(self.model, component=self.given_hook) if isinstance(self.given_hook, str) else self.given_hook
+        )
+
+    @cached_property
+    def sae_digest(self) -> str:
+        return tensors_digest(self.sae)
+
+    @cached_property
+    def against_digest(self) -> str | None:
+        return tensors_digest(self.against[1]) if self.against is not None else None
+
+    def key(self, suite: SuiteName) -> str:
+        """Digest of all that decides a suite's result."""
+        names = [concept.to_dict() for concept in self.concepts] if self.concepts is not None else None
+        return digest_json({
+            "rule": RULE,
+            "suite": suite,
+            "sae": self.sae_digest,
+            "model": self.model.identity.model_digest if self.model is not None else None,
+            "tokenizer": self.model.identity.tokenizer_digest if self.model is not None else None,
+            "dtype": self.model.identity.dtype if self.model is not None else None,
+            "hook": self.hook.name if self.hook is not None else None,
+            "mask": (self.mask or MaskConfig()).to_dict(),
+            "tokens": self.tokens.digest if self.tokens is not None else None,
+            "fit_tokens": self.fit_tokens.digest if self.fit_tokens is not None else None,
+            "against": self.against_digest if suite == "stability" else None,
+            "concepts": names if suite == "probing" else None,
+            "settings": self.settings.of(suite),
+            "neuronmap": version("neuronmap"),
+        })  # fmt: skip
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Training rows: for the baselines, L0, and which features fire."""
+        model, hook = self._model()
+        if self.fit_tokens is None:
+            raise ConfigError("fit_tokens= is needed.")
+        mask = self.mask or MaskConfig()
+        if self.threshold is None and mask.outlier_factor is not None:
+            self.threshold = calibrate(model, self.fit_tokens, [hook], mask, self.progress)[hook.name].outlier_threshold
+        return captured_rows(
+            model, self.fit_tokens, hook, mask, self.threshold, self.settings.fit_rows, self.settings.batch_tokens,
+            self.progress,
+        )  # fmt: skip
+
+    @cached_property
+    def fired(self) -> Tensor:
+        """On how many of those rows each feature fires."""
+        count_F = torch.zeros(self.sae.d_sae, dtype=torch.int64)
+        for part_nD in pieces(self.rows, 1024):
+            count_F += (encoded(self.sae, part_nD) != 0).sum(0)
+        return count_F
+
+    @property
+    def l0(self) -> float:
+        return int(self.fired.sum()) / len(self.rows)
+
+    @cached_property
+    def baselines(self) -> dict[str, Dictionary]:
+        rows_ND = self.rows.to(device=device_of(self.sae), dtype=dtype_of(self.sae))
+        return make_baselines(rows_ND, self.sae.d_sae, self.l0, self.settings.seed)
+
+    @property
+    def dictionaries(self) -> dict[str, Autoencoder]:
+        return {"sae": self.sae, **self.baselines}
+
+    def measure(self, suite: SuiteName, key: str) -> SuiteRecord:
+        """Run one suite."""
+        measures: Mapping[SuiteName, Callable[[], AnySuite]] = {
+            "core": self._core,
+            "probing": self._probing,
+            "absorption": self._absorption,
+            "structure": self._structure,
+            "stability": self._stability,
+        }
+        result = measures[suite]()
+        uses_baselines = suite in _OF_MODEL
+        return SuiteRecord(
+            key=key,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            protocol=self._protocol(),
+            baselines={name: self.baselines[name].facts for name in BASELINES} if uses_baselines else {},
+            result=result,
+        )
+
+    def _core(self) -> CoreSuite:
+        model, hook = self._model()
+        if self.tokens is None:
+            raise ConfigError("tokens= is needed.")
+        baselines = self.baselines  # fitting them also finds the outlier threshold
+        found = evaluate_beside(
+            self.sae,
+            baselines,
+            self.tokens,
+            model=model,
+            hook=hook,
+            mask=self.mask,
+            outlier_threshold=self.threshold,
+            max_tokens=self.settings.max_tokens,
+            max_ce_tokens=self.settings.max_ce_tokens,
+            batch_tokens=self.settings.batch_tokens,
+            bootstrap=self.settings.bootstrap,
+            seed=self.settings.seed,
+            progress=self.progress,
+        )
+        return CoreSuite(sae=found.pop("sae"), baselines=found)
+
+    def _probing(self) -> AnySuite:
+        model, hook = self._model()
+        settings = self.settings
+        sets, skipped = concept_sets(settings.items, settings.seed, self.concepts)
+        sets += (
+            sae_probe_sets(settings.probe_data, settings.probe_sets, items=settings.items, seed=settings.seed)
+            if (settings.probe_sets)
+            else []
+        )
+        return probing_suite(
+            self.dictionaries, sets, skipped, model=model, hook=hook, ks=settings.ks, bootstrap=settings.bootstrap,
+            seed=settings.seed, progress=self.progress,
+        )  # fmt: skip
+
+    def _absorption(self) -> AnySuite:
+        model, hook = self._model()
+        settings = self.settings
+        return absorption_suite(
+            self.dictionaries, model=model, hook=hook, per_letter=settings.words_per_letter,
+            batch_tokens=settings.batch_tokens, bootstrap=settings.bootstrap, seed=settings.seed, progress=self.progress,
+        )  # fmt: skip
+
+    def _structure(self) -> AnySuite:
+        with_model = self.model is not None
+        return structure_suite(
+            self.sae,
+            fired_F=self.fired if with_model else None,
+            tokens=len(self.rows) if with_model else 0,
+            meta_steps=self.settings.meta_steps,
+            seed=self.settings.seed,
+            progress=self.progress,
+        )
+
+    def _stability(self) -> AnySuite:
+        if self.against is None:
+            raise ConfigError("against= is needed.")
+        alive_F = self.fired > 0 if self.model is not None else None
+        name, other = self.against
+        return stability_suite(
+            self.sae, other, name=name, digest=self.against_digest or "", alive_F=alive_F, seed=self.settings.seed,
+            progress=self.progress,
+        )  # fmt: skip
+
+    def _model(self) -> tuple[LanguageModel, HookPoint]:
+        if self.model is None or self.hook is None:
+            raise ConfigError("model= and hook= are needed for this suite.")
+        return self.model, self.hook
+
+    def _protocol(self) -> SuiteProtocol:
+        with_model = self.model is not None
+        return SuiteProtocol(
+            architecture=getattr(self.sae, "architecture", type(self.sae).__name__),
+            d_in=self.sae.d_in,
+            d_sae=self.sae.d_sae,
+            sae_digest=self.sae_digest,
+            model=self.model.identity.name if self.model is not None else None,
+            hook=self.hook.name if self.hook is not None else None,
+            tokens_digest=self.tokens.digest if self.tokens is not None else None,
+            fitted_on=self.fitted_on if with_model else None,
+            fitted_rows=len(self.rows) if with_model else 0,
+            l0=self.l0 if with_model else None,
+            seed=self.settings.seed,
+            resamples=self.settings.bootstrap,
+            versions={name: version(name) for name in ("neuronmap", "torch", "transformers", "scikit-learn")},
+        )

@@ -1,0 +1,240 @@
+"""Suites on an SAE of the library: opened as in training, measured, and each record kept beside it as soon as it is finished.
+
+    <bundle>/evaluations/<suite>-<first 12 digits of the key>.json
+
+The key is over the SAE, the language model, the text, the settings and the version, so a record is found again only for equal inputs. The
+figures of the newest one also go into ``metrics.json``, by which the library searches and sorts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuronmap import progress as progress_module
+from neuronmap.errors import ConfigError, DamagedError, InputError, Interrupted
+from neuronmap.evaluation.suites.record import SUITES, SuiteName, SuiteRecord, SuiteResult
+from neuronmap.hashing import short
+from neuronmap.hub.entry import LibraryEntry
+from neuronmap.hub.library import SAEModelHub
+from neuronmap.hub.opening import hook_of, language_model_of, tokenized, training_config, training_text
+from neuronmap.paths import read_json
+from neuronmap.progress import Progress
+from neuronmap.saes.metadata import CONFIG_FILE, METRICS_FILE
+
+if TYPE_CHECKING:
+    from neuronmap.corpora import TokenSet
+    from neuronmap.evaluation.suites.settings import SuiteSettings
+    from neuronmap.models import LanguageModel
+
+__all__ = ["EVALUATIONS_FOLDER", "evaluate_suites_entry", "list_evaluations", "suite_figures", "write_saebench"]
+
+EVALUATIONS_FOLDER = "evaluations"
+
+Fence = Callable[[], None]
+
+
+def list_evaluations(entry: LibraryEntry | Path) -> list[SuiteRecord]:
+    """Records beside an SAE, the newest of each suite; files that are none of ours, or of another version, are left out."""
+    folder = (entry.path if isinstance(entry, LibraryEntry) else entry) / EVALUATIONS_FOLDER
+    found: dict[str, SuiteRecord] = {}
+    for file in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+        record = _read(file)
+        if record is not None:
+            suite = record.result.suite
+            if suite not in found or record.created >= found[suite].created:
+                found[suite] = record
+    return [found[name] for name in SUITES if name in found]
+
+
+def suite_figures(entry: LibraryEntry) -> dict[str, float]:
+    """Figures by name of the newest record of each suite, for ``metrics.json``."""
+    figures = SuiteResult(suites={record.result.suite: record for record in list_evaluations(entry)}).summary()
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def evaluate_suites_entry(
+    hub: SAEModelHub,
+    entry: LibraryEntry,
+    suites: Sequence[str],
+    *,
+    against: str | None = None,
+    text: Any = None,
+    model: str | None = None,
+    settings: SuiteSettings | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    force: bool = False,
+    again: bool = False,
+    progress: Progress | None = None,
+    fence: Fence | None = None,
+) -> SuiteResult:
+    """Measure an SAE of the library by suites; see :func:`neuronmap.evaluation.suites.evaluate_suites`.
+
+    Args:
+        hub: the library.
+        entry: the SAE.
+        suites: which ones.
+        against: for ``stability``: the second SAE's name in the library.
+        text: what to score on; the held-out part of the training text when left out. Baselines are fitted on the training part then, and
+            else on the first half of this text.
+        model, device, dtype, force: as for :func:`neuronmap.hub.pipeline.evaluate_entry`.
+        settings: how thorough.
+        again: measure again what is stored.
+        progress: where notes and bars go.
+        fence: called right before a record is kept; what it raises keeps that from happening.
+
+    Raises:
+        ConfigError: suites that do not exist, or do not go with the other arguments.
+        NotInLibraryError: there is no second SAE of that name.
+        MismatchError, InputError: as for :func:`neuronmap.evaluation.suites.evaluate_suites`.
+        Interrupted: after Ctrl-C; finished suites are kept.
+    """
+    from neuronmap.activations import MaskConfig
+    from neuronmap.evaluation.suites import evaluate_suites
+    from neuronmap.evaluation.suites.settings import check_suites
+
+    progress = progress or progress_module.default()
+    names = check_suites(suites, against=against is not None)
+    second = hub.get(against) if against is not None else None
+    if second is not None and second.id == entry.id:
+        raise ConfigError(
+            f"'{entry.id}' cannot be compared with itself.", hint="--against takes an SAE of another seed."
+        )
+    language_model: LanguageModel | None = None
+    parts: dict[str, Any] = {}
+    if entry.model is not None or model is not None:
+        language_model = language_model_of(entry, model=model, device=device, dtype=dtype, progress=progress)
+        config = training_config(entry)
+        scored, fitted = _texts(entry, language_model, text, settings, progress)
+        parts = {
+            "model": language_model,
+            "hook": hook_of(entry, language_model),
+            "tokens": scored,
+            "fit_tokens": fitted,
+            "mask": MaskConfig(**config.mask_fields()) if config else None,
+        }
+    where = str(language_model.device) if language_model is not None else device or "cpu"
+    sae = hub.load(entry.id, model=language_model, device=where, force=force, progress=progress)
+    kept: list[str] = []
+
+    def keep(record: SuiteRecord) -> None:
+        if fence is not None:
+            fence()
+        _keep(entry, record)
+        kept.append(record.result.suite)
+
+    try:
+        result = evaluate_suites(
+            sae,
+            names,
+            **parts,
+            against=(second.id, hub.load(second.id, device=where, progress=progress)) if second is not None else None,
+            settings=settings,
+            stored=None if again else lambda suite, key: _stored(entry, suite, key),
+            keep=keep,
+            progress=progress,
+        )
+    except KeyboardInterrupt:
+        done = f"finished and kept: {', '.join(kept)}" if kept else "no suite was finished"
+        raise Interrupted(f"Stopped while evaluating '{entry.id}'; {done}.", hint="Run it again to go on.") from None
+    _summarise(entry, result)
+    return result
+
+
+def write_saebench(result: SuiteResult, entry: LibraryEntry, target: Path) -> list[Path]:
+    """Write the records in SAEBench's form.
+
+    Args:
+        result: the records.
+        entry: the SAE.
+        target: a ``.json`` file, if there is one document; else a folder, where each document is a file named for its evaluation.
+
+    Returns:
+        The files.
+
+    Raises:
+        ConfigError: SAEBench has no form for any of these suites, or a file was named for several documents.
+    """
+    from neuronmap.evaluation.suites.saebench import saebench_documents
+    from neuronmap.paths import new_folder, write_json
+
+    documents = saebench_documents(result, entry.id, read_json(entry.path / CONFIG_FILE))
+    if not documents:
+        raise ConfigError(
+            "SAEBench has forms for the suites core, probing and absorption, and none of them was measured."
+        )
+    if target.suffix == ".json":
+        if len(documents) > 1:
+            raise ConfigError(
+                f"{target} is one file, and there are {len(documents)} documents: {', '.join(documents)}.",
+                hint="Name a folder.",
+            )
+        new_folder(target.parent)
+        write_json(target, next(iter(documents.values())))
+        return [target]
+    new_folder(target)
+    files = []
+    for kind, document in documents.items():
+        file = target / f"{entry.id.replace('/', '_')}_{kind}_eval_results.json"
+        write_json(file, document)
+        files.append(file)
+    return files
+
+
+def _texts(
+    entry: LibraryEntry, model: LanguageModel, text: Any, settings: SuiteSettings | None, progress: Progress
+) -> tuple[TokenSet, TokenSet | None]:
+    """What is scored, and what baselines are fitted on (None: the first half of it)."""
+    from neuronmap.evaluation.suites.settings import SuiteSettings
+    from neuronmap.training.data import split_tokens
+
+    config, thorough = training_config(entry), settings or SuiteSettings()
+    if text is None and config is not None:
+        fitted, scored, in_sample = split_tokens(config, training_text(entry), model, progress)
+        return scored, None if in_sample else fitted
+    if text is None:
+        raise InputError(f"{entry.id} was not trained on text that can be opened by name.", hint="Give --text.")
+    most = thorough.fit_rows + thorough.max_tokens
+    return tokenized(model, text, config=config, most=2 * most, progress=progress), None
+
+
+def _file(suite: str, key: str) -> str:
+    return f"{EVALUATIONS_FOLDER}/{suite}-{short(key)}.json"
+
+
+def _keep(entry: LibraryEntry, record: SuiteRecord) -> None:
+    from neuronmap.saes import attach_file
+
+    attach_file(entry.path, _file(record.result.suite, record.key), record.to_dict())
+
+
+def _stored(entry: LibraryEntry, suite: SuiteName, key: str) -> SuiteRecord | None:
+    record = _read(entry.path / _file(suite, key))
+    return record if record is not None and record.key == key and record.result.suite == suite else None
+
+
+def _read(file: Path) -> SuiteRecord | None:
+    """A record; None for a file that is not there, or cannot be read as one."""
+    try:
+        content = read_json(file)
+        return SuiteRecord.from_dict(content) if isinstance(content, dict) else None
+    except (OSError, DamagedError, ConfigError):
+        return None
+
+
+def _summarise(entry: LibraryEntry, result: SuiteResult) -> None:
+    """Put the figures where the library searches; what is not established is taken out, so that no older figure stands for it."""
+    from neuronmap.evaluation.suites.record import CoreSuite
+    from neuronmap.saes import attach_file
+
+    file = entry.path / METRICS_FILE
+    known = read_json(file) if file.exists() else {}
+    summary = {**known.get("summary", {}), **result.summary()}
+    found = {**known, "summary": {name: value for name, value in summary.items() if value is not None}}
+    core = result.suites.get("core")
+    if core is not None and isinstance(core.result, CoreSuite):
+        found["core"] = core.result.sae.to_dict()
+        found["summary"] |= {name: value for name, value in core.result.sae.summary().items() if value is not None}
+    attach_file(entry.path, METRICS_FILE, found)

@@ -67,6 +67,15 @@ def test_a_deprecated_version_says_what_to_use(given: Any) -> None:
     assert (restored.state, restored.reason, restored.successor) == ("published", "", None)
 
 
+def test_a_successor_that_was_taken_back_is_named_no_longer(given: Any) -> None:
+    given.publish(b"1", version="1.0")
+    given.publish(b"2", version="2.0")
+    given.registry.changing.deprecate(LOCAL, R("ada/demo@1.0"), "old", R("ada/demo@2.0"))
+    assert given.registry.show(LOCAL, R("ada/demo@1.0")).successor == "ada/demo@2.0"
+    given.registry.changing.yank(LOCAL, R("ada/demo@2.0"), "broken")
+    assert given.registry.show(LOCAL, R("ada/demo@1.0")).successor is None
+
+
 def test_a_successor_is_another_published_version_of_the_same_artefact(given: Any) -> None:
     given.publish(b"1", version="1.0")
     given.publish(b"2", version="2.0", draft=True)

@@ -64,7 +64,10 @@ def versions_joined() -> Select[Any]:
         .join(artefacts, versions.c.artefact_id == artefacts.c.id)
         .join(namespaces, artefacts.c.namespace_id == namespaces.c.id)
         .outerjoin(users, versions.c.publisher_id == users.c.id)
-        .outerjoin(_successor, versions.c.successor_id == _successor.c.id)
+        .outerjoin(
+            _successor,  # nobody is led to a version that has itself been taken back since
+            and_(versions.c.successor_id == _successor.c.id, _successor.c.state.in_(("published", "deprecated"))),
+        )
     )
 
 

@@ -1,0 +1,220 @@
+"""The page docs/quality.md and its plots, from the newest results of ground_truth.py and quality.py.
+
+    make report
+
+reads ``benchmarks/results/ground-truth-<preset>-<date>.json`` (the newest of each preset) and ``quality-<date>.json`` (the newest in which
+peers took part), and measures nothing itself. What a table does not hold was not measured.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from neuronmap.evaluation.synthetic import GroundTruth
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
+PAGE, PLOTS = DOCS / "quality.md", DOCS / "images" / "quality"
+FIGURES = (
+    ("f1_latent_mean", "F1"),
+    ("f1", "F1, one to one"),
+    ("precision", "precision"),
+    ("recall", "recall"),
+    ("cosine", "signed cosine"),
+    ("recovered", "recovered at 0.9"),
+    ("absorption_rate", "absorbed"),
+    ("amplitude_r2", "amplitude R²"),
+    ("explained_variance", "EV"),
+    ("l0", "L0"),
+)
+LIBRARIES = {"neuronmap": "tab:blue", "saelens": "tab:orange", "dictionary_learning": "tab:green"}
+
+
+class Figure(NamedTuple):
+    """A mean over seeds.
+
+    Attributes:
+        mean: of the seeds.
+        spread: standard deviation over seeds; the standard error of the one seed there is.
+        values: one for each seed.
+    """
+
+    mean: float
+    spread: float | None
+    values: list[float]
+
+    def shown(self, places: int) -> str:
+        return f"{self.mean:.{places}f}" + ("" if self.spread is None else f" ± {self.spread:.{places}f}")
+
+
+def newest(pattern: str, wanted: str | None = None) -> dict[str, tuple[str, dict[str, Any]]]:
+    """File name and content of the newest results of each kind, by what comes before the date.
+
+    Args:
+        pattern: of the file names.
+        wanted: a word that the content must hold.
+    """
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for file in sorted(RESULTS.glob(pattern), key=lambda file: file.stem[-10:]):
+        text = file.read_text(encoding="utf-8")
+        if "-quick" not in file.stem and (wanted is None or wanted in text):
+            found[re.sub(r"-\d{4}-\d\d-\d\d$", "", file.stem)] = (file.name, json.loads(text))
+    return found
+
+
+def figure(truths: list[dict[str, Any]], name: str) -> Figure | None:
+    """One figure of several seeds' records; None where it is undefined."""
+    rows = [row for truth in truths for row in GroundTruth.from_dict(truth).rows() if row.name == name]
+    values = [row.value for row in rows if row.value is not None]
+    if not values:
+        return None
+    return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else rows[0].error, values)
+
+
+def groups_of(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Recipe and sparsity -> the records of its seeds, best F1 first."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in record["runs"]:
+        groups.setdefault(f"{run['recipe']}; {run['setting']}", []).append(run["truth"])
+
+    def f1(name: str) -> float:
+        found = figure(groups[name], "f1_latent_mean")
+        return -1.0 if found is None else found.mean
+
+    return {name: groups[name] for name in sorted(groups, key=f1, reverse=True)}
+
+
+def truth_section(name: str, record: dict[str, Any]) -> list[str]:
+    """Text, table and picture of one synthetic model."""
+    synthetic, facts, baselines = record["synthetic"], record["facts"], record["baselines"]
+    probes, groups = baselines["probes_f1"], groups_of(record)
+    seeds = max(len(truths) for truths in groups.values())
+    lines = [
+        f"### {synthetic['name']}",
+        "",
+        f"{synthetic['features']:,} true features in {synthetic['d_in']} dimensions, {facts['l0']:.1f} of them in a row; interference "
+        f"sqrt(L0 / d) {facts['interference']:.2f}, mean largest cosine with another {facts['mean_max_overlap']:.2f}. "
+        f"{record['latents']:,} latents, {record['rows']:,} rows in steps of {record['batch']:,}; measured on {record['measure_rows']:,} "
+        f"others. {seeds} seed(s); ± is the standard deviation over seeds (of one seed, the error by resampling). Logistic probes trained "
+        f"on the truth reach F1 {probes['value']:.3f} [{probes['low']:.3f}, {probes['high']:.3f}] on {probes['count']} features. "
+        f"File: `benchmarks/results/{name}`.",
+        "",
+        "| | " + " | ".join(title for _, title in FIGURES) + " |",
+        "| --- |" + " --- |" * len(FIGURES),
+        *(row(label, [truth]) for label, truth in baselines["measured"].items()),
+        *(row(f"**{label}**", truths) for label, truths in groups.items()),
+        "",
+    ]
+    picture = f"ground-truth-{synthetic['name']}.svg"
+    draw_truth(groups, probes, PLOTS / picture)
+    return [*lines, f"![F1 by recipe, with the probes' F1 as a line](images/quality/{picture})", ""]
+
+
+def row(label: str, truths: list[dict[str, Any]]) -> str:
+    found = [(figure(truths, name), 1 if name == "l0" else 3) for name, _ in FIGURES]
+    return f"| {label} | " + " | ".join("–" if one is None else one.shown(places) for one, places in found) + " |"
+
+
+def draw_truth(groups: dict[str, list[dict[str, Any]]], probes: dict[str, Any], file: Path) -> None:
+    """Bars of F1 with every seed as a point."""
+    from matplotlib import pyplot
+
+    found = {name: one for name, truths in groups.items() if (one := figure(truths, "f1_latent_mean")) is not None}
+    drawn, axis = pyplot.subplots(figsize=(8, 0.45 * len(found) + 1.2), layout="constrained")
+    for place, one in enumerate(reversed(found.values())):
+        axis.barh(place, one.mean, color="tab:blue", alpha=0.6)
+        axis.plot(one.values, [place] * len(one.values), "k.", markersize=4)
+    axis.axvspan(probes["low"], probes["high"], color="tab:gray", alpha=0.3)
+    axis.axvline(probes["value"], color="tab:gray", label="logistic probes")
+    axis.set_yticks(range(len(found)), list(reversed(found)))
+    axis.set_xlim(0, 1)
+    axis.set_xlabel("F1, mean over latents; points are seeds")
+    axis.legend(loc="lower left", fontsize="small")
+    save(drawn, file)
+
+
+def peers_section(name: str, record: dict[str, Any]) -> list[str]:
+    """The newest side by side on a real model."""
+    budget, data = record["budget"], record["data"]
+    lines = [
+        f"{data['model']} block {data['layer']}, residual stream over {data['corpus']}: {budget['d_sae']:,} features at L0 "
+        f"{budget['k']}, {budget['steps']} steps of {budget['batch_rows']:,} rows, the same for all; {data['parts']['heldout']:,} "
+        "held-out rows, one meter. `default` is a library's own settings, `matched` those under which it did best here "
+        f"(`benchmarks/quality_cells.py`). File: `benchmarks/results/{name}`.",
+        "",
+        "| architecture | library | settings | explained variance | by seed |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for method in record["methods"]:
+        values = [seed["at_common_l0"]["explained_variance"] for seed in method["seeds"].values()]
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        shown = Figure(statistics.fmean(values), spread, values).shown(4)
+        each = ", ".join(f"{value:.4f}" for value in values)
+        lines.append(f"| {method['architecture']} | {method['library']} | {method['variant']} | {shown} | {each} |")
+    draw_peers(record["methods"], PLOTS / "side-by-side.svg")
+    return [*lines, "", "![Explained variance by library](images/quality/side-by-side.svg)", ""]
+
+
+def draw_peers(methods: list[dict[str, Any]], file: Path) -> None:
+    """Every seed of every library, by architecture."""
+    from matplotlib import pyplot
+
+    architectures = list(dict.fromkeys(method["architecture"] for method in methods))
+    drawn, axis = pyplot.subplots(figsize=(8, 3.6), layout="constrained")
+    for method in methods:
+        values = [seed["at_common_l0"]["explained_variance"] for seed in method["seeds"].values()]
+        libraries = list(LIBRARIES)
+        x = architectures.index(method["architecture"]) + 0.22 * (libraries.index(method["library"]) - 1)
+        colour = LIBRARIES[method["library"]]
+        axis.plot([x] * len(values), values, "o", color=colour, alpha=0.8)
+    for library, colour in LIBRARIES.items():
+        axis.plot([], [], "o", color=colour, label=library)
+    axis.set_xticks(range(len(architectures)), architectures)
+    axis.set_ylabel("explained variance; points are seeds")
+    axis.grid(True, axis="y", alpha=0.25)
+    axis.legend(fontsize="small")
+    save(drawn, file)
+
+
+def save(drawn: Any, file: Path) -> None:
+    from matplotlib import pyplot
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    drawn.savefig(file, metadata={"Date": None})
+    pyplot.close(drawn)
+
+
+def page() -> str:
+    """The whole page."""
+    lines = [
+        "# Quality",
+        "",
+        "What SAEs trained by NeuronMap are worth: on data whose features are known, and beside SAEs of other libraries. Made by "
+        "`make report` from the files that it names; nothing here is written by hand but the words. [Metrics](explanation/metrics.md) "
+        "defines the figures, [experiments](experiments.md) keeps what did not help.",
+        "",
+        "## Against a known truth",
+        "",
+        "Rows are sums of known directions (`neuronmap.evaluation.synthetic`, after SynthSAEBench, arXiv 2602.14687). F1 is that of the "
+        "benchmark (mean over latents, each with the truth it is nearest to); one to one, a truth has at most one latent, and signs count.",
+        "",
+    ]
+    for name, record in newest("ground-truth-*.json").values():
+        lines += truth_section(name, record)
+    lines += ["## Side by side", ""]
+    for name, record in newest("quality-*.json", '"library": "saelens"').values():
+        lines += peers_section(name, record)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "neuronmap"
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"written: {PAGE.relative_to(ROOT)}")

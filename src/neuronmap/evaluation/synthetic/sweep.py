@@ -214,8 +214,12 @@ def keep_model(config: SyntheticConfig, folder: str | Path, device: torch.device
     place = Path(folder) / "models" / f"{config.name}-{short(config.digest())}"
     if not place.is_dir():
         made = SyntheticModel.from_config(config, device)
-        with staging_folder(place) as staging:
-            made.save(staging)
+        try:
+            with staging_folder(place) as staging:
+                made.save(staging)
+        except OSError:
+            if not place.is_dir():  # else another process was first; the model is the same
+                raise
     return SyntheticModel.load(place, device)
 
 

@@ -20,6 +20,7 @@ from neuronmap.cli import (
     features,
     formats,
     jobs,
+    leaderboard,
     live,
     models,
     sae,
@@ -50,6 +51,7 @@ app.add_typer(
     help="Train, evaluate, analyse, steer, compare and keep SAEs; track concepts through the layers.",
 )
 sae.app.command("evaluate")(evaluate.evaluate)
+sae.app.command("leaderboard")(leaderboard.leaderboard)
 sae.app.command("analyze", epilog=analyze.settings_help())(analyze.analyze)
 sae.app.command("list-analyses")(features.list_analyses)
 sae.app.command("find-examples")(features.find_examples)

@@ -17,6 +17,7 @@ from neuronmap.cli.tracking_documents import (
     ReportsDocument,
 )
 from neuronmap.cli.zoo_documents import ZOO_DOCUMENTS
+from neuronmap.hub.leaderboard_record import Leaderboard
 from neuronmap.jobs.job import Job
 
 __all__ = ["DOCUMENTS"]
@@ -103,6 +104,16 @@ class ListDocument(_Document):
     library: str
     """Folder of the library."""
     saes: list[SAERecord]
+
+
+class LeaderboardDocument(_Document):
+    """``neuronmap sae leaderboard``."""
+
+    schema_name: Literal["neuronmap/sae.leaderboard/1"] = Field(alias="schema")
+    library: str
+    """Folder of the library."""
+    leaderboard: Leaderboard
+    """What may be compared, and what was refused."""
 
 
 class DeleteDocument(_Document):
@@ -513,6 +524,7 @@ DOCUMENTS: dict[str, type[_Document]] = {
     "sae evaluate": EvaluateDocument,
     "demo": ShowDocument,
     "sae list-models": ListDocument,
+    "sae leaderboard": LeaderboardDocument,
     "sae delete": DeleteDocument,
     "sae analyze": AnalyzeDocument,
     "sae list-analyses": ListAnalysesDocument,

@@ -21,7 +21,7 @@ from neuronmap.hub.library import SAEModelHub
 from neuronmap.hub.opening import hook_of, language_model_of, tokenized, training_config, training_text
 from neuronmap.paths import read_json
 from neuronmap.progress import Progress
-from neuronmap.saes.metadata import CONFIG_FILE, METRICS_FILE
+from neuronmap.saes.metadata import CONFIG_FILE, EVALUATIONS_FOLDER, METRICS_FILE
 
 if TYPE_CHECKING:
     from neuronmap.corpora import TokenSet
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from neuronmap.models import LanguageModel
 
 __all__ = ["EVALUATIONS_FOLDER", "evaluate_suites_entry", "list_evaluations", "suite_figures", "write_saebench"]
-
-EVALUATIONS_FOLDER = "evaluations"
 
 Fence = Callable[[], None]
 

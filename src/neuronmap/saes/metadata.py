@@ -5,6 +5,7 @@
 <bundle>/README.md                   model card
 <bundle>/metrics.json                final evaluation (optional)
 <bundle>/history.parquet             training curves (optional)
+<bundle>/evaluations/                records of evaluation suites, one file each (optional)
 <bundle>/analyses/                   what was attached later (optional)
 """
 
@@ -27,6 +28,7 @@ __all__ = [
     "ANALYSES_FOLDER",
     "CARD_FILE",
     "CONFIG_FILE",
+    "EVALUATIONS_FOLDER",
     "FORMAT_VERSION",
     "METRICS_FILE",
     "WEIGHTS_FILE",
@@ -45,6 +47,7 @@ WEIGHTS_FILE = "sae_weights.safetensors"
 METRICS_FILE = "metrics.json"
 CARD_FILE = "README.md"
 ANALYSES_FOLDER = "analyses"
+EVALUATIONS_FOLDER = "evaluations"
 
 _PICKLE_ENDINGS = frozenset({".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib"})
 _HEADER_LIMIT = 100 << 20  # the limit that safetensors itself sets

@@ -50,6 +50,7 @@ class Known:
             "similarity": f"{sae}/similarity?feature={self.feature}&min=0.1",
             "compare features": f"{sae}/compare?f={self.feature}&f={self.near}",
             "compare SAEs": f"/compare?a={SAE}",
+            "leaderboard": "/leaderboard",
             "examples": "/examples?text=war",
             "search": "/search?q=war",
             "text": f"/text?{urlencode({**text, 'token': 3})}",

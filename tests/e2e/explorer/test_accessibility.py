@@ -13,8 +13,8 @@ from tests.e2e.explorer.targets import crowded
 pytestmark = marks
 
 NAMES = (
-    "home", "SAE", "features", "cards", "feature", "dead feature", "similarity", "compare features", "compare SAEs", "examples",
-    "search", "text", "steer", "analyse", "concepts", "train", "jobs", "job", "runs", "about", "api",
+    "home", "SAE", "features", "cards", "feature", "dead feature", "similarity", "compare features", "compare SAEs", "leaderboard",
+    "examples", "search", "text", "steer", "analyse", "concepts", "train", "jobs", "job", "runs", "about", "api",
 )  # fmt: skip
 
 

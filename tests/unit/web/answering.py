@@ -24,7 +24,7 @@ def answers(client: TestClient, private: dict[str, str]) -> Iterator[Answer]:
     """Every answer, shortened.
 
     Args:
-        client: on a home with the SAEs ``first``, analysed with a map, and ``second``, and the report ``tried``.
+        client: on a home with the SAEs ``first``, analysed with a map, and ``second``, both evaluated, and the report ``tried``.
         private: what no answer may tell, such as folders of this machine, and what is shown in its place.
     """
     for key, answer in _answers(client):
@@ -125,10 +125,11 @@ def _features(post: Any, get: Any) -> Iterator[Answer]:
         "features": "?sae=first&where=status=alive&limit=2", "feature": one, "neighbours": one, "examples": f"{one}&limit=2",
         "histogram": one, "fires_on": "?sae=first&token=r", "promotes": "?sae=first&token=r", "list_models": "",
         "model": "?sae=first", "overview": "?sae=first", "map": "?sae=first&limit=10", "search": "?q=river&limit=2",
-        "similarity": one, "compare_features": "?sae=first&f=3&f=4",
+        "similarity": one, "compare_features": "?sae=first&f=3&f=4", "leaderboard": "?metric=explained_variance",
     }.items():  # fmt: skip
         yield get(f"/api/sae/{route}", f"/api/sae/{route.replace('{report}', 'tried')}{query}")
     yield get("/api/sae/reports/{report}/plots/{plot}", "/api/sae/reports/tried/plots/complexity")
+    yield get("/api/sae/leaderboard/plots/{plot}", "/api/sae/leaderboard/plots/front")
     yield get("/api/health", "/api/health")
     yield post("/api/sae/max_activating_examples", {"sae": "first", "features": [3], "max_examples": 2})
 
@@ -139,6 +140,7 @@ def _pages(client: TestClient, get: Any) -> Iterator[Answer]:
         "/index.json": "", "/import.json": "", f"{sae}/publish.json": "",
         "/about.json": "", "/api.json": "", "/train.json": "", "/text.json": f"?sae=first&text={TEXT}",
         "/search.json": "?q=river", "/examples.json": "?text=river", "/compare.json": "?a=first&b=second",
+        "/leaderboard.json": "?metric=explained_variance",
         "/concepts.json": "", "/concepts/compare.json": f"?reports=tried&concept={SUBJECT}", "/concepts/{report}.json": "",
         "/concepts/{report}/concept/{name}.json": "", "/concepts/{report}/prompt/{number}.json": "",
         "/concepts/{report}/layers.json": "", "/concepts/{report}/flow.json": "", "/concepts/{report}/complexity.json": "",

@@ -83,8 +83,11 @@ def test_the_shape_of_errors_has_an_example() -> None:
 def write(small_home: Path, home: Path) -> None:
     """Ask all routes and write what they answer."""
     shutil.copytree(small_home, home, dirs_exist_ok=True)
-    done = CliRunner().invoke(commands, ["sae", "analyze", "first", "--replace"])  # with a map
-    assert done.exit_code == 0, done.output
+    with_map = ["analyze", "first", "--replace"]
+    measured = [["evaluate", name, "--tokens", "400", "--ce-tokens", "64"] for name in ("first", "second")]
+    for command in (with_map, *measured):
+        done = CliRunner().invoke(commands, ["sae", *command])
+        assert done.exit_code == 0, done.output
     entry = SAEModelHub().add_tags("first", "examples")
     store_report(report(), "tried")
     models = str(Path(str(entry.model)).parent)

@@ -9,6 +9,7 @@ from neuronmap.web.api import (
     feature_examples,
     features,
     jobs,
+    leaderboard,
     live,
     models,
     neuronpedia,
@@ -23,6 +24,6 @@ __all__ = ["include"]
 
 def include(app: FastAPI) -> None:
     """Add all routes. Neuronpedia's may be sent parameters that are not read; ours may not."""
-    for module in (concepts, feature_examples, features, jobs, live, models, overview, search, system):
+    for module in (concepts, feature_examples, features, jobs, live, leaderboard, models, overview, search, system):
         app.include_router(module.router, dependencies=[Depends(known_query)])
     app.include_router(neuronpedia.router)

@@ -1,4 +1,4 @@
-"""A bundle as an ``SAE_MODEL``. The weights are published byte for byte; paths of this machine are not."""
+"""A bundle as an ``SAE_MODEL``, with the records of its evaluations. Weights are published byte for byte; paths of this machine are not."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from neuronmap.errors import InputError
+from neuronmap import paths
+from neuronmap.errors import ConfigError, DamagedError, InputError
+from neuronmap.evaluation.suites.record import SuiteRecord
 from neuronmap.saes.metadata import (
     CARD_FILE,
     CONFIG_FILE,
+    EVALUATIONS_FOLDER,
     METRICS_FILE,
     WEIGHTS_FILE,
     BundleInfo,
@@ -32,6 +35,8 @@ from neuronmap.zoo.packing.public import public_files, public_value
 __all__ = ["pack_sae"]
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_MOST_RECORD_BYTES = 16 << 20
+"""Of one evaluation; one with all data sets of sae-probes has under one."""
 _FILES = (CONFIG_FILE, WEIGHTS_FILE, METRICS_FILE, "history.parquet", CARD_FILE)
 
 
@@ -57,7 +62,8 @@ def pack_sae(folder: str | Path, *, origin: Mapping[str, Any] | None = None) -> 
     record = public_value(_record(info, metadata, hook, origin))
     model, place = record["model"]["name"], record["hook"]["name"]
     card = SafePath(CARD_FILE)
-    published, notes = public_files(files)
+    records, left = _evaluations(folder)
+    published, notes = public_files({**files, **records})
     return Package(
         kind="SAE_MODEL",
         record=record,
@@ -69,8 +75,33 @@ def pack_sae(folder: str | Path, *, origin: Mapping[str, Any] | None = None) -> 
         card=card if card in files else None,
         software={"neuronmap": metadata.neuronmap_version} if info.metadata is not None else {},
         sae_weights=metadata.weights_digest,
-        notes=notes,
+        notes=notes + left,
     )
+
+
+def _evaluations(folder: Path) -> tuple[dict[SafePath, Path], tuple[str, ...]]:
+    """Records of evaluation suites, which belong to the SAE; what is none stays on this machine.
+
+    Raises:
+        InvalidManifestError: one is a link out of its folder.
+    """
+    found: dict[SafePath, Path] = {}
+    left: list[str] = []
+    inner = folder / EVALUATIONS_FOLDER
+    files = [] if inner.is_symlink() else [file for file in inner.glob("*.json") if not file.name.startswith(".")]
+    for name, path in named(sorted(files)).items():
+        try:
+            sound = path.stat().st_size <= _MOST_RECORD_BYTES
+            if sound:
+                SuiteRecord.from_dict(paths.read_json(path))
+        except (ConfigError, DamagedError, TypeError):
+            sound = False
+        if sound:
+            found[SafePath(f"{EVALUATIONS_FOLDER}/{name}")] = path
+        else:
+            left.append(f"{EVALUATIONS_FOLDER}/{name}")
+    said = f"Not published, since NeuronMap cannot read them as records of a suite: {', '.join(left[:4])}."
+    return found, (said,) if left else ()
 
 
 def _plain_metadata(info: BundleInfo) -> BundleMetadata:

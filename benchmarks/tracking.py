@@ -234,6 +234,9 @@ def markdown(record: dict[str, Any]) -> str:
         f"{record['date']}, commit {record['commit']}, {record['machine']['cpu']}, ",
     ]
     lines[-1] += f"{record['machine']['threads']} cores. By `benchmarks/tracking.py`."
+    kept = [f"{section} {name}" for section, name in record.get("kept", {}).items()]
+    if kept:
+        lines += ["", f"Taken over from an earlier run of the day, by commit: {', '.join(kept)}."]
     for name, found in record.get("presets", {}).items():
         lines += ["", f"## {name}", ""]
         parts = ", ".join(f"{part} {seconds:.1f}" for part, seconds in found["parts"].items())
@@ -282,6 +285,16 @@ def concept_table(concepts: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def with_kept(record: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The record with the sections that it lacks and today's file has, each with the commit that it was measured at."""
+    if not file.is_file():
+        return record
+    before = json.loads(file.read_text())
+    kept = {section: before.get("kept", {}).get(section, before["commit"]) for section in SECTIONS if section in before}
+    kept = {section: at for section, at in kept.items() if section not in record}
+    return {**record, **{section: before[section] for section in kept}, "kept": kept}
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
@@ -318,6 +331,7 @@ def main() -> None:
             for change in changes
         }
     name = given.out / f"tracking-{record['date']}"
+    record = with_kept(record, name.with_suffix(".json"))
     name.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     name.with_suffix(".md").write_text(markdown(record))
     print(markdown(record))

@@ -38,8 +38,8 @@ lint: $(VENV)/.ready ## ruff, mypy --strict, import layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: lint ## lint, then every test that needs no foreign package (under 20 minutes on 2 cores)
-	@echo "tests (up to 20 minutes on 2 cores)"
+test: lint ## lint, then every test that needs no foreign package (about 25 minutes on 2 cores)
+	@echo "tests (about 25 minutes on 2 cores)"
 	@$(BIN)/python -m pytest -q -n auto -m "not peers"
 
 docs: $(VENV)/.docs ## build the documentation site into site/

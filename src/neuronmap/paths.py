@@ -19,7 +19,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 import platformdirs
@@ -34,6 +34,7 @@ __all__ = [
     "library_folder",
     "new_file",
     "new_folder",
+    "public_name",
     "read_json",
     "replace_folder",
     "require_writable",
@@ -42,6 +43,15 @@ __all__ = [
     "write_bytes",
     "write_json",
 ]
+
+
+def public_name(name: Any) -> str:
+    """What a model or a text is called where others read it: of a path on this machine only the last part."""
+    text = str(name or "")
+    for kind in (PurePosixPath, PureWindowsPath):
+        if kind(text).is_absolute():
+            return kind(text).name or text
+    return text
 
 
 def home() -> Path:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from neuronmap.features.storage.store import Example
+from neuronmap.paths import public_name
 
 if TYPE_CHECKING:
     from neuronmap.features.storage.store import FeatureStore
@@ -23,15 +23,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: finite(inner) for name, inner in value.items()}
     return [finite(inner) for inner in value] if isinstance(value, list) else value
-
-
-def public_name(name: Any) -> str:
-    """What a model or a text is called where others read it: of a path on this machine only the last part."""
-    text = str(name or "")
-    for kind in (PurePosixPath, PureWindowsPath):
-        if kind(text).is_absolute():
-            return kind(text).name or text
-    return text
 
 
 def scalar_record(store: FeatureStore, feature: int) -> dict[str, Any]:

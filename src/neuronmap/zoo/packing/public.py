@@ -9,24 +9,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from neuronmap import paths
+from neuronmap.paths import public_name
 from neuronmap.zoo.digests import Digest, SafePath
 
 __all__ = ["machine_paths", "public_document", "public_files", "public_name", "public_value"]
 
 _REWRITTEN = (".json", ".md")
-
-
-def public_name(name: Any) -> str:
-    """Of a path on this machine only the last part."""
-    text = str(name or "")
-    for kind in (PurePosixPath, PureWindowsPath):
-        if kind(text).is_absolute():
-            return kind(text).name or text
-    return text
 
 
 def machine_paths(value: Any) -> list[str]:

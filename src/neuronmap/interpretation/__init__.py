@@ -1,10 +1,7 @@
-"""Interpretation: what a feature means. Rules now; each label carries a measured score. No torch at import."""
+"""Interpretation: what a feature means, said by rules, language models and people; each label with a measured score. No torch at import."""
 
 from __future__ import annotations
 
-from neuronmap.interpretation.assessment import Assessment, Indicator, assess
-from neuronmap.interpretation.hints import make_hints
-from neuronmap.interpretation.rules import Rule
-from neuronmap.interpretation.traits import TokenTraits
+from neuronmap.interpretation.hints import Assessment, Indicator, Rule, TokenTraits, assess, make_hints
 
 __all__ = ["Assessment", "Indicator", "Rule", "TokenTraits", "assess", "make_hints"]

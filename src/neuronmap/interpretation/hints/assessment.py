@@ -9,7 +9,7 @@ from typing import Any
 
 from neuronmap.errors import InputError
 from neuronmap.features.summary.distributions import wilson
-from neuronmap.interpretation.hints import LEAST_FIRINGS
+from neuronmap.interpretation.hints.making import LEAST_FIRINGS
 
 __all__ = ["Assessment", "Indicator", "assess"]
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from neuronmap.errors import MismatchError
-from neuronmap.interpretation.traits import TokenTraits
+from neuronmap.interpretation.hints.traits import TokenTraits
 
 if TYPE_CHECKING:
     from neuronmap.corpora import TokenSet
@@ -41,7 +41,7 @@ class Reading:
 
     Attributes:
         ids_M: int32, token ids.
-        mask_M: uint64, traits (:data:`neuronmap.interpretation.traits.TRAITS`).
+        mask_M: uint64, traits (:data:`neuronmap.interpretation.hints.traits.TRAITS`).
         unit_M: int32, what is split and resampled as a whole: the document (separators count to the one before, BOS to the one
             after), or the block of contexts.
         score_M: bool, whether the place is in the half that rules are scored on.

@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from neuronmap.interpretation.candidates import COSTS, EXTRA_COST, Found
-from neuronmap.interpretation.evidence import Evidence, distinct
-from neuronmap.interpretation.matching import covering_rows
-from neuronmap.interpretation.rules import TOPIC_WINDOW, Rule
-from neuronmap.interpretation.scoring import precision_and_f1
-from neuronmap.interpretation.traits import TokenTraits
+from neuronmap.interpretation.hints.candidates import COSTS, EXTRA_COST, Found
+from neuronmap.interpretation.hints.evidence import Evidence, distinct
+from neuronmap.interpretation.hints.matching import covering_rows
+from neuronmap.interpretation.hints.rules import TOPIC_WINDOW, Rule
+from neuronmap.interpretation.hints.scoring import precision_and_f1
+from neuronmap.interpretation.hints.traits import TokenTraits
 
 __all__ = ["TOPIC_BELOW", "find_topics", "window_shares"]
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from neuronmap.errors import InputError
 from neuronmap.features.storage.text import visible
 from neuronmap.hashing import canonical_json
-from neuronmap.interpretation.traits import TRAITS, TokenTexts, TokenTraits, trait_index
+from neuronmap.interpretation.hints.traits import TRAITS, TokenTexts, TokenTraits, trait_index
 
 __all__ = ["LABEL_LENGTH", "TOPIC_WINDOW", "Kind", "Rule", "promotes", "quoted"]
 

@@ -16,14 +16,14 @@ import numpy.typing as npt
 import scipy.sparse
 
 from neuronmap.errors import InputError
-from neuronmap.interpretation.candidates import best, find_rules
-from neuronmap.interpretation.evidence import Evidence, Halves
-from neuronmap.interpretation.matching import match
-from neuronmap.interpretation.reading import read_text
-from neuronmap.interpretation.rules import Rule, promotes, quoted
-from neuronmap.interpretation.scoring import Scores, effective_number, score_rates
-from neuronmap.interpretation.topics import TOPIC_BELOW, find_topics, window_shares
-from neuronmap.interpretation.traits import TokenTexts, TokenTraits
+from neuronmap.interpretation.hints.candidates import best, find_rules
+from neuronmap.interpretation.hints.evidence import Evidence, Halves
+from neuronmap.interpretation.hints.matching import match
+from neuronmap.interpretation.hints.reading import read_text
+from neuronmap.interpretation.hints.rules import Rule, promotes, quoted
+from neuronmap.interpretation.hints.scoring import Scores, effective_number, score_rates
+from neuronmap.interpretation.hints.topics import TOPIC_BELOW, find_topics, window_shares
+from neuronmap.interpretation.hints.traits import TokenTexts, TokenTraits
 from neuronmap.progress import Progress, default
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from synthetic import Words
 
 from neuronmap.errors import InputError
 from neuronmap.interpretation import Rule, TokenTraits
-from neuronmap.interpretation.traits import TRAITS, trait_index
+from neuronmap.interpretation.hints.traits import TRAITS, trait_index
 
 WORDS = Words(["<|end|>", " the", " of", "\n", " walking", "s", " Paris", "42", "é", " war", "());", "."])
 RULES = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neuronmap.interpretation.scoring import effective_number, precision_and_f1, score_rates
+from neuronmap.interpretation.hints.scoring import effective_number, precision_and_f1, score_rates
 
 
 def test_the_figures_are_their_definitions() -> None:

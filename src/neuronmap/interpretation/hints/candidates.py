@@ -3,7 +3,7 @@
 Shapes: F features of a block, N rows and n sampled firings of the fit half, P traits, E edges of position ranges.
 
 Each is chosen by F1 on the fit half less a cost for what makes it longer or stranger (``COSTS``), so that of two rules that do as well the
-simpler one wins. F1 is the estimate of :mod:`neuronmap.interpretation.scoring`.
+simpler one wins. F1 is the estimate of :mod:`neuronmap.interpretation.hints.scoring`.
 
 Rules that list things that exclude each other (tokens, previous tokens, n-grams, endings): F1 is largest for some number of the things
 in order of precision, so all prefixes of that order are tried. A token's precision is shrunk towards what its exact count in the whole
@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-from neuronmap.interpretation.evidence import Evidence, distinct
-from neuronmap.interpretation.matching import keys_of
-from neuronmap.interpretation.rules import Kind, Rule
-from neuronmap.interpretation.scoring import precision_and_f1
-from neuronmap.interpretation.traits import ENDING_LENGTHS, TRAITS, TokenTraits
+from neuronmap.interpretation.hints.evidence import Evidence, distinct
+from neuronmap.interpretation.hints.matching import keys_of
+from neuronmap.interpretation.hints.rules import Kind, Rule
+from neuronmap.interpretation.hints.scoring import precision_and_f1
+from neuronmap.interpretation.hints.traits import ENDING_LENGTHS, TRAITS, TokenTraits
 
 __all__ = ["COSTS", "EXTRA_COST", "LONGEST_NGRAM", "Found", "best", "find_rules"]
 
@@ -77,7 +77,7 @@ def best(found: list[Found]) -> tuple[Floats, list[Rule | None]]:
 
 
 def find_rules(evidence: Evidence, traits: TokenTraits, promoted_FN: npt.NDArray[np.integer] | None) -> list[Found]:
-    """Every kind of rule but topics, which are looked for where these do not do well (:mod:`neuronmap.interpretation.topics`).
+    """Every kind of rule but topics, which are looked for where these do not do well (:mod:`neuronmap.interpretation.hints.topics`).
 
     Args:
         evidence: the fit half of a block of features.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-from neuronmap.interpretation.reading import Reading
+from neuronmap.interpretation.hints.reading import Reading
 
 if TYPE_CHECKING:
     from neuronmap.features.collect.state import FeatureState

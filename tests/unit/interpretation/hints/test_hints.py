@@ -13,9 +13,9 @@ from synthetic import Text, Words, state_of
 from neuronmap.errors import InputError, MismatchError
 from neuronmap.features.storage.schema import arrow_schema
 from neuronmap.interpretation import Rule, TokenTraits, make_hints
-from neuronmap.interpretation.evidence import Halves
-from neuronmap.interpretation.reading import in_score_half, read_text
-from neuronmap.interpretation.topics import window_shares
+from neuronmap.interpretation.hints.evidence import Halves
+from neuronmap.interpretation.hints.reading import in_score_half, read_text
+from neuronmap.interpretation.hints.topics import window_shares
 from neuronmap.progress import SilentProgress
 
 EXPECTED = {
@@ -186,8 +186,8 @@ def test_the_same_state_gives_the_same_table(planted: Planted) -> None:
 
 
 def test_blocks_of_features_do_not_matter(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuronmap.interpretation.hints.BLOCK", 5)
-    monkeypatch.setattr("neuronmap.interpretation.matching._MOST_CALLED", 1000)
+    monkeypatch.setattr("neuronmap.interpretation.hints.making.BLOCK", 5)
+    monkeypatch.setattr("neuronmap.interpretation.hints.matching._MOST_CALLED", 1000)
     assert planted.hints().equals(planted.table)
 
 

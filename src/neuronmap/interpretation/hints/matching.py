@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-from neuronmap.interpretation.evidence import Evidence, distinct
-from neuronmap.interpretation.reading import Reading, ngram_key
-from neuronmap.interpretation.rules import TOPIC_WINDOW, Rule
-from neuronmap.interpretation.traits import ENDING_LENGTHS, TokenTraits, trait_index
+from neuronmap.interpretation.hints.evidence import Evidence, distinct
+from neuronmap.interpretation.hints.reading import Reading, ngram_key
+from neuronmap.interpretation.hints.rules import TOPIC_WINDOW, Rule
+from neuronmap.interpretation.hints.traits import ENDING_LENGTHS, TokenTraits, trait_index
 
 __all__ = ["Matches", "covering_rows", "keys_of", "match"]
 

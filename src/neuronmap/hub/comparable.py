@@ -282,21 +282,28 @@ def _of_core(
 
 def _core_facts(core: CoreMetrics) -> dict[str, Any]:
     protocol, behaviour = core.protocol, core.behaviour
-    threshold, mask = protocol.outlier_threshold, protocol.mask
     ablations = [name for name in ("zero", "mean") if behaviour and getattr(behaviour, f"ce_{name}") is not None]
     return {
         "source": protocol.source,
         "context_length": protocol.context_length,
         "tokens": f"{protocol.tokens:,} in {protocol.contexts:,} contexts",
         "behaviour_tokens": f"{protocol.behaviour_tokens:,} in {protocol.behaviour_contexts:,} contexts",
-        "mask": None if mask is None else ", ".join(f"{name} {mask[name]}" for name in sorted(mask)),
-        "outlier_threshold": None if threshold is None else f"{threshold:.5g}",  # the last digits are of the machine
+        "mask": _mask(protocol.mask),
+        "outlier_threshold": _threshold(protocol.outlier_threshold),
         "ablations": ", ".join(ablations),
         "model_dtype": protocol.model_dtype,
         "rows_dtype": protocol.rows_dtype,
         "rule": core.format,
         "neuronmap": protocol.versions.get("neuronmap"),
     }
+
+
+def _mask(mask: dict[str, Any] | None) -> str | None:
+    return None if mask is None else ", ".join(f"{name} {mask[name]}" for name in sorted(mask))
+
+
+def _threshold(threshold: float | None) -> str | None:
+    return None if threshold is None else f"{threshold:.5g}"  # the last digits are of the machine
 
 
 def _core_options(protocol: Protocol, of_suite: bool) -> tuple[str, ...]:
@@ -352,12 +359,21 @@ def _suite_facts(record: SuiteRecord) -> dict[str, Any]:
     """What decides the SAE's own figures. The text is that of the baselines alone in probing and absorption, and is no part of it there."""
     protocol, result = record.protocol, record.result
     counted = None if protocol.fitted_on is None else f"{protocol.fitted_rows:,} rows of {protocol.fitted_on}"
-    of_text = {"text": protocol.tokens_digest, "fitted": counted}
+    of_text = {
+        "text": protocol.tokens_digest,
+        "fitted": counted,
+        "mask": _mask(protocol.mask),
+        "outlier_threshold": _threshold(protocol.outlier_threshold),
+        "model_dtype": protocol.model_dtype,
+    }
+    precision = {"model_dtype": protocol.model_dtype}  # of the items, which no mask touches
     if isinstance(result, ProbingSuite):
         sets = [(one.name, one.items_digest, one.train, one.test, one.test_clusters) for one in result.sets]
-        return {"sets": f"{len(sets)}: {short(digest_json(sets))}", "ks": ", ".join(str(k) for k in result.ks)}
+        ks = ", ".join(str(k) for k in result.ks)
+        return {"sets": f"{len(sets)}: {short(digest_json(sets))}", "ks": ks, **precision}
     if isinstance(result, AbsorptionSuite):
-        return {"words": f"{result.words:,} words, {result.letters_reached} letters, after {result.template!r}"}
+        words = f"{result.words:,} words, {result.letters_reached} letters, after {result.template!r}"
+        return {"words": words, **precision}
     if isinstance(result, StructureSuite):
         meta = f"{result.meta_k} active, {result.meta_steps} steps"
         return {"meta": meta, **(of_text if result.dead is not None else {})}

@@ -354,6 +354,27 @@ def test_suites_are_grouped_by_their_own_settings(hub: SAEModelHub, put: Put, re
     assert fields == ["rule"]
 
 
+@pytest.mark.parametrize(
+    ("field", "change"),
+    {
+        "model_dtype": {"model_dtype": "bfloat16"},
+        "mask": {"mask": {"skip_special": False, "skip_first_positions": 1, "outlier_factor": None}},
+        "outlier_threshold": {"outlier_threshold": 1.5},
+    }.items(),
+)
+def test_suites_of_another_mask_or_precision_are_refused(
+    hub: SAEModelHub, put: Put, records: dict[str, SuiteRecord], field: str, change: dict[str, Any]
+) -> None:
+    structure = records["structure"]
+    for name in ("a", "b", "other"):
+        put(name)
+    keep(hub, "a", structure, "000000000001")
+    keep(hub, "b", structure, "000000000001")
+    keep(hub, "other", edited(structure, protocol=edited(structure.protocol, **change)), "000000000002")
+    (left,) = leaderboard(hub, suite="structure").left_out
+    assert (left.saes, [line.field for line in left.differences]) == (("other",), [field])
+
+
 def test_core_of_a_suite_stands_beside_core_alone(hub: SAEModelHub, put: Put, records: dict[str, SuiteRecord]) -> None:
     put("a")
     make_bundle(hub.root / "b", seed=5, model={**MODEL, "name": "tiny-llama"}, hook={"name": HOOK, "layer": 1})

@@ -5,7 +5,7 @@ As in the core record, what cannot be established is ``null`` with a reason, nev
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -280,6 +280,12 @@ class SuiteProtocol(FrozenConfig):
     """Language model; null for suites of weights alone."""
     hook: str | None
     """Hook point."""
+    model_dtype: str | None = None
+    """Precision the model ran in; null for suites of weights alone, and in records of before 2026-11-26."""
+    mask: dict[str, Any] | None = None
+    """Which positions were rows of the text (``MaskConfig``); likewise."""
+    outlier_threshold: float | None = None
+    """Norm above which a row of the text was dropped; likewise, and where none is."""
     tokens_digest: str | None
     """Digest of the scored text."""
     fitted_on: str | None

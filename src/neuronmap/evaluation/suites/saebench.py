@@ -2,7 +2,8 @@
 
 What is SAEBench's: names, categories, one file an evaluation (``core``, ``sparse_probing``, ``absorption_first_letter``). What is ours:
 every number. ``eval_result_unstructured.neuronmap`` holds the whole record with its intervals and baselines; ``differs`` says which
-numbers are defined otherwise than there. What we do not measure is null (it would write -1).
+numbers are defined otherwise than there. What we do not measure is null where its classes allow that, and else -1, as it writes itself.
+Absorption that the model cannot show has no document: its form has no way to say so.
 
 Names as in SAEBench 0.6 (evals/*/eval_output.py). No torch here.
 """
@@ -20,6 +21,9 @@ from neuronmap.evaluation.metrics import CoreMetrics, Estimate
 from neuronmap.evaluation.suites.record import AbsorptionSuite, CoreSuite, ProbingSuite, SuiteRecord, SuiteResult
 
 __all__ = ["DIFFERS", "saebench_documents"]
+
+UNMEASURED = -1
+"""What SAEBench writes where it measured nothing."""
 
 DIFFERS: dict[str, tuple[str, ...]] = {
     "core": (
@@ -71,7 +75,7 @@ def _parts(record: SuiteRecord) -> Parts | None:
         return "core", *_core(record.result.sae, record)
     if isinstance(record.result, ProbingSuite):
         return "sparse_probing", *_probing(record.result, record)
-    if isinstance(record.result, AbsorptionSuite):
+    if isinstance(record.result, AbsorptionSuite) and "sae" in record.result.dictionaries:
         return "absorption_first_letter", *_absorption(record.result, record)
     return None
 
@@ -112,13 +116,19 @@ def _value(estimate: Estimate | None) -> float | None:
     return estimate.value if estimate is not None else None
 
 
+def _number(value: Estimate | float | None) -> float:
+    """For a field that must hold a number."""
+    found = _value(value) if isinstance(value, Estimate) else value
+    return found if found is not None else UNMEASURED
+
+
 def _core(core: CoreMetrics, record: SuiteRecord) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
     behaviour, made, sparsity = core.behaviour, core.reconstruction, core.sparsity
     score, loss = {}, {}
     for name in ("kl_score_zero", "kl_zero", "kl_sae"):
-        score[name] = _value(getattr(behaviour, name)) if behaviour else None
+        score[name] = _number(getattr(behaviour, name) if behaviour else None)
     for name in ("ce_score_zero", "ce_zero", "ce_sae", "ce_clean"):
-        loss[name] = _value(getattr(behaviour, name)) if behaviour else None
+        loss[name] = _number(getattr(behaviour, name) if behaviour else None)
     metrics = {
         "model_behavior_preservation": {
             "kl_div_score": score["kl_score_zero"],
@@ -132,29 +142,30 @@ def _core(core: CoreMetrics, record: SuiteRecord) -> tuple[dict[str, Any], dict[
             "ce_loss_without_sae": loss["ce_clean"],
         },
         "reconstruction_quality": {
-            "explained_variance": _value(made.explained_variance),
-            "mse": _value(made.mse),
-            "cossim": _value(made.cosine),
+            "explained_variance": _number(made.explained_variance),
+            "explained_variance_legacy": UNMEASURED,
+            "mse": _number(made.mse),
+            "cossim": _number(made.cosine),
         },
         "shrinkage": {
-            "l2_norm_in": None,
-            "l2_norm_out": None,
-            "l2_ratio": _value(made.norm_ratio),
-            "relative_reconstruction_bias": _value(made.bias),
+            "l2_norm_in": UNMEASURED,
+            "l2_norm_out": UNMEASURED,
+            "l2_ratio": _number(made.norm_ratio),
+            "relative_reconstruction_bias": _number(made.bias),
         },
-        "sparsity": {"l0": _value(sparsity.l0), "l1": _value(sparsity.l1)},
+        "sparsity": {"l0": _number(sparsity.l0), "l1": _number(sparsity.l1)},
         "token_stats": {
             "total_tokens_eval_reconstruction": core.protocol.behaviour_tokens,
             "total_tokens_eval_sparsity_variance": core.protocol.tokens,
         },
         "misc_metrics": {
-            "freq_over_1_percent": sparsity.fraction_above_1_percent,
-            "freq_over_10_percent": sparsity.fraction_above_10_percent,
-            "normalized_freq_over_1_percent": None,
-            "normalized_freq_over_10_percent": sparsity.firings_above_10_percent,
-            "average_max_encoder_cosine_sim": None,
-            "average_max_decoder_cosine_sim": None,
-            "frac_alive": sparsity.fraction_alive,
+            "freq_over_1_percent": _number(sparsity.fraction_above_1_percent),
+            "freq_over_10_percent": _number(sparsity.fraction_above_10_percent),
+            "normalized_freq_over_1_percent": UNMEASURED,
+            "normalized_freq_over_10_percent": _number(sparsity.firings_above_10_percent),
+            "average_max_encoder_cosine_sim": UNMEASURED,
+            "average_max_decoder_cosine_sim": UNMEASURED,
+            "frac_alive": _number(sparsity.fraction_alive),
         },
     }
     config = {
@@ -204,20 +215,20 @@ def _probing(result: ProbingSuite, record: SuiteRecord) -> tuple[dict[str, Any],
 def _absorption(
     result: AbsorptionSuite, record: SuiteRecord
 ) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-    own = result.dictionaries.get("sae")
-    letters = own.letters if own is not None else ()
+    own = result.dictionaries["sae"]
+    letters = own.letters
     fractions = [one.absorption_fraction for one in letters]
     full = [one.full_absorption / one.probe_true_positives for one in letters]
     counts = [float(len(one.main_latents)) for one in letters]
 
-    def spread(values: list[float]) -> float | None:
-        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+    def spread(values: list[float]) -> float:
+        return float(np.std(values, ddof=1)) if len(values) > 1 else UNMEASURED
 
     metrics = {
         "mean": {
-            "mean_absorption_fraction_score": _value(own.mean_absorption_fraction) if own else None,
-            "mean_full_absorption_score": _value(own.mean_full_absorption) if own else None,
-            "mean_num_split_features": own.mean_main_latents if own else None,
+            "mean_absorption_fraction_score": _number(own.mean_absorption_fraction),
+            "mean_full_absorption_score": _number(own.mean_full_absorption),
+            "mean_num_split_features": own.mean_main_latents,
             "std_dev_absorption_fraction_score": spread(fractions),
             "std_dev_full_absorption_score": spread(full),
             "std_dev_num_split_features": spread(counts),

@@ -12,18 +12,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from neuronmap.activations import ArrayRows, ShuffledBatches
 from neuronmap.errors import EmptyCorpusError
 from neuronmap.hashing import digest_bytes, digest_json, short
 from neuronmap.paths import read_json, write_json
 from neuronmap.progress import Progress
 
+if TYPE_CHECKING:
+    from neuronmap.corpora import TokenSet
+    from neuronmap.models import LanguageModel
+
 MODEL, CORPUS, CONTEXT = "smollm2-135m", "sotu", 128
 _BLOCK = 512
+_FORMAT = 2
 _PARTS = ("train", "calibration", "heldout")
 
 Matrix = npt.NDArray[np.float32]
@@ -47,8 +54,14 @@ class Rows:
 
     @property
     def digest(self) -> str:
-        """What the rows are."""
+        """What the rows are, to the last bit."""
         return str(self.facts["digest"])
+
+    @property
+    def key(self) -> str:
+        """What the rows are, whatever machine computed them: the same model on the same tokens with the same mask."""
+        told = ("model", "model_digest", "hook", "corpus", "context", "tokens", "mask", "rows", "held")
+        return digest_json({name: self.facts[name] for name in told})
 
     @property
     def root_mean_square_norm(self) -> float:
@@ -76,7 +89,7 @@ def prepare_rows(
         "rows": train_rows,
         "held": heldout_rows,
     }
-    folder = work / f"rows-{short(digest_json(asked))}"
+    folder = work / f"rows-{short(digest_json({**asked, 'format': _FORMAT}))}"
     if not (folder / "facts.json").is_file():
         say(f"harvesting {train_rows:,} + {2 * heldout_rows:,} rows of {MODEL} block {layer} over {CORPUS}")
         _export(folder, asked, layer, train_rows, heldout_rows, progress)
@@ -92,23 +105,15 @@ def _export(
     folder: Path, asked: dict[str, Any], layer: int, train_rows: int, heldout_rows: int, progress: Progress
 ) -> None:
     from neuronmap.activations import MaskConfig, harvest
-    from neuronmap.corpora import open_corpus, tokenize
     from neuronmap.models import load_model, resolve_hook
 
     model = load_model(MODEL, dtype="float32", device="cpu", progress=progress)
     hook = resolve_hook(model, layer, "residual")
-    stores = {}
+    stores, digests = {}, {}
     wanted_of: dict[Literal["train", "heldout"], int] = {"train": train_rows, "heldout": 2 * heldout_rows}
     for part, wanted in wanted_of.items():
-        tokens = tokenize(
-            open_corpus(CORPUS),
-            model.tokenizer,
-            context_length=CONTEXT,
-            part=part,
-            max_tokens=wanted + wanted // 32 + 8 * CONTEXT,  # the mask drops about one row in a hundred
-            tokenizer_digest=model.identity.tokenizer_digest,
-            progress=progress,
-        )
+        tokens = text_of(model, part, wanted, progress)
+        digests[part] = tokens.digest
         stores[part] = harvest(model, tokens, [hook], dtype="float32", progress=progress)[hook.name]
         if stores[part].num_rows < wanted:
             raise EmptyCorpusError(
@@ -132,6 +137,8 @@ def _export(
         "hook": hook.name,
         "width": int(train.shape[1]),
         "mask": MaskConfig().to_dict(),
+        "outlier_threshold": stores["train"].manifest["outlier_threshold"],
+        "tokens": digests,
         "model_digest": model.identity.model_digest,
         "scale": "raw: as the model computes them, not scaled or centred",
         "root_mean_square_norm": energy**0.5,
@@ -141,14 +148,32 @@ def _export(
     write_json(folder / "facts.json", facts)
 
 
-def write_order(work: Path, rows: Rows, steps: int, batch: int, seed: int) -> Path:
-    """The order of training rows, int64 [steps, batch]: whole passes, each in a new random order."""
-    path = work / f"order-{short(rows.digest)}-{steps}x{batch}-s{seed}.npy"
+def text_of(model: LanguageModel, part: Literal["train", "heldout"], rows: int, progress: Progress) -> TokenSet:
+    """Tokens that give at least so many rows."""
+    from neuronmap.corpora import open_corpus, tokenize
+
+    return tokenize(
+        open_corpus(CORPUS),
+        model.tokenizer,
+        context_length=CONTEXT,
+        part=part,
+        max_tokens=rows + rows // 32 + 8 * CONTEXT,  # the mask drops about one row in a hundred
+        tokenizer_digest=model.identity.tokenizer_digest,
+        progress=progress,
+    )
+
+
+def write_order(work: Path, rows: int, steps: int, batch: int, seed: int) -> Path:
+    """The order in which NeuronMap's trainer visits so many rows, for the peers: int64 [steps, batch].
+
+    The trainer's order depends on the number of rows, the batch and the seed; drawing batches of row numbers in the same way gives it.
+    """
+    path = work / f"order-{rows}-{steps}x{batch}-s{seed}.npy"
     if not path.is_file():
-        generator = np.random.default_rng(seed)
-        passes = -(-steps * batch // len(rows.train))
-        flat = np.concatenate([generator.permutation(len(rows.train)) for _ in range(passes)])
+        numbers = ArrayRows(torch.arange(rows, dtype=torch.float32).unsqueeze(1))  # exact up to 2^24
+        with ShuffledBatches(numbers, batch, seed=seed, prefetch=False) as batches:
+            order = np.stack([next(batches)[:, 0].long().numpy() for _ in range(steps)])
         aside = path.with_suffix(".part.npy")
-        np.save(aside, flat[: steps * batch].astype(np.int64).reshape(steps, batch))
+        np.save(aside, order)
         aside.replace(path)
     return path

@@ -18,6 +18,15 @@ from torch import Tensor
 from neuronmap.paths import read_json
 from neuronmap.saes import ReconstructionMeter
 
+METERED = (
+    "explained_variance",
+    "explained_variance_median",
+    "l0",
+    "cosine",
+    "norm_ratio",
+    "fraction_alive",
+    "dead_at_n",
+)
 _CHUNK = 1024
 _CHECK_TOLERANCE = 1e-3
 
@@ -60,9 +69,9 @@ class PeerSAE:
     subtract_b_dec: bool
 
     @classmethod
-    def load(cls, folder: Path) -> PeerSAE:
+    def load(cls, folder: Path, device: str = "cpu") -> PeerSAE:
         """Read what a peer's script wrote."""
-        tensors, result = load_file(folder / "weights.safetensors"), read_json(folder / "result.json")
+        tensors, result = load_file(folder / "weights.safetensors", device), read_json(folder / "result.json")
         return cls(
             W_enc=tensors["W_enc"],
             b_enc=tensors["b_enc"],
@@ -102,8 +111,8 @@ class PeerSAE:
 
     def check(self, folder: Path, heldout_ND: Tensor) -> float:
         """Relative difference from what the peer's own code reconstructs; stops if they are not the same SAE."""
-        theirs_ND = load_file(folder / "check.safetensors")["reconstruction"]
-        ours_ND = self.decode(self.encode(heldout_ND[: len(theirs_ND)]))
+        theirs_ND = load_file(folder / "check.safetensors", str(self.W_dec.device))["reconstruction"]
+        ours_ND = self.decode(self.encode(heldout_ND[: len(theirs_ND)].to(theirs_ND)))
         difference = float((ours_ND - theirs_ND).norm() / theirs_ND.norm().clamp_min(1e-12))
         if not difference < _CHECK_TOLERANCE:
             raise SystemExit(
@@ -118,80 +127,86 @@ class PeerSAE:
         step 1000: in short runs the saved thresholds say nothing about the training method.
         """
         wanted = self.k * len(rows_ND)
-        kept = torch.empty(0)
+        kept = torch.empty(0, device=self.W_dec.device)
         for x_ND in torch.split(rows_ND, _CHUNK):
-            pre_NF = self.pre_activations(x_ND)
+            pre_NF = self.pre_activations(x_ND.to(self.W_dec))
             kept = torch.cat([kept, pre_NF[pre_NF > 0]])
             if len(kept) > wanted + 1:
                 kept = kept.topk(wanted + 1, sorted=False).values
         threshold = float(kept.min()) if len(kept) > wanted else 0.0
-        return PeerSAE(**{**self.__dict__, "threshold_F": torch.full((self.d_sae,), threshold)})
+        return PeerSAE(**{**self.__dict__, "threshold_F": torch.full_like(self.b_enc, threshold)})
 
 
 @torch.inference_mode()
 def measure(sae: Autoencoder, rows_ND: Tensor) -> dict[str, Any]:
-    """The meter's figures for rows [N, D] of raw activations."""
+    """The meter's figures for rows [N, D] of raw activations; they may lie elsewhere than the SAE."""
     meter = ReconstructionMeter(sae.d_in, sae.d_sae)
+    device = sae.W_dec.device
     norms_F = torch.linalg.vector_norm(sae.W_dec.detach(), dim=1)
     for x_ND in torch.split(rows_ND, _CHUNK):
+        x_ND = x_ND.to(device)
         f_NF = sae.encode(x_ND)
         meter.update(x_ND, sae.decode(f_NF), f_NF, norms_F)
     found = meter.result()
-    names = (
-        "explained_variance",
-        "explained_variance_median",
-        "l0",
-        "cosine",
-        "norm_ratio",
-        "fraction_alive",
-        "dead_at_n",
-    )
-    return {name: getattr(found, name) for name in names}
+    return {name: getattr(found, name) for name in METERED}
 
 
 @dataclass(frozen=True)
 class AtCommonL0:
-    """A figure at the L0 to compare at.
+    """Figures at the L0 to compare at.
 
     Attributes:
-        explained_variance, explained_variance_median: at that L0.
+        figures: at that L0; None where a run has none.
         how: ``measured``, ``interpolated`` (linear in log L0 between the runs on both sides) or ``nearest``
             (no run lies on the other side: not a fair figure, and shown as such).
         l0: of the runs it rests on.
     """
 
-    explained_variance: float
-    explained_variance_median: float
+    figures: dict[str, float | None]
     how: Literal["measured", "interpolated", "nearest"]
     l0: tuple[float, ...]
 
+    @property
+    def explained_variance(self) -> float:
+        value = self.figures["explained_variance"]
+        if value is None:
+            raise KeyError("explained_variance")
+        return value
 
-_SAME_L0 = 0.02
+
+SAME_L0 = 0.02
 
 
-def at_common_l0(runs: Sequence[dict[str, Any]], target: float) -> AtCommonL0:
+def at_common_l0(runs: Sequence[dict[str, Any]], target: float) -> AtCommonL0 | None:
     """Figures at L0 = ``target`` from measured runs of one method at several sparsities.
 
     Args:
-        runs: what :func:`measure` gave, at least one.
+        runs: figures by name, ``l0`` and ``explained_variance`` among them.
         target: the common L0.
+
+    Returns:
+        None if no run has an explained variance (nothing ever fires).
     """
-    names = ("explained_variance", "explained_variance_median")
-    usable = [run for run in runs if run["l0"] and all(run[name] is not None for name in names)]
+    usable = [run for run in runs if run["l0"] and run["explained_variance"] is not None]
     if not usable:
-        raise SystemExit("No run has an explained variance: the activations do not vary, or nothing ever fires.")
+        return None
     distance = {id(run): math.log(run["l0"] / target) for run in usable}
     nearest = min(usable, key=lambda run: abs(distance[id(run)]))
     below = [run for run in usable if distance[id(run)] <= 0]
     above = [run for run in usable if distance[id(run)] >= 0]
-    if abs(distance[id(nearest)]) <= _SAME_L0 or not below or not above:
-        how: Literal["measured", "nearest"] = "measured" if abs(distance[id(nearest)]) <= _SAME_L0 else "nearest"
-        return AtCommonL0(nearest[names[0]], nearest[names[1]], how, (nearest["l0"],))
+    names = [name for name in nearest if name != "l0"]
+    if abs(distance[id(nearest)]) <= SAME_L0 or not below or not above:
+        how: Literal["measured", "nearest"] = "measured" if abs(distance[id(nearest)]) <= SAME_L0 else "nearest"
+        return AtCommonL0({name: nearest[name] for name in names}, how, (nearest["l0"],))
     low = max(below, key=lambda run: distance[id(run)])
     high = min(above, key=lambda run: distance[id(run)])
     share = -distance[id(low)] / (distance[id(high)] - distance[id(low)])
-    total, median = (low[name] + share * (high[name] - low[name]) for name in names)
-    return AtCommonL0(total, median, "interpolated", (low["l0"], high["l0"]))
+
+    def between(name: str) -> float | None:
+        first, last = low.get(name), high.get(name)
+        return None if first is None or last is None else first + share * (last - first)
+
+    return AtCommonL0({name: between(name) for name in names}, "interpolated", (low["l0"], high["l0"]))
 
 
 def next_knob(tried: Sequence[tuple[float, float]], target: float, rising: bool, start: float) -> float | None:
@@ -212,7 +227,7 @@ def next_knob(tried: Sequence[tuple[float, float]], target: float, rising: bool,
     below = [point for point in points if point[1] <= 0]
     above = [point for point in points if point[1] >= 0]
     nearest = min(points, key=lambda point: abs(point[1]))
-    if abs(nearest[1]) <= _SAME_L0:
+    if abs(nearest[1]) <= SAME_L0:
         return None
     if below and above:
         low, high = max(below, key=lambda p: p[1]), min(above, key=lambda p: p[1])

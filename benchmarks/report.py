@@ -14,7 +14,11 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from defaults_report import draw
+from defaults_report import lines as defaults_lines
 from neuronmap.evaluation.synthetic import GroundTruth
+from quality_plot import save_plots
+from quality_report import sheet
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
@@ -206,8 +210,24 @@ def page() -> str:
     for name, record in newest("ground-truth-*.json").values():
         lines += truth_section(name, record)
     lines += ["## Side by side", ""]
-    for name, record in newest("quality-*.json", '"library": "saelens"').values():
+    for name, record in newest("quality-sheet-*.json").values():
+        pictures = {
+            width: file.relative_to(DOCS).as_posix() for width, file in save_plots(record, PLOTS, "pareto").items()
+        }
+        lines += [*sheet(record, "###", pictures), f"File: `benchmarks/results/{name}`.", ""]
+    lines += ["### Before the sheet: one width, one L0", ""]
+    for name, record in newest("quality-2*.json", '"library": "saelens"').values():
         lines += peers_section(name, record)
+    for name, record in newest("defaults-*.json").values():
+        save(draw(record), PLOTS / "defaults.svg")
+        lines += [
+            "## Defaults",
+            "",
+            *defaults_lines(record),
+            "![Differences from the defaults](images/quality/defaults.svg)",
+            "",
+        ]
+        lines += [f"File: `benchmarks/results/{name}`.", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

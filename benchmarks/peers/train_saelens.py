@@ -24,6 +24,8 @@ from sae_lens import (
     BatchTopKTrainingSAEConfig,
     JumpReLUTrainingSAE,
     JumpReLUTrainingSAEConfig,
+    MatryoshkaBatchTopKTrainingSAE,
+    MatryoshkaBatchTopKTrainingSAEConfig,
     SAETrainer,
     StandardTrainingSAE,
     StandardTrainingSAEConfig,
@@ -33,7 +35,7 @@ from sae_lens import (
 from sae_lens.config import SAETrainerConfig
 from safetensors.torch import load_file, save_file
 
-RULES = {"topk": "topk", "batchtopk": "jumprelu", "jumprelu": "jumprelu", "relu": "relu"}
+RULES = {"topk": "topk", "batchtopk": "jumprelu", "matryoshka": "jumprelu", "jumprelu": "jumprelu", "relu": "relu"}
 
 
 def build(job):
@@ -42,12 +44,18 @@ def build(job):
         "d_in": job["d_in"],
         "d_sae": job["d_sae"],
         "normalize_activations": "expected_average_only_in",
+        "device": job["device"],
     }
     settings = job["settings"]
     if job["architecture"] == "topk":
         return TopKTrainingSAE(TopKTrainingSAEConfig(k=job["k"], **common))
     if job["architecture"] == "batchtopk":
         return BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(k=job["k"], **common))
+    if job["architecture"] == "matryoshka":
+        widths = settings["level_widths"]
+        return MatryoshkaBatchTopKTrainingSAE(
+            MatryoshkaBatchTopKTrainingSAEConfig(k=job["k"], matryoshka_widths=widths, **common)
+        )
     if job["architecture"] == "relu":
         config = StandardTrainingSAEConfig(
             l1_coefficient=job["knob"], l1_warm_up_steps=settings["sparsity_warmup_steps"], **common
@@ -96,8 +104,9 @@ def main():
         lr_decay_steps=settings["decay_steps"],
         dead_feature_window=settings["dead_window_steps"],
         n_batches_for_norm_estimate=settings["norm_batches"],
-        device="cpu",
+        device=job["device"],
     )
+    sae.to(job["device"])
     started = time.perf_counter()
     Reporting(cfg=config, sae=sae, data_provider=batches(job)).fit()
     seconds = time.perf_counter() - started

@@ -11,28 +11,44 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
-from quality_measure import PeerSAE, at_common_l0, measure, next_knob
+from quality_measure import AtCommonL0, PeerSAE, at_common_l0, measure, next_knob
 
 
-def run(l0: float, ev: float) -> dict[str, float]:
-    return {"l0": l0, "explained_variance": ev, "explained_variance_median": ev / 2}
+def run(l0: float, ev: float, auc: float | None = None) -> dict[str, float | None]:
+    return {"l0": l0, "explained_variance": ev, "explained_variance_median": ev / 2, "auc_5": auc}
+
+
+def at(target: float, *runs: dict[str, float | None]) -> AtCommonL0:
+    found = at_common_l0(runs, target)
+    assert found is not None
+    return found
 
 
 def test_interpolation_is_linear_in_the_logarithm_of_l0() -> None:
-    found = at_common_l0([run(16, 0.5), run(64, 0.7), run(200, 0.9)], 32)
+    found = at(32, run(16, 0.5, 0.8), run(64, 0.7, 0.9), run(200, 0.9, 1.0))
     assert found.how == "interpolated"
     assert found.explained_variance == pytest.approx(0.6)
-    assert found.explained_variance_median == pytest.approx(0.3)
+    assert found.figures["explained_variance_median"] == pytest.approx(0.3)
+    assert found.figures["auc_5"] == pytest.approx(0.85)
     assert found.l0 == (16, 64)
 
 
+def test_a_figure_that_one_of_the_two_runs_lacks_is_not_made_up() -> None:
+    assert at(32, run(16, 0.5, None), run(64, 0.7, 0.9)).figures["auc_5"] is None
+
+
 def test_a_run_at_the_target_is_taken_as_measured() -> None:
-    assert at_common_l0([run(16, 0.5), run(32.1, 0.61)], 32).how == "measured"
+    assert at(32, run(16, 0.5), run(32.1, 0.61)).how == "measured"
 
 
 def test_a_target_that_is_not_bracketed_is_said_so() -> None:
-    found = at_common_l0([run(40, 0.5), run(60, 0.6)], 32)
+    found = at(32, run(40, 0.5), run(60, 0.6))
     assert (found.how, found.explained_variance) == ("nearest", 0.5)
+
+
+def test_runs_in_which_nothing_fires_do_not_count() -> None:
+    assert at_common_l0([run(0.0, 0.0)], 32) is None
+    assert at(32, run(0.0, 0.0), run(60, 0.6)).how == "nearest"
 
 
 @pytest.mark.parametrize("exponent", [-0.5, -1.0, -2.5, 0.7, 1.0])

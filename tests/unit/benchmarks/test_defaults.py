@@ -1,0 +1,157 @@
+"""The sweep of defaults: what is tried, in which order, and what it says of a default."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
+
+import defaults
+from defaults_cells import FIELDS, SETTINGS, Setting, training_fields, trials
+from defaults_report import differences, draw, lines, verdict
+from neuronmap import SAEConfig
+
+ROWS, TRUTH, WIDE = FIELDS
+AUX = next(setting for setting in SETTINGS if setting.name == "AuxK weight")
+RATE = next(setting for setting in SETTINGS if setting.name == "learning rate")
+BATCH = next(setting for setting in SETTINGS if setting.name == "batch, rows")
+
+
+def test_every_trial_comes_once_seed_by_seed_with_the_base_first() -> None:
+    found = list(trials(FIELDS, (0, 1)))
+    keys = [str(trial.key()) for trial in found]
+    assert len(set(keys)) == len(keys)
+    assert [trial.seed for trial in found] == sorted(trial.seed for trial in found)
+    for field in FIELDS:
+        for architecture in {trial.architecture for trial in found if trial.field == field}:
+            first = next(trial for trial in found if (trial.field, trial.architecture) == (field, architecture))
+            assert first.changes == {}
+    assert {trial.setting for trial in found if trial.field == WIDE} == {"default", "learning rate"}
+
+
+def test_every_setting_names_its_default_and_every_trial_is_a_configuration() -> None:
+    for setting in SETTINGS:
+        assert setting.default in setting.values
+        assert list(setting.values.values()).count({}) == 1
+    for trial in trials(FIELDS, (0,)):
+        config = SAEConfig(**training_fields(trial, 131_072))
+        assert config.batch_rows * config.max_steps == 131_072  # type: ignore[operator]
+        config.sae_options(256)
+
+
+def test_what_is_called_default_is_what_the_configuration_has() -> None:
+    config = SAEConfig()
+    assert str(config.batch_rows) == BATCH.default
+    assert (config.warmup_fraction, config.decay_fraction, config.clip_norm) == (0.05, 0.2, 1.0)
+    assert (config.adam_epsilon, config.k_anneal_fraction, config.sparsity_warmup_fraction) == (1e-10, 0.0, 0.1)
+    from neuronmap.saes.options import BatchTopKOptions, JumpReLUOptions
+
+    assert (BatchTopKOptions().aux_coefficient, JumpReLUOptions().target_weight) == (1 / 32, 5.0)
+
+
+def test_relative_values_are_worked_out() -> None:
+    found = {(t.setting, t.value): training_fields(t, 131_072) for t in trials((ROWS,), (0,))}
+    assert found["learning rate", "x2"]["learning_rate"] == pytest.approx(2 * 2e-4 * 4 * 8)
+    assert "learning_rate" not in found["default", "default"]
+    assert (found["batch, rows", "4096"]["batch_size"], found["batch, rows", "4096"]["max_steps"]) == (32, 32)
+    assert found["dead after, share of the run", "1/40"]["dead_after_tokens"] == 3277
+    assert found["first L0 (jumprelu)", "4 targets"]["architecture_options"] == {"initial_l0": 128.0}
+
+
+def trial(field: Any, changes: dict[str, Any], seed: int, value: float, l0: float = 32.0) -> dict[str, Any]:
+    figures = {field.figure: value, "l0": l0}
+    return {"field": field.name, "architecture": "batchtopk", "changes": changes, "seed": seed, "figures": figures}
+
+
+def record(*found: dict[str, Any]) -> dict[str, Any]:
+    asked = {"seeds": 2, "visits": 1, "rows": 1, "heldout_rows": 1, "synthetic_rows": 1, "measure_rows": 1}
+    return {"date": "2026-11-26", "asked": asked, "trials": list(found)}
+
+
+def both(field: Any, changes: dict[str, Any], value: float, l0: float = 32.0) -> list[dict[str, Any]]:
+    """Two seeds, 0.002 apart: their variance is 2e-6, whatever the value."""
+    return [trial(field, changes, seed, value + shift, l0) for seed, shift in ((0, -0.001), (1, 0.001))]
+
+
+def values_of(setting: Setting, *names: str) -> list[dict[str, Any]]:
+    return [setting.values[name] for name in names]
+
+
+def test_a_difference_is_paired_and_its_noise_pooled() -> None:
+    base, none = values_of(AUX, "1/32", "0")
+    (found,) = differences(record(*both(ROWS, base, 0.7), *both(ROWS, none, 0.69)), AUX, ROWS)
+    assert (found.value, found.seeds) == ("0", 2)
+    assert found.mean == pytest.approx(-0.01)
+    assert found.noise == pytest.approx(2 * 2e-6**0.5)
+    assert found.clear
+
+
+def test_verdicts() -> None:
+    base, none, more = values_of(AUX, "1/32", "0", "1/8")
+    assert verdict(record(), AUX) == "not run"
+    assert verdict(record(trial(ROWS, base, 0, 0.7), trial(ROWS, none, 0, 0.6)), AUX).startswith("one seed")
+    worse = [*both(ROWS, base, 0.7), *both(ROWS, none, 0.6)]
+    assert verdict(record(*worse), AUX) == "supported: every other value is worse"
+    same = [*worse, *both(ROWS, more, 0.7005)]
+    assert verdict(record(*same), AUX) == "supported: 0 is worse, the others make no difference that can be seen"
+    better = [*worse, *both(ROWS, more, 0.72)]
+    assert verdict(record(*better), AUX) == "not supported: 1/8 is better"
+    mixed = [*better, *both(TRUTH, base, 0.5), *both(TRUTH, more, 0.4)]
+    assert verdict(record(*mixed), AUX) == "mixed: 1/8 is better on one kind of data and worse on another"
+    assert verdict(record(*both(ROWS, base, 0.7), *both(ROWS, more, 0.7005)), AUX) == "no difference that can be seen"
+
+
+def test_another_l0_decides_nothing() -> None:
+    base, more = values_of(AUX, "1/32", "1/8")
+    found = record(*both(ROWS, base, 0.7), *both(ROWS, more, 0.8, l0=40.0))
+    assert verdict(found, AUX) == "no difference that can be seen"
+    assert "+0.1000 ± 0.0028 (2) *" in "\n".join(lines(found))
+
+
+def test_tables_and_plot_show_gaps() -> None:
+    base, twice = values_of(RATE, "x1", "x2")
+    made = record(*both(ROWS, base, 0.7), *both(ROWS, twice, 0.75))
+    text = "\n".join(lines(made))
+    assert "| learning rate | x1 | default: 0.7000 (2) | not run | not run |" in text
+    assert "| learning rate | x2 | **+0.0500** ± 0.0028 (2) | not run | not run |" in text
+    assert "| AuxK weight | 1/32 | not run |" in text
+    from matplotlib import pyplot
+
+    drawn = draw(made)
+    assert len(drawn.axes) == len(FIELDS)
+    pyplot.close(drawn)
+
+
+def test_a_sweep_is_kept_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the synthetic model, tiny: the real command, twice."""
+    monkeypatch.setattr(defaults, "FIELDS", (TRUTH,))
+    options = [
+        "defaults.py",
+        "--settings",
+        "gradient norm",
+        "--seeds",
+        "1",
+        "--synthetic-rows",
+        "20480",
+        "--measure-rows",
+        "256",
+    ]
+    options += ["--threads", "1", "--work", str(tmp_path / "work"), "--results", str(tmp_path / "results")]
+    monkeypatch.setattr(sys, "argv", [*options, "--cells-budget", "0"])
+    assert defaults.main() == 0
+    assert not (tmp_path / "work" / "trials").exists()
+    monkeypatch.setattr(sys, "argv", options)
+    assert defaults.main() == 0
+    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "work" / "trials").glob("*.json")}
+    assert len(files) == 3
+    assert defaults.main() == 0
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "work" / "trials").glob("*.json")} == files
+    assert "gradient norm 0.1, seed 0" in capsys.readouterr().err
+    (made,) = (tmp_path / "results").glob("defaults-*.md")
+    assert "| gradient norm | 1 | one seed" in made.read_text()

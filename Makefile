@@ -16,7 +16,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 TORCH_PEERS := $(shell sed -n '/^torch==/p' constraints-peers.txt)
 
-.PHONY: help venv demo example test lint docs reference screenshots test-peers bench bench-full bench-analysis bench-end-to-end bench-explorer bench-ground-truth bench-guard bench-harvest bench-quality bench-zoo report wheel clean
+.PHONY: help venv demo example test lint docs reference screenshots test-peers bench bench-full bench-analysis bench-end-to-end bench-explorer bench-ground-truth bench-guard bench-harvest bench-quality bench-sweep bench-zoo report wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -80,6 +80,9 @@ bench-harvest: $(VENV)/.ready $(PEERS)/.ready ## harvesting against the bare mod
 
 bench-zoo: $(VENV)/.ready ## the zoo: search in 10,000 versions, a large upload at flat memory (about three minutes)
 	@$(BIN)/python benchmarks/zoo.py
+
+bench-sweep: $(VENV)/.ready ## eight SAEs in one sweep against eight single runs: time, equality (about fifteen minutes on 2 cores)
+	@$(BIN)/python benchmarks/sweep.py
 
 bench-ground-truth: $(VENV)/.ready ## SAEs of several recipes on activations whose features are known (about an hour)
 	@$(BIN)/python benchmarks/ground_truth.py --preset synthsae-2k --features 512 --rows 2000000 --l0 0.7 \

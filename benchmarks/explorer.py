@@ -2,6 +2,7 @@
 
     python benchmarks/explorer.py                       # about five minutes
     python benchmarks/explorer.py --features 4096 --seconds 5
+    python benchmarks/explorer.py --start-only          # starts and first looks, printed only
 
 The store holds made-up numbers with the sizes of a real one (benchmarks/queries.py): what is measured is serving, not meaning.
 Readers and server share the machine's cores, so a server alone would be faster. Then the same again while an SAE is trained as a job
@@ -116,11 +117,26 @@ def started_in(home: Path, rounds: int) -> dict[str, Any]:
     seconds, memory, torch = [], [], False
     for _ in range(rounds):
         with server(home) as (_, process, took):
-            time.sleep(1.0)
+            time.sleep(5.0)  # the rest is made, and what the first looks need
             seconds.append(took)
             memory.append(process.memory_info().rss)
             torch |= any("libtorch" in part.path for part in process.memory_maps())
     return {"seconds": seconds, "rss": memory, "torch_loaded": torch}
+
+
+def first_looks(home: Path, rounds: int) -> dict[str, Any]:
+    """The page of an SAE as the second page of a server: asked for at once, and by a reader who looks at the first page before."""
+    found: dict[str, Any] = {}
+    for name, pause in (("at_once", 0.0), ("after_3_s", 3.0)):
+        times = []
+        for _ in range(rounds):
+            with server(home) as (port, _, _):
+                time.sleep(pause)
+                begun = time.perf_counter()
+                get(port, PAGES["SAE"])
+                times.append(time.perf_counter() - begun)
+        found[name] = times
+    return found
 
 
 def weights(port: int, feature: int) -> list[dict[str, Any]]:
@@ -218,18 +234,28 @@ def begin_training(port: int) -> str:
         time.sleep(0.5)
 
 
+def start_lines(record: dict[str, Any]) -> list[str]:
+    """Starts and first looks, as a list."""
+    start, looks = record["start"], record["first_looks"]
+    return [
+        f"- From `neuronmap serve` to the first page: {statistics.median(start['seconds']):.2f} s "
+        f"(of {len(start['seconds'])}; {min(start['seconds']):.2f} to {max(start['seconds']):.2f}).",
+        f"- Page of an SAE as the second page: {statistics.median(looks['at_once']):.2f} s when it is asked for at once, "
+        f"{1000 * statistics.median(looks['after_3_s']):.0f} ms three seconds later.",
+        f"- Memory at rest: {statistics.median(start['rss']) / 2**20:.0f} MiB; torch {'is' if start['torch_loaded'] else 'is not'} loaded.",
+    ]
+
+
 def markdown(record: dict[str, Any]) -> str:
     """The record as a page."""
-    start, quiet, busy = record["start"], record["load"], record["load_beside_training"]
+    quiet, busy = record["load"], record["load_beside_training"]
     lines = [
         "# The explorer under load",
         "",
         f"{record['date']}, commit {record['commit']}, {record['machine']['cpu']}, {record['machine']['logical_cores']} cores. "
         f"{record['features']:,} features. By `benchmarks/explorer.py`.",
         "",
-        f"- From `neuronmap serve` to the first page: {statistics.median(start['seconds']):.2f} s "
-        f"(of {len(start['seconds'])}; {min(start['seconds']):.2f} to {max(start['seconds']):.2f}).",
-        f"- Memory at rest: {statistics.median(start['rss']) / 2**20:.0f} MiB; torch {'is' if start['torch_loaded'] else 'is not'} loaded.",
+        *start_lines(record),
         f"- Memory after the load: {record['rss_after'] / 2**20:.0f} MiB.",
         "",
         "| page | bytes | gzip | first time, ms | warm, ms |",
@@ -270,6 +296,7 @@ def main() -> None:
     options.add_argument("--readers", type=int, default=50)
     options.add_argument("--seconds", type=float, default=20.0, help="of each load")
     options.add_argument("--rounds", type=int, default=5, help="starts that are timed")
+    options.add_argument("--start-only", action="store_true", help="starts and first looks only; nothing is written")
     options.add_argument("--no-training", action="store_true", help="leave out the load beside a training")
     options.add_argument("--out", type=Path, default=HERE / "results")
     given = options.parse_args()
@@ -284,9 +311,14 @@ def main() -> None:
             "machine": machine(os.cpu_count() or 1),
             "features": given.features,
             "start": started_in(home, given.rounds),
+            "first_looks": first_looks(home, given.rounds),
             "load_beside_training": None,
         }
+        if given.start_only:
+            print("\n".join(start_lines(record)))
+            return
         with server(home) as (port, process, _):
+            time.sleep(5.0)
             say("pages")
             record["pages"] = weights(port, given.features // 2)
             say(f"{given.readers} readers")

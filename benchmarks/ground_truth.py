@@ -58,6 +58,10 @@ def _recipe(architecture: str, *, falling_k: bool = False, **options: Any) -> di
 
 RECIPES: dict[str, dict[str, Any]] = {
     **{name: _recipe(name) for name in ("relu", "gated", "topk", "batchtopk", "jumprelu", "matryoshka", "lista")},
+    "jumprelu, falling target": {
+        **_recipe("jumprelu", target_anneal_factor=8),
+        "sparsity_warmup_fraction": 0.5,
+    },
     "topk, falling k": _recipe("topk", falling_k=True),
     "batchtopk, falling k": _recipe("batchtopk", falling_k=True),
     "matryoshka, falling k": _recipe("matryoshka", falling_k=True),
@@ -173,6 +177,7 @@ class Benchmark:
             "rows": given.measure_rows,
             "bootstrap": given.bootstrap,
             "probes": given.probes,
+            "probe_rows": given.probe_rows,
             "batch": given.batch,
             "recipes": given.recipes,
             **self.marks,
@@ -199,11 +204,15 @@ class Benchmark:
             for name, sae in saes.items()
         }
         say("probes")
+        probes = {
+            name: probe_ceiling(
+                model, truths=given.probes, among=among, rows=given.probe_rows, bootstrap=given.bootstrap
+            ).to_dict()
+            for name, among in (("probes_f1", None), ("probes_frequent_f1", self.width))
+        }
         found = {
             "measured": measured,
-            "probes_f1": probe_ceiling(
-                model, truths=given.probes, rows=given.probe_rows, bootstrap=given.bootstrap
-            ).to_dict(),
+            **probes,
             "explained_variance_ceiling": explained_variance_ceiling(model),
         }
         kept.parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ COLUMNS = (
 def markdown(record: dict[str, Any]) -> str:
     """Settings, baselines and runs; a run's figures are means over seeds with their standard deviation."""
     synthetic, facts, baselines = record["synthetic"], record["facts"], record["baselines"]
-    probes = baselines["probes_f1"]
+    probes, frequent = baselines["probes_f1"], baselines["probes_frequent_f1"]
     lines = [
         f"# Ground truth: {synthetic['name']}, {record['date']}",
         "",
@@ -40,8 +40,9 @@ def markdown(record: dict[str, Any]) -> str:
         f"{record['threads']} threads, {record['device']}."
         + (" QUICK RUN: too small to conclude anything from." if record["quick"] else ""),
         "",
-        f"Ceilings: logistic probes reach F1 {probes['value']:.3f} ({probes['low']:.3f} to {probes['high']:.3f}, "
-        f"{probes['count']} truths); the true code explains {baselines['explained_variance_ceiling']:.4f} of the variance.",
+        f"Ceilings: logistic probes reach F1 {_interval(frequent)} among the {record['latents']:,} most frequent truths, as many as "
+        f"there are latents, and {_interval(probes)} among all, the rarest of which have few rows to learn from; the true code explains "
+        f"{baselines['explained_variance_ceiling']:.4f} of the variance.",
         "",
         "With one seed, ± is the standard error from resampling truths (rows for EV and L0); with more, the standard deviation over seeds.",
         "",
@@ -54,6 +55,10 @@ def markdown(record: dict[str, Any]) -> str:
         groups.setdefault(f"**{run['recipe']}**, {run['setting']}", []).append(run["truth"])
     lines += [_row(name, truths) for name, truths in groups.items()]
     return "\n".join([*lines, ""])
+
+
+def _interval(estimate: dict[str, Any]) -> str:
+    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f}, {estimate['count']} probed)"
 
 
 def _row(name: str, truths: list[dict[str, Any]]) -> str:

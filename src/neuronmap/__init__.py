@@ -18,15 +18,19 @@ if TYPE_CHECKING:
     from neuronmap.models import load_model as load_model
     from neuronmap.saes import SparseAutoencoder as SparseAutoencoder
     from neuronmap.training import SAEConfig as SAEConfig
+    from neuronmap.training import SAESweep as SAESweep
     from neuronmap.training import SAETrainer as SAETrainer
+    from neuronmap.training import SweepConfig as SweepConfig
 
 _HOMES = {
     "AbstractionTracker": "neuronmap.abstraction",
     "SAEConfig": "neuronmap.training",
     "SAEFeatureExtractor": "neuronmap.features",
     "SAEModelHub": "neuronmap.hub",
+    "SAESweep": "neuronmap.training",
     "SAETrainer": "neuronmap.training",
     "SparseAutoencoder": "neuronmap.saes",
+    "SweepConfig": "neuronmap.training",
     "evaluate_sae": "neuronmap.evaluation",
     "load_model": "neuronmap.models",
 }
@@ -36,8 +40,10 @@ __all__ = [
     "SAEConfig",
     "SAEFeatureExtractor",
     "SAEModelHub",
+    "SAESweep",
     "SAETrainer",
     "SparseAutoencoder",
+    "SweepConfig",
     "__version__",
     "evaluate_sae",
     "load_model",

@@ -30,6 +30,8 @@
     │   ├── TooOftenError            wrong passwords, one after the other
     │   ├── UploadError              a piece of an upload does not continue it; says from where to go on
     │   └── ZooOfflineError          the zoo's server cannot be reached
+    ├── EndpointError            a language model's endpoint cannot be reached, or refuses
+    │   └── BudgetError              the next question does not fit into the budget
     ├── AlreadyExistsError       the target exists and would be overwritten
     ├── TrainingDivergedError    loss or activations are no longer finite
     ├── PluginError              a plug-in failed to load or broke its contract
@@ -47,12 +49,14 @@ from collections.abc import Iterable
 
 __all__ = [
     "AlreadyExistsError",
+    "BudgetError",
     "ConfigError",
     "CorpusFormatError",
     "CorpusNotFoundError",
     "DamagedError",
     "DiskSpaceError",
     "EmptyCorpusError",
+    "EndpointError",
     "ForbiddenError",
     "HookPointError",
     "InputError",
@@ -300,6 +304,18 @@ class ZooOfflineError(ZooError):
     """The zoo's server cannot be reached."""
 
     code = "zoo_offline"
+
+
+class EndpointError(NeuronMapError):
+    """The endpoint of a language model cannot be reached, does not know the key or the model, or asks to wait too long."""
+
+    code = "endpoint"
+
+
+class BudgetError(EndpointError):
+    """The next question does not fit into what is left of the budget."""
+
+    code = "budget"
 
 
 class AlreadyExistsError(NeuronMapError):

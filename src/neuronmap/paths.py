@@ -46,8 +46,11 @@ __all__ = [
 
 
 def public_name(name: Any) -> str:
-    """What a model or a text is called where others read it: of a path on this machine only the last part."""
+    """What a model or a text is called where others read it: of a path on this machine only the last part, in a mixture too."""
     text = str(name or "")
+    if text.startswith("mix:"):  # mix:0.7*source,0.3*source;rule (neuronmap.corpora.specs)
+        parts = [part.partition("*") for part in text.removeprefix("mix:").split(",")]
+        return "mix:" + ",".join(f"{weight}{star}{public_name(source)}" for weight, star, source in parts)
     for kind in (PurePosixPath, PureWindowsPath):
         if kind(text).is_absolute():
             return kind(text).name or text

@@ -47,6 +47,16 @@ class Specs:
         raise NotImplementedError
 
     @hookspec
+    def neuronmap_explainers(self) -> list[Any]:
+        """Objects of subclasses of ``neuronmap.interpretation.Explainer``: ways to ask for a label; their names must be new."""
+        raise NotImplementedError
+
+    @hookspec
+    def neuronmap_scorers(self) -> list[Any]:
+        """Objects of subclasses of ``neuronmap.interpretation.Scorer``: ways to score a label; their names must be new."""
+        raise NotImplementedError
+
+    @hookspec
     def neuronmap_zoo_kinds(self) -> list[Any]:
         """``neuronmap.zoo.records.ArtefactKind`` objects: kinds of artefacts that the zoo takes."""
         raise NotImplementedError

@@ -122,7 +122,7 @@ def _generator(seed: int, epoch: int, bucket: int) -> torch.Generator:
 
 
 def make_plan(
-    source: BlockSource, bucket_rows: int | str, seed: int, *, threaded: bool, once: bool = False
+    source: BlockSource, bucket_rows: int | str, seed: int, *, threaded: bool, once: bool = False, beside: int = 0
 ) -> ShufflePlan:
     """Choose block and bucket sizes.
 
@@ -136,13 +136,14 @@ def make_plan(
         once: whether the rows are used once only. A stream that is computed ahead then gets at least 8 buckets (of 65,536 rows or
             more), so that training begins when the first is full and runs beside the model from there on. Used more than once, rows
             that fit stay in one bucket and are computed once.
+        beside: bytes that other sources hold for each row of this one, where several are shuffled side by side.
 
     Raises:
         ConfigError: if ``bucket_rows`` is neither ``auto`` nor a positive number.
     """
     total = source.num_units * source.rows_per_unit
     if bucket_rows == "auto":
-        row_bytes = source.width * source.dtype.itemsize + 8  # 8: its place in the permutation
+        row_bytes = source.width * source.dtype.itemsize + 8 + beside  # 8: its place in the permutation
         fit = int(psutil.virtual_memory().available * _MEMORY_SHARE) // row_bytes
         rows = min(MAX_BUCKET_ROWS, fit)
         if total > rows:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from neuronmap.activations.mask import DROP_REASONS, MaskConfig, candidates, nothing_left
+from neuronmap.activations.shards import FORMATS
 from neuronmap.errors import InputError, MemoryExhaustedError, MismatchError
 from neuronmap.models import capture
 from neuronmap.progress import Progress, default
@@ -29,6 +30,7 @@ Captured = dict[tuple[int, int], dict[str, Tensor]]
 """(first context, one past the last) -> hook name -> activations [B, T, W]."""
 
 INDEX_COLUMNS = ("document", "position", "token_id", "context")
+_ROUNDINGS = ("float16", "bfloat16", "int8")
 CALIBRATION_CONTEXTS = 64
 _CALIBRATION_TOKENS = 16_384  # long contexts: fewer of them, at least 8
 _KEPT_BYTES = 256 << 20  # most activations that a calibration keeps for the harvest after it
@@ -274,10 +276,10 @@ def calibrate(
 
 
 def _measure(extracted: ExtractedRows) -> Tensor:
-    """float64 [N, 5]: norm, largest |x|, |x|², and |x - rounded|² in float16 and bfloat16."""
+    """float64 [N, 6]: norm, largest |x|, |x|², and |x - rounded|² in float16, bfloat16 and int8."""
     x_NW = extracted.rows_NW.float()
     columns = [extracted.norms_N.double(), x_NW.abs().amax(1).double(), x_NW.double().square().sum(1)]
-    roundings = (x_NW.to(dtype).float() for dtype in (torch.float16, torch.bfloat16))
+    roundings = (FORMATS[name].rounded(x_NW) for name in _ROUNDINGS)
     columns += [(x_NW - rounded_NW).double().square().sum(1) for rounded_NW in roundings]
     return torch.stack([column.cpu() for column in columns], dim=1)
 
@@ -290,7 +292,7 @@ def _conclude(measured: Tensor, contexts: int, mask: MaskConfig) -> Calibration:
         measured = measured[measured[:, 0] <= threshold]
     power = max(float(measured[:, 2].sum()), 1e-300)
     errors = {"float32": 0.0}
-    for column, name in ((3, "float16"), (4, "bfloat16")):
+    for column, name in enumerate(_ROUNDINGS, start=3):
         error = float(measured[:, column].sum()) / power
         errors[name] = error if np.isfinite(error) else -1.0  # -1: a sampled value does not fit at all
     return Calibration(contexts, measured.shape[0], median, threshold, float(measured[:, 1].max()), errors)

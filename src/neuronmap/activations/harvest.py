@@ -30,7 +30,8 @@ from neuronmap.activations.extract import (
     contexts_per_batch,
 )
 from neuronmap.activations.mask import MaskConfig, nothing_left
-from neuronmap.activations.store import DTYPES, FORMAT, INDEX_BYTES, JOURNAL, MANIFEST, VERSION, ActivationStore
+from neuronmap.activations.shards import FORMATS, RowFormat
+from neuronmap.activations.store import FORMAT, JOURNAL, MANIFEST, ActivationStore
 from neuronmap.activations.verified import open_verified, remember_verified
 from neuronmap.activations.writer import StoreWriter, remove_work_files
 from neuronmap.errors import ConfigError, DamagedError, InputError, NeuronMapError, ResourceError
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StoreDtype", "find_store", "harvest", "store_key"]
 
-StoreDtype = Literal["auto", "float32", "float16", "bfloat16"]
+StoreDtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 
 SHARD_BYTES = 256 << 20
 _FLOAT16_MAX = 65504.0
@@ -70,7 +71,7 @@ def store_key(
     return digest_json(
         {
             "format": FORMAT,
-            "version": VERSION,
+            "version": 1 if dtype == "auto" else FORMATS[dtype].version,
             "model": model.identity.model_digest,
             "model_dtype": model.identity.dtype,
             "tokens": tokens.digest,
@@ -128,7 +129,9 @@ def harvest(
         hooks: hook points of this model (``neuronmap.models.resolve_hook``).
         root: folder of stores; default is the cache under the NeuronMap home.
         dtype: how values are stored. ``auto``: as computed for bfloat16 and float16 models; for float32 models
-            float16 if the sampled values stay below 2^15 and round no worse than in bfloat16, else bfloat16.
+            float16 if the sampled values stay below 2^15 and round no worse than in bfloat16, else bfloat16. ``int8`` keeps
+            one float32 scale a row and is read as float32: a little over half of float16's bytes, at a cost in explained
+            variance (docs/how-to/store-large-corpora.md); it is never chosen by itself.
         mask: positions to drop; default :class:`MaskConfig`.
         batch_tokens: tokens per forward pass. Left out: what an interrupted store was begun with, else what
             ``neuronmap doctor --tune`` measured, else 2,048. It decides the last bits of activations, not which rows there are.
@@ -154,8 +157,8 @@ def harvest(
     folder = Path(root) if root is not None else cache_folder("activations")
     hooks = list({hook.name: hook for hook in hooks}.values())
     check_fit(model, tokens, hooks)
-    if dtype != "auto" and dtype not in DTYPES:
-        raise ConfigError(f"dtype = {dtype!r}: allowed are auto, {', '.join(DTYPES)}.")
+    if dtype != "auto" and dtype not in FORMATS:
+        raise ConfigError(f"dtype = {dtype!r}: allowed are auto, {', '.join(FORMATS)}.")
     if shard_rows is not None and shard_rows < 1:
         raise ConfigError(f"shard_rows = {shard_rows}: at least 1 row must go in a shard.")
     jobs = [_Job(hook, store_key(model, tokens, hook, dtype=dtype, mask=mask), folder) for hook in hooks]
@@ -315,7 +318,7 @@ class _Pass:
         chosen, why = _choose_dtype(dtype, self._model.dtype, calibration)
         if dtype == "auto":
             self._progress.note(f"{job.hook.name}: stored as {chosen} ({why}).")
-        row_bytes = job.hook.width * DTYPES[chosen].itemsize
+        row_bytes = job.hook.width * FORMATS[chosen].values.itemsize
         tokens = self._tokens
         facts = {
             "key": job.key,
@@ -351,7 +354,7 @@ class _Pass:
         for writer in self._writers.values():
             left = (tokens.num_contexts - writer.contexts_done) * usable
             rows += left
-            needed += left * (writer.journal["width"] * DTYPES[writer.journal["dtype"]].itemsize + INDEX_BYTES)
+            needed += left * FORMATS[writer.journal["dtype"]].row_bytes(writer.journal["width"])
         free = check_disk_space(self._root, needed, f"Up to {rows:,} activation rows")
         self._progress.note(
             f"Harvesting up to {rows:,} rows of {len(self._writers)} hook point(s): {human_bytes(needed)},"
@@ -373,10 +376,10 @@ class _Pass:
                 active = [hook for hook in hooks if writers[hook.name].contexts_done == start]
                 for hook, extracted in extractor.extract(start, stop, active, self._thresholds):
                     writer = writers[hook.name]
-                    rows_NW = staging.cast(extracted.rows_NW, DTYPES[writer.journal["dtype"]])
-                    if rows_NW.dtype == torch.float16:
-                        _check_float16(hook, extracted.norms_N, rows_NW, start)
-                    writer.append(rows_NW, extracted.index)
+                    encoded = staging.encode(extracted.rows_NW, FORMATS[writer.journal["dtype"]])
+                    if encoded[0].dtype == torch.float16:
+                        _check_float16(hook, extracted.norms_N, encoded[0], start)
+                    writer.append(encoded, extracted.index)
                     writer.commit(stop, extracted.dropped)
                 task.advance((stop - start) * tokens.context_length)
                 start = stop
@@ -407,9 +410,12 @@ class _Staging:
     def __init__(self, values: int) -> None:
         self._bytes = torch.empty(values * 4, dtype=torch.uint8)
 
-    def cast(self, rows_NW: Tensor, dtype: torch.dtype) -> Tensor:
+    def encode(self, rows_NW: Tensor, row_format: RowFormat) -> list[Tensor]:
+        if row_format.scaled:  # on the model's device, so that a quarter of the bytes leaves it
+            return [tensor.cpu() for tensor in row_format.encode(rows_NW)]
+        dtype = row_format.values
         staged_NW = self._bytes[: rows_NW.numel() * dtype.itemsize].view(dtype).view(rows_NW.shape)
-        return staged_NW.copy_(rows_NW)
+        return [staged_NW.copy_(rows_NW)]
 
 
 def _choose_dtype(asked: StoreDtype, computed: torch.dtype, calibration: Calibration) -> tuple[str, str]:

@@ -44,6 +44,7 @@ class ShuffledBatches:
         prefetch: read ahead in a thread. A stream whose model runs on a CPU does not: both would want the same cores.
         once: the rows are to be used once: a stream on an accelerator then takes smaller buckets, so that training and model overlap
             from early on.
+        beside: bytes that other sources hold for each row of this one, where several are shuffled side by side: ``auto`` then counts them.
 
     Attributes:
         waited_seconds: time that :func:`next` has taken so far: how long the caller waited for rows to be read or computed.
@@ -71,6 +72,7 @@ class ShuffledBatches:
         scale: float = 1.0,
         prefetch: bool = True,
         once: bool = False,
+        beside: int = 0,
     ) -> None:
         if batch_rows < 1:
             raise ConfigError(f"batch_rows = {batch_rows}: a batch needs at least 1 row.")
@@ -79,7 +81,7 @@ class ShuffledBatches:
             raise InputError("The source has no rows to make batches from.")
         self._batch_rows, self._dtype, self._scale, self._asked_bucket = batch_rows, dtype, scale, bucket_rows
         self._threaded = prefetch and self._blocks.in_background
-        self._plan = make_plan(self._blocks, bucket_rows, seed, threaded=self._threaded, once=once)
+        self._plan = make_plan(self._blocks, bucket_rows, seed, threaded=self._threaded, once=once, beside=beside)
         self._position = Position()
         self._feed: _DirectFeed | _ThreadFeed | None = None
         self._stopper: Any = None

@@ -3,7 +3,8 @@
     <hook>-<digest>/
     ├── manifest.json           what the rows are, how they were made, sizes and digests; written last
     ├── statistics.safetensors  mean_D, m2_D: float64
-    ├── rows-00000.bin          raw [shard rows, W], little-endian float32, float16 or bfloat16
+    ├── rows-00000.bin          raw [shard rows, W], little-endian float32, float16, bfloat16 or int8 (see ``shards.py``)
+    ├── scales-00000.bin        raw float32 [shard rows]; with int8 only
     ├── index-00000.bin         raw int32 [shard rows, 4]: document, position, token id, context
     └── verified.json           file times at which the digests were last found right; may be missing
 
@@ -28,6 +29,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from neuronmap.activations.rows import RowStatistics, check_range
+from neuronmap.activations.shards import FORMATS, INDEX_BYTES, MappedShard, RowFormat, index_file
 from neuronmap.errors import DamagedError, InputError, MismatchError, NeuronMapError
 from neuronmap.hashing import digest_file, sealed
 from neuronmap.paths import cache_folder, read_json
@@ -35,34 +37,11 @@ from neuronmap.paths import cache_folder, read_json
 __all__ = ["ActivationStore", "RowOrigin", "StoreEntry", "list_stores"]
 
 FORMAT = "neuronmap-activations"
-VERSION = 1
+VERSIONS = (1, 2)
+"""Read here. A store is written in the first version that has its row format (2 for int8), so older readers open what they can."""
 MANIFEST = "manifest.json"
 JOURNAL = "journal.json"
 STATISTICS = "statistics.safetensors"
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-INDEX_BYTES = 16  # four int32 a row
-_NUMPY_VIEWS: dict[torch.dtype, type[np.generic]] = {  # numpy has no bfloat16: map the bits
-    torch.float32: np.float32,
-    torch.float16: np.float16,
-    torch.bfloat16: np.int16,
-}
-
-
-def rows_file(folder: Path, shard: int) -> Path:
-    """File of one shard's values."""
-    return folder / f"rows-{shard:05d}.bin"
-
-
-def index_file(folder: Path, shard: int) -> Path:
-    """File of one shard's row origins."""
-    return folder / f"index-{shard:05d}.bin"
-
-
-def map_rows(path: Path, rows: int, width: int, dtype: torch.dtype) -> Tensor:
-    """A shard's values [rows, W] as a tensor over the mapped file (private pages: writing cannot reach the disk)."""
-    mapped = np.memmap(path, dtype=_NUMPY_VIEWS[dtype], mode="c", shape=(rows, width))
-    tensor = torch.from_numpy(mapped)
-    return tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor
 
 
 def seal(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +75,7 @@ class ActivationStore:
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self.manifest = manifest
-        self._shards: list[Tensor] | None = None
+        self._shards: list[MappedShard] | None = None
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> Self:
@@ -136,8 +115,13 @@ class ActivationStore:
 
     @property
     def dtype(self) -> torch.dtype:
-        """How values are stored."""
-        return DTYPES[self.manifest["dtype"]]
+        """What :meth:`read` gives without ``out``: the stored dtype; float32 for int8 rows."""
+        return self.row_format.read_as
+
+    @property
+    def row_format(self) -> RowFormat:
+        """How rows are stored."""
+        return FORMATS[self.manifest["dtype"]]
 
     @property
     def hook(self) -> dict[str, Any]:
@@ -169,7 +153,7 @@ class ActivationStore:
         Args:
             start: first row.
             stop: one past the last row.
-            out: where to write them; values are cast to its dtype. Without it a new tensor in the stored dtype.
+            out: where to write them; values are cast to its dtype. Without it a new tensor of :attr:`dtype`.
 
         Raises:
             InputError: if the range is not inside the store.
@@ -178,7 +162,7 @@ class ActivationStore:
         rows_NW = torch.empty(stop - start, self.width, dtype=self.dtype) if out is None else out
         shards = self._mapped()
         for shard, first, last, offset in self._spans(start, stop):
-            rows_NW[offset : offset + last - first].copy_(shards[shard][first:last])
+            shards[shard].copy_to(rows_NW[offset : offset + last - first], first, last)
         return rows_NW
 
     def provenance(self, start: int, stop: int) -> RowOrigin:
@@ -210,22 +194,21 @@ class ActivationStore:
             yield shard, first, last, row - start
             row += last - first
 
-    def _mapped(self) -> list[Tensor]:
+    def _mapped(self) -> list[MappedShard]:
         if self._shards is None:
             self._shards = [
-                map_rows(rows_file(self.path, number), int(shard["rows"]), self.width, self.dtype)
+                MappedShard(self.path, number, int(shard["rows"]), self.width, self.row_format)
                 for number, shard in enumerate(self.manifest["shards"])
             ]
         return self._shards
 
     def _check_files(self, verify: bool) -> None:
-        row_bytes = self.width * self.dtype.itemsize
         expected: list[tuple[Path, int | None, str, bool]]
         expected = [(self.path / STATISTICS, None, self.manifest["statistics_sha256"], True)]
         for number, shard in enumerate(self.manifest["shards"]):
             rows = int(shard["rows"])
-            expected.append((rows_file(self.path, number), rows * row_bytes, shard["rows_sha256"], verify))
-            expected.append((index_file(self.path, number), rows * INDEX_BYTES, shard["index_sha256"], verify))
+            for part in self.row_format.files(self.path, number, self.width):
+                expected.append((part.path, rows * part.row_bytes, shard[f"{part.kind}_sha256"], verify))
         for file, size, digest, check_digest in expected:
             if not file.is_file():
                 raise DamagedError(f"The activation store {self.path} is damaged: {file.name} is missing.", hint=_REDO)
@@ -257,10 +240,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         raise MismatchError(f"{folder} is not an activation store: its format is {found!r}, not {FORMAT!r}.")
-    if manifest.get("version") != VERSION:
+    if manifest.get("version") not in VERSIONS:
         raise MismatchError(
             f"The activation store {folder} has format version {manifest.get('version')!r}; this NeuronMap reads"
-            f" version {VERSION}.",
+            f" versions {', '.join(map(str, VERSIONS))}.",
             hint="Harvest again, or use the NeuronMap version that wrote it.",
         )
     if manifest.get("complete") is not True:

@@ -8,35 +8,26 @@ Shape legend: N rows, W width of the hook.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
-from neuronmap.activations.extract import (
-    CALIBRATION_BATCH_TOKENS,
-    Calibration,
-    Captured,
-    RowExtractor,
-    calibrate,
-    check_fit,
-    contexts_per_batch,
-)
+from neuronmap.activations.extract import Calibration
 from neuronmap.activations.harvest import store_key
-from neuronmap.activations.mask import MaskConfig, count_candidates, nothing_left
-from neuronmap.activations.rows import RowStatistics, statistics_of
+from neuronmap.activations.mask import MaskConfig
+from neuronmap.activations.passes import ModelPass
+from neuronmap.activations.rows import RowStatistics
 from neuronmap.hashing import digest_json
-from neuronmap.models.tuned import batch_tokens_for
-from neuronmap.progress import Progress, default
+from neuronmap.progress import Progress
 
 if TYPE_CHECKING:
     from neuronmap.corpora import TokenSet
     from neuronmap.models import HookPoint, LanguageModel
 
 __all__ = ["ActivationStream"]
-
-STATISTICS_ROWS = 65_536
 
 
 class ActivationStream:
@@ -68,23 +59,48 @@ class ActivationStream:
         batch_tokens: int | None = None,
         progress: Progress | None = None,
     ) -> None:
-        check_fit(model, tokens, [hook])
-        self._model, self._tokens, self._hook = model, tokens, hook
-        self._mask = mask or MaskConfig()
-        self._progress = progress or default()
-        self.block_units = contexts_per_batch(tokens, batch_tokens_for(model.device, batch_tokens))
-        self.num_rows, dropped = count_candidates(tokens, self._mask)
-        if not self.num_rows:
-            raise nothing_left(tokens, dropped)
-        self._extractor: RowExtractor | None = None
-        self._captured: Captured = {}
+        self._hook = hook
+        self._pass = ModelPass(model, tokens, [hook], mask=mask, batch_tokens=batch_tokens, progress=progress)
+
+    @classmethod
+    def of_hooks(
+        cls,
+        model: LanguageModel,
+        tokens: TokenSet,
+        hooks: Sequence[HookPoint],
+        *,
+        mask: MaskConfig | None = None,
+        batch_tokens: int | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Self]:
+        """Streams of several hooks, by name, from one pass of the model: it runs once over a block for all of them.
+
+        Each gives the rows that a stream of its hook alone gives. Shuffle them with the same seed, so that they want the same blocks.
+        """
+        hooks = list({hook.name: hook for hook in hooks}.values())
+        shared = ModelPass(model, tokens, hooks, mask=mask, batch_tokens=batch_tokens, progress=progress)
+        streams = {}
+        for hook in hooks:
+            stream = streams[hook.name] = cls.__new__(cls)
+            stream._hook, stream._pass = hook, shared
+        return streams
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that pass the mask by their tokens (outliers are known only when the model has run)."""
+        return self._pass.num_rows
+
+    @property
+    def block_units(self) -> int:
+        """Contexts that go through the model together."""
+        return self._pass.block_units
 
     @property
     def in_background(self) -> bool:
         """Whether the model runs in a thread of its own, ahead of the training: on an accelerator, which works while Python
         waits. On a CPU model and training each fill all cores, so they take turns (docs/experiments.md).
         The model can be used elsewhere meanwhile: forward passes take turns (``LanguageModel.running``)."""
-        return self._model.device.type != "cpu"
+        return self._pass.model.device.type != "cpu"
 
     @property
     def width(self) -> int:
@@ -94,7 +110,7 @@ class ActivationStream:
     @property
     def dtype(self) -> torch.dtype:
         """The model's compute dtype."""
-        return self._model.dtype
+        return self._pass.model.dtype
 
     @property
     def hook(self) -> HookPoint:
@@ -104,51 +120,39 @@ class ActivationStream:
     @property
     def model(self) -> dict[str, Any]:
         """The model's identity, as a dictionary."""
-        return self._model.identity.to_dict()
+        return self._pass.model.identity.to_dict()
 
     @property
     def num_units(self) -> int:
         """Contexts."""
-        return self._tokens.num_contexts
+        return self._pass.tokens.num_contexts
 
     @property
     def rows_per_unit(self) -> int:
         """Most rows a context can give."""
-        return max(self._tokens.context_length - self._mask.skip_first_positions, 1)
+        return self._pass.rows_per_unit
 
     @cached_property
     def digest(self) -> str:
         """Digest of model, tokens, hook and mask. How many contexts go through the model at once is not in it: a shuffle's
         state keeps that, so that it can be restored after the measured settings have changed."""
-        return digest_json({"stream": store_key(self._model, self._tokens, self._hook, mask=self._mask)})
+        shared = self._pass
+        return digest_json({"stream": store_key(shared.model, shared.tokens, self._hook, mask=shared.mask)})
 
-    @cached_property
+    @property
     def calibration(self) -> Calibration:
         """Outlier threshold and value range, from the first contexts (as in a store)."""
-        found = calibrate(self._model, self._tokens, [self._hook], self._mask, self._progress, self._captured)
-        return found[self._hook.name]
+        return self._pass.calibrations[self._hook.name]
 
-    @cached_property
+    @property
     def statistics(self) -> RowStatistics:
-        """Mean, variance and mean square norm of the first 65,536 rows (all, if there are fewer).
+        """Mean, variance and mean square norm of the first 65,536 rows (all, if there are fewer)."""
+        return self._pass.statistics[self._hook.name]
 
-        In batches of a fixed size: the input scale of a run follows from them, and it may not depend on measured settings.
-        """
-        pieces, rows, start = [], 0, 0
-        batch = contexts_per_batch(self._tokens, CALIBRATION_BATCH_TOKENS)
-        buffer_NW = torch.empty(batch * self.rows_per_unit, self.width, dtype=self.dtype)
-        with self._progress.task("Measuring activations", min(STATISTICS_ROWS, self.num_rows), "rows") as task:
-            while start < self.num_units and rows < STATISTICS_ROWS:
-                stop = min(start + batch, self.num_units)
-                count = self.read_block(start, stop, buffer_NW)
-                pieces.append(statistics_of([buffer_NW[:count]], self.width))
-                task.advance(count)
-                rows, start = rows + count, stop
-        self._captured.clear()
-        total = RowStatistics.empty(self.width)
-        for piece in pieces:
-            total = total.merge(piece)
-        return total
+    @property
+    def contexts_run(self) -> int:
+        """Contexts that went through the model for batches so far, for this stream and those of the same pass."""
+        return self._pass.contexts_run
 
     def read_block(self, start: int, stop: int, out: Tensor) -> int:
         """Run the model over contexts ``start`` to ``stop`` and write the kept rows to the front of ``out``.
@@ -159,13 +163,8 @@ class ActivationStream:
         Raises:
             InputError: if the model gives NaN or infinity.
         """
-        thresholds = {self._hook.name: self.calibration.outlier_threshold}
-        if self._extractor is None or self._extractor.batch_contexts < stop - start:
-            largest = max(self.block_units, stop - start)
-            known = self._captured
-            self._extractor = RowExtractor(self._model, self._tokens, [self._hook], self._mask, largest, known)
-        count = 0
-        for _, extracted in self._extractor.extract(start, stop, [self._hook], thresholds):
-            count = extracted.rows_NW.shape[0]
-            out[:count].copy_(extracted.rows_NW)
-        return count
+        return self._pass.read(self._hook, start, stop, out)
+
+    def close(self) -> None:
+        """Nobody reads this stream any more: the model runs no further than the other streams of its pass need."""
+        self._pass.leave(self._hook)

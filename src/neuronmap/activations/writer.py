@@ -14,7 +14,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -26,20 +26,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from neuronmap.activations.rows import RowStatistics, statistics_of
-from neuronmap.activations.store import (
-    DTYPES,
-    FORMAT,
-    INDEX_BYTES,
-    JOURNAL,
-    MANIFEST,
-    STATISTICS,
-    VERSION,
-    index_file,
-    map_rows,
-    rows_file,
-    seal,
-)
+from neuronmap.activations.rows import CHUNK_ROWS, RowStatistics, statistics_of
+from neuronmap.activations.shards import FORMATS, MappedShard, ShardFile
+from neuronmap.activations.store import FORMAT, JOURNAL, MANIFEST, STATISTICS, VERSIONS, seal
 from neuronmap.errors import DamagedError, DiskSpaceError, UnwritablePathError
 from neuronmap.hashing import digest_bytes, digest_file, digest_json
 from neuronmap.paths import new_folder, read_json, write_bytes, write_json
@@ -87,10 +76,10 @@ class StoreWriter:
     def __init__(self, folder: Path, journal: dict[str, Any]) -> None:
         self.folder = folder
         self.journal = journal
-        self._dtype = DTYPES[journal["dtype"]]
-        self._row_bytes = int(journal["width"]) * self._dtype.itemsize
+        self._format = FORMATS[journal["dtype"]]
         self._written = int(journal["num_rows"])
-        self._files: tuple[FileIO, FileIO] | None = None
+        self._files: list[FileIO] | None = None
+        self._row_bytes = [part.row_bytes for part in self._shard_files(0)]
         self._saved_at = time.monotonic()
 
     @classmethod
@@ -104,7 +93,8 @@ class StoreWriter:
         if folder.exists():
             shutil.rmtree(folder)
         new_folder(folder)
-        journal = {"format": FORMAT, "version": VERSION, **facts, "contexts_done": 0, "num_rows": 0, "dropped": {}}
+        begun = {"format": FORMAT, "version": FORMATS[facts["dtype"]].version, **facts}
+        journal = {**begun, "contexts_done": 0, "num_rows": 0, "dropped": {}}
         writer = cls(folder, journal)
         writer.save()
         return writer
@@ -119,7 +109,7 @@ class StoreWriter:
         if not (folder / JOURNAL).is_file():
             return None
         journal = read_json(folder / JOURNAL)
-        if not isinstance(journal, dict) or (journal.get("version"), journal.get("key")) != (VERSION, key):
+        if not isinstance(journal, dict) or journal.get("version") not in VERSIONS or journal.get("key") != key:
             return None
         writer = cls(folder, journal)
         with _disk_errors(folder):
@@ -136,22 +126,25 @@ class StoreWriter:
         """Rows of those contexts."""
         return int(self.journal["num_rows"])
 
-    def append(self, rows_NW: Tensor, index: npt.NDArray[np.int32]) -> None:
-        """Write rows [N, W] (CPU, store dtype, contiguous) and their origins int32 [N, 4].
+    def append(self, encoded: Sequence[Tensor], index: npt.NDArray[np.int32]) -> None:
+        """Write N rows and their origins.
+
+        Args:
+            encoded: what the store's row format made of the rows: values [N, W] and, for int8, scales [N]; CPU, contiguous.
+            index: origins int32 [N, 4].
 
         Raises:
             DiskSpaceError: if the disk is full; the store stays continuable.
         """
-        data = rows_NW.reshape(-1).view(torch.uint8).numpy().data
-        origins = np.ascontiguousarray(index).reshape(-1).view(np.uint8).data
-        shard_rows, done, count = int(self.journal["shard_rows"]), 0, rows_NW.shape[0]
+        parts = [tensor.reshape(-1).view(torch.uint8).numpy().data for tensor in encoded]
+        parts.append(np.ascontiguousarray(index).reshape(-1).view(np.uint8).data)
+        shard_rows, done, count = int(self.journal["shard_rows"]), 0, index.shape[0]
         with _disk_errors(self.folder):
             while done < count:
                 shard, used = divmod(self._written, shard_rows)
                 take = min(shard_rows - used, count - done)
-                values_file, origins_file = self._open(shard)
-                write_fully(values_file, data[done * self._row_bytes : (done + take) * self._row_bytes])
-                write_fully(origins_file, origins[done * INDEX_BYTES : (done + take) * INDEX_BYTES])
+                for file, part, size in zip(self._open(shard), parts, self._row_bytes, strict=True):
+                    write_fully(file, part[done * size : (done + take) * size])
                 self._written += take
                 done += take
                 if self._written % shard_rows == 0:
@@ -193,7 +186,7 @@ class StoreWriter:
             shards = []
             for shard in range(-(-self.num_rows // shard_rows)):
                 record = self._record(shard)
-                shards.append({name: record[name] for name in ("rows", "rows_sha256", "index_sha256")})
+                shards.append({name: value for name, value in record.items() if name not in ("mean_D", "m2_D")})
                 moments = (torch.tensor(record[name], dtype=torch.float64) for name in ("mean_D", "m2_D"))
                 total = total.merge(RowStatistics(record["rows"], *moments))
             blob = safetensors.torch.save({"mean_D": total.mean_D, "m2_D": total.m2_D})
@@ -213,13 +206,15 @@ class StoreWriter:
         """Release the files; what was not committed is cut off when the harvest continues."""
         self._close()
 
-    def _open(self, shard: int) -> tuple[FileIO, FileIO]:
+    def _shard_files(self, shard: int) -> list[ShardFile]:
+        return self._format.files(self.folder, shard, int(self.journal["width"]))
+
+    def _open(self, shard: int) -> list[FileIO]:
         if self._files is None:
-            rows, origins = (
-                open(file, "ab", buffering=0)  # noqa: SIM115 (closed by _close when the shard is full)
-                for file in (rows_file(self.folder, shard), index_file(self.folder, shard))
-            )
-            self._files = (rows, origins)
+            self._files = [
+                open(part.path, "ab", buffering=0)  # noqa: SIM115 (closed by _close when the shard is full)
+                for part in self._shard_files(shard)
+            ]
         return self._files
 
     def _sync(self) -> None:
@@ -242,12 +237,13 @@ class StoreWriter:
             record: dict[str, Any] = read_json(path)
             if record["rows"] == rows:
                 return record
-        mapped_NW = map_rows(rows_file(self.folder, shard), rows, int(self.journal["width"]), self._dtype)
-        moments = statistics_of([mapped_NW], mapped_NW.shape[1])
+        width = int(self.journal["width"])
+        mapped = MappedShard(self.folder, shard, rows, width, self._format)
+        chunks = (mapped.read(at, min(at + CHUNK_ROWS, rows)) for at in range(0, rows, CHUNK_ROWS))
+        moments = statistics_of(chunks, width)
         record = {
             "rows": rows,
-            "rows_sha256": digest_file(rows_file(self.folder, shard)),
-            "index_sha256": digest_file(index_file(self.folder, shard)),
+            **{f"{part.kind}_sha256": digest_file(part.path) for part in self._shard_files(shard)},
             "mean_D": moments.mean_D.tolist(),
             "m2_D": moments.m2_D.tolist(),
         }
@@ -259,10 +255,8 @@ class StoreWriter:
         full, rest = divmod(self.num_rows, shard_rows)
         for shard in range(full + 1):
             rows = shard_rows if shard < full else rest
-            for file, size in (
-                (rows_file(self.folder, shard), rows * self._row_bytes),
-                (index_file(self.folder, shard), rows * INDEX_BYTES),
-            ):
+            for part in self._shard_files(shard):
+                file, size = part.path, rows * part.row_bytes
                 found = file.stat().st_size if file.is_file() else 0
                 if found < size:
                     raise DamagedError(
@@ -274,7 +268,7 @@ class StoreWriter:
                     file.unlink()
                 elif found > size:
                     os.truncate(file, size)
-        for kind in ("rows-*.bin", "index-*.bin", "record-*.json"):
+        for kind in ("rows-*.bin", "scales-*.bin", "index-*.bin", "record-*.json"):
             for file in self.folder.glob(kind):
                 number = int(file.stem.rpartition("-")[2])
                 if number > full or (kind.startswith("record") and number >= full):

@@ -22,7 +22,8 @@ def list_(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
     """List the named corpora (samples, and those of plug-ins).
 
     Besides these names, every command that takes text takes a file (txt, md, jsonl, csv, parquet, also compressed),
-    a folder of files, or a Hugging Face data set as hf:owner/name.
+    a folder of files, a Hugging Face data set as hf:owner/name (with options: hf:owner/name?split=train&streaming=true), or
+    several of these in shares: 'mix:0.7*sotu,0.3*./mine.jsonl'.
     """
     from neuronmap.corpora import list_corpora
 

@@ -10,6 +10,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from neuronmap.cli.document import Document as _Document
+from neuronmap.cli.explain_documents import EXPLAIN_DOCUMENTS
+from neuronmap.cli.label_documents import LABEL_DOCUMENTS
+from neuronmap.cli.plan_document import PlanDocument
+from neuronmap.cli.sweep_documents import SweepDocument
 from neuronmap.cli.tracking_documents import (
     ConceptsDocument,
     DeleteReportDocument,
@@ -520,6 +524,7 @@ class ErrorDocument(_Document):
 
 DOCUMENTS: dict[str, type[_Document]] = {
     "sae train": TrainDocument,
+    "sae sweep": SweepDocument,
     "sae show": ShowDocument,
     "sae evaluate": EvaluateDocument,
     "demo": ShowDocument,
@@ -543,6 +548,7 @@ DOCUMENTS: dict[str, type[_Document]] = {
     "sae list-concepts": ConceptsDocument,
     "models hooks": HooksDocument,
     "corpora list": CorporaDocument,
+    "plan": PlanDocument,
     "doctor": DoctorDocument,
     "doctor --tune": TuneDocument,
     "jobs list": JobsDocument,
@@ -552,6 +558,8 @@ DOCUMENTS: dict[str, type[_Document]] = {
     "jobs log": JobLogDocument,
     "jobs work": JobsWorkDocument,
     "jobs prune": JobsPruneDocument,
+    **EXPLAIN_DOCUMENTS,
+    **LABEL_DOCUMENTS,
     **ZOO_DOCUMENTS,
     "error": ErrorDocument,
 }

@@ -5,7 +5,7 @@
 2  wrong usage, settings or input         7  training diverged
 3  the language model                     8  a plug-in or an optional package
 4  memory, disk or permissions            9  the zoo: not signed in, not allowed, no room
-                                         10  the zoo's server cannot be reached, or an upload does not go on
+                                         10  a zoo's server or a language model's endpoint cannot be reached
                                         130  stopped by Ctrl-C or SIGTERM, work saved
 """
 
@@ -29,6 +29,7 @@ EXIT_CODES: dict[type[errors.NeuronMapError], int] = {
     errors.ZooError: 9,
     errors.UploadError: 10,
     errors.ZooOfflineError: 10,
+    errors.EndpointError: 10,
     errors.TrainingDivergedError: 7,
     errors.PluginError: 8,
     errors.MissingDependencyError: 8,

@@ -1,4 +1,4 @@
-"""``neuronmap models``: what can be hooked in a language model."""
+"""``neuronmap models``: what can be hooked in a language model, and a language model as an endpoint."""
 
 from __future__ import annotations
 
@@ -61,3 +61,40 @@ def hooks(
             "hooks": [{"layer": h.layer, "component": h.component, "width": h.width, "name": h.name} for h in found],
         }
     )
+
+
+@app.command("serve")
+@command_output
+def serve(
+    model: Annotated[str, typer.Argument(help="Hub id, local folder, GGUF file, or sample name (smollm2-135m).")],
+    host: Annotated[str, typer.Option(help="Where to listen; there are no accounts.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N, mps or auto.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Serve a language model at an OpenAI-compatible address on this machine, to label and score features with.
+
+    One answer at a time, without batching: for a whole SAE use a server made for speed (vLLM, llama.cpp, Ollama).
+
+    Examples:
+
+        neuronmap models serve smollm2-135m --port 8000
+
+        neuronmap sae explain demo --sample 5 --endpoint http://127.0.0.1:8000/v1 --model smollm2-135m
+    """
+    from neuronmap.models import load_model
+    from neuronmap.models.answering import ChatModel
+    from neuronmap.models.serving import ChatServer
+
+    output = Output(False, quiet)
+    loaded = load_model(model, revision=revision, device=device, dtype=dtype, progress=output.progress())
+    server = ChatServer(ChatModel(loaded), model, host, port)
+    output.show(f"{model} answers at {server.address} (--endpoint {server.address} --model {model}). Ctrl-C stops it.")
+    try:
+        server.serve()
+    except KeyboardInterrupt:
+        output.show(f"Stopped after {server.answered:,} answers.")
+    finally:
+        server.close()

@@ -51,7 +51,8 @@ def train(
         list[str] | None, typer.Option("--set", "-s", help="One setting as name=value; repeat for more.")
     ] = None,
     text: Annotated[
-        str | None, typer.Option("--text", "-t", help="Corpus name, file, folder or hf:owner/name (setting: corpus).")
+        str | None,
+        typer.Option("--text", "-t", help="Corpus name, file, folder, hf:owner/name, mix:weight*source,... (corpus)."),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Hub id, folder, GGUF file or smollm2-135m (model_name).")

@@ -153,16 +153,11 @@ def run_server(
         output: where.
         opened: address to open in the browser then.
     """
-    import structlog
     import uvicorn
 
-    renderer = structlog.dev.ConsoleRenderer(
-        exception_formatter=structlog.dev.plain_traceback
-    )  # without values of variables
-    structlog.configure(
-        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso"), renderer],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    from neuronmap.web.logs import log_plainly
+
+    log_plainly()
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

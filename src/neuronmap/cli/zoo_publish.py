@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -41,7 +42,11 @@ _WithAnalysis = Annotated[
 ]
 _Evaluation = Annotated[bool, typer.Option("--evaluation", help="Not the SAE itself: its evaluation.")]
 _Labels = Annotated[
-    bool, typer.Option("--labels", help="The source is a JSONL file of labels; needs --method and --of.")
+    bool,
+    typer.Option(
+        "--labels",
+        help="The source is an SAE of the library whose labels are published, or a JSONL file of labels (needs --method and --of).",
+    ),
 ]
 _Method = Annotated[str | None, typer.Option(help="Of labels: how they came about, such as rules, llm, people.")]
 _Explainer = Annotated[str | None, typer.Option(help="Of labels: the language model or group that wrote them.")]
@@ -110,6 +115,8 @@ def publish(
 
         neuronmap zoo publish my-report --as ada/colours@1.0 --licence CC-BY-4.0 --author "Ada Lovelace <0000-0002-1825-0097>"
 
+        neuronmap zoo publish demo --labels --as ada/demo-labels@1.0 --licence CC0-1.0
+
         neuronmap zoo publish labels.jsonl --labels --method people --of demo --as ada/demo-labels@1.0 --licence CC0-1.0
 
         neuronmap zoo publish ./circuit --kind CIRCUIT --record circuit.json --as ada/ioi@1.0 --licence MIT
@@ -134,9 +141,9 @@ def publish(
         raise ConfigError(
             "An analysis cannot depend on a draft.", hint="Publish the SAE, or release it, then its analyses."
         )
-    with open_zoo(output, zoo, make=True) as opened:
+    with open_zoo(output, zoo, make=True) as opened, TemporaryDirectory(prefix="neuronmap-") as scratch:
         with with_faults(read_said(reference, licence, tag or (), author or ())):
-            package, entry = _packed(opened, asked)
+            package, entry = _packed(opened, asked, Path(scratch))
         warn_quietly(output, package.notes)
         views = [opened.publish(package, reference, **values)]
         if with_analysis:
@@ -224,12 +231,14 @@ class _Asked(NamedTuple):
     revision: str | None
 
 
-def _packed(opened: Zoo, asked: _Asked) -> tuple[Package, LibraryEntry | None]:
-    """The package, and the SAE of the library that it came from."""
+def _packed(opened: Zoo, asked: _Asked, scratch: Path) -> tuple[Package, LibraryEntry | None]:
+    """The package, and the SAE of the library that it came from. Files that have to be written for it go to ``scratch``."""
     from neuronmap.zoo.client.huggingface import fetch_from_hub, pack_from_hub
     from neuronmap.zoo.packing import pack, pack_report
 
     record = _record(asked.record)
+    if asked.labels and not Path(asked.source).expanduser().is_file():
+        return _packed_book(asked, scratch), None
     if asked.labels:
         return _packed_labels(opened, asked), None
     if asked.source.startswith("hf://"):
@@ -261,6 +270,36 @@ def _packed_entry(entry: LibraryEntry, asked: _Asked) -> Package:
         name = None if asked.analysis == "newest" else asked.analysis
         return pack_analysis(analyses.pick_analysis(entry, name).path)
     return pack_evaluation(entry.path) if asked.evaluation else pack_sae(entry.path)
+
+
+def _packed_book(asked: _Asked, scratch: Path) -> Package:
+    """All that this machine's book says of an SAE."""
+    from neuronmap.hub import SAEModelHub
+    from neuronmap.interpretation.labels.book import LabelBook
+    from neuronmap.interpretation.labels.exchange import export_acts, write_acts
+    from neuronmap.zoo.packing import pack_labels
+
+    entry = SAEModelHub().get(asked.source)
+    if entry.weights_digest is None:
+        raise InputError(f"{entry.id} has no digest, so nothing can be said of its features: {entry.problem}")
+    file = scratch / "labels.jsonl"
+    with LabelBook.open() as book:
+        authors = book.summary(entry.weights_digest).authors
+        written = write_acts(export_acts(book, entry.weights_digest), file)
+    if not written:
+        raise InputError(
+            f"Nobody has said anything of {entry.id} yet.", hint=f"neuronmap sae labels add {entry.id} 7 'colours'"
+        )
+    words = {"person": "people", "model": "llm", "rule": "rules"}
+    kinds = list(dict.fromkeys(words[kind] for kind, _, _ in authors))
+    names = ", ".join(name for _, name, _ in authors[:10]) + (", ..." if len(authors) > 10 else "")
+    return pack_labels(
+        file,
+        method=asked.method or " and ".join(kinds) or "people",
+        explainer=asked.explainer or names[:500] or None,
+        model={"name": entry.model or "unknown"},
+        sae_weights=entry.weights_digest,
+    )
 
 
 def _packed_labels(opened: Zoo, asked: _Asked) -> Package:

@@ -36,7 +36,8 @@ def pull(
     into_library: Annotated[
         bool,
         typer.Option(
-            "--into-library", help="SAEs into the library, analyses beside their SAE, reports among the reports."
+            "--into-library",
+            help="SAEs into the library, analyses beside their SAE, reports among the reports, labels into the book.",
         ),
     ] = False,
     lock: Annotated[
@@ -129,6 +130,8 @@ def _record(one: Pulled, placed: Placed | None) -> dict[str, Any]:
 def _where(one: Pulled, placed: Placed | None) -> str:
     if placed is None:
         return str(one.folder)
+    if placed.labels is not None:
+        return f"{placed.labels:,} new acts in the labels of {placed.library or 'an SAE that is not in the library'}"
     if placed.library is None:
         return f"the report {placed.name}"
     return f"the SAE {placed.library}" if placed.name is None else f"the analysis {placed.name} of {placed.library}"

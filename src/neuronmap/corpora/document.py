@@ -48,6 +48,8 @@ class CorpusReport:
     documents: int = 0
     bad: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    duplicates: int = 0
+    """Documents left out because their content had come before, when that was asked for."""
 
     def reject(self, reason: str, where: str) -> None:
         """Count one row that cannot be used; the first three places of each reason are kept."""
@@ -55,6 +57,23 @@ class CorpusReport:
         places = self.examples.setdefault(reason, [])
         if len(places) < EXAMPLES_KEPT:
             places.append(where)
+
+    def repeated(self) -> None:
+        """Count the last document as one that has come before."""
+        self.documents -= 1
+        self.duplicates += 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, for :meth:`restore`."""
+        return {"documents": self.documents, "bad": self.bad, "examples": self.examples, "duplicates": self.duplicates}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Take over what :meth:`to_dict` gave, in place of everything counted so far."""
+        self.documents, self.duplicates = int(values["documents"]), int(values["duplicates"])
+        self.bad, self.examples = (
+            dict(values["bad"]),
+            {name: list(places) for name, places in values["examples"].items()},
+        )
 
     @property
     def num_bad(self) -> int:

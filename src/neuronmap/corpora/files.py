@@ -6,13 +6,17 @@ import csv
 import io
 import json
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from neuronmap.corpora.columns import Kind, choose_column, kinds_of_rows
 from neuronmap.corpora.compressed import COMPRESSIONS, READ_ERRORS, open_binary, plain_suffix
 from neuronmap.corpora.document import CheckedCorpus, CorpusReport
+from neuronmap.corpora.reading import Place, RowReading
 from neuronmap.corpora.tables import parquet_kinds, parquet_values
 from neuronmap.errors import CorpusFormatError, EmptyCorpusError
 from neuronmap.hashing import digest_file, digest_json
@@ -24,6 +28,14 @@ JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 CSV_ENDINGS = {".csv": ",", ".tsv": "\t"}
 ENDINGS = (*TEXT_ENDINGS, *JSON_ENDINGS, *CSV_ENDINGS, ".parquet")
 PEEK_ROWS = 100
+
+
+@dataclass
+class _Cursor:
+    """How many files are done, and how many rows of the next."""
+
+    file: int = 0
+    row: int = 0
 
 
 class FileCorpus(CheckedCorpus):
@@ -109,15 +121,41 @@ class FileCorpus(CheckedCorpus):
         return choose_column(kinds, self.text_column, name)
 
     def rows(self, report: CorpusReport, /) -> Iterator[tuple[str, Any]]:
+        return self._rows_after(_Cursor(), report)
+
+    def reading(self, report: CorpusReport, place: Place | None = None) -> RowReading:
+        """Documents from a place on: files before it are not opened, rows before it are read and dropped."""
+        cursor = _Cursor() if place is None else _Cursor(int(place["file"]), int(place["row"]))
+        return RowReading(self._rows_after(cursor, report), lambda: {"file": cursor.file, "row": cursor.row}, report)
+
+    def _rows_after(self, cursor: _Cursor, report: CorpusReport) -> Iterator[tuple[str, Any]]:
+        """Rows from the cursor on, which moves along. What lies before it is passed now, before the first row is asked for."""
         for name in self._strangers:
             report.reject("file of an unknown kind", name)
-        for name, path in self._files:
-            try:
-                yield from self._rows_of(name, path, report)
-            except CorpusFormatError as error:
-                report.reject("file without the text column", f"{name}: {error.message}")
-            except READ_ERRORS as error:
-                report.reject("unreadable file", f"{name}: {getattr(error, 'strerror', None) or error}")
+        current = self._readable_rows(cursor.file, report) if cursor.file < len(self._files) else iter(())
+        deque(islice(current, cursor.row), maxlen=0)
+        return self._moving(current, cursor, report)
+
+    def _moving(
+        self, current: Iterator[tuple[str, Any]], cursor: _Cursor, report: CorpusReport
+    ) -> Iterator[tuple[str, Any]]:
+        while True:
+            for row in current:
+                cursor.row += 1
+                yield row
+            if cursor.file + 1 >= len(self._files):
+                return
+            cursor.file, cursor.row = cursor.file + 1, 0
+            current = self._readable_rows(cursor.file, report)
+
+    def _readable_rows(self, number: int, report: CorpusReport) -> Iterator[tuple[str, Any]]:
+        name, path = self._files[number]
+        try:
+            yield from self._rows_of(name, path, report)
+        except CorpusFormatError as error:
+            report.reject("file without the text column", f"{name}: {error.message}")
+        except READ_ERRORS as error:
+            report.reject("unreadable file", f"{name}: {getattr(error, 'strerror', None) or error}")
 
     def _rows_of(self, name: str, path: Path, report: CorpusReport) -> Iterator[tuple[str, Any]]:
         suffix = plain_suffix(path)

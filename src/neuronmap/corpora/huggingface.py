@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from neuronmap.corpora.document import CheckedCorpus, CorpusReport
+from neuronmap.corpora.document import CheckedCorpus, CorpusReport, Document
+from neuronmap.corpora.reading import Place, RowReading
 from neuronmap.corpora.tables import DatasetCorpus, IterableDatasetCorpus
 from neuronmap.errors import CorpusFormatError, CorpusNotFoundError
 from neuronmap.hashing import digest_json
@@ -106,23 +108,56 @@ class HubCorpus(CheckedCorpus):
         super().__init__(name or dataset_id.rsplit("/", 1)[-1], description)
 
     def rows(self, report: CorpusReport, /) -> Iterator[tuple[str, Any]]:
+        with self._failures():
+            yield from self._open().rows(report)
+
+    def reading(self, report: CorpusReport, place: Place | None = None) -> _HubReading:
+        """Documents from a place on: streamed, whole shards before it are not fetched; downloaded, its rows are not read."""
+        with self._failures():
+            return _HubReading(self._open().reading(report, place), self._failures)
+
+    def _open(self) -> DatasetCorpus | IterableDatasetCorpus:
+        options = {"text_column": self._text_column, "name": self.name}
+        if self._streaming:
+            return IterableDatasetCorpus(self._builder.as_streaming_dataset(split=self.split), **options)
+        self._builder.download_and_prepare()
+        return DatasetCorpus(self._builder.as_dataset(split=self.split), **options)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
         import datasets
 
-        corpus: CheckedCorpus
-        options = {"text_column": self._text_column, "name": self.name}
         try:
-            if self._streaming:
-                corpus = IterableDatasetCorpus(self._builder.as_streaming_dataset(split=self.split), **options)
-            else:
-                self._builder.download_and_prepare()
-                corpus = DatasetCorpus(self._builder.as_dataset(split=self.split), **options)
-            yield from corpus.rows(report)
+            yield
         except (OSError, datasets.exceptions.DatasetsError) as error:
-            raise CorpusFormatError(f"Reading {self.description} failed: {error}.") from error
+            raise CorpusFormatError(
+                f"Reading {self.description} failed: {error}.",
+                hint="Tokenising goes on where it stopped when it is run again.",
+            ) from error
 
     def digest(self) -> str:
         """Digest of id, subset, commit, split and column; streamed or not is the same text."""
         return digest_json({**self._source, "split": self.split, "column": self._text_column})
+
+
+class _HubReading:
+    """A reading whose failures name the data set."""
+
+    def __init__(self, inner: RowReading, failures: Callable[[], AbstractContextManager[None]]) -> None:
+        self._inner, self._failures = inner, failures
+
+    def __iter__(self) -> Iterator[Document]:
+        return self
+
+    def __next__(self) -> Document:
+        with self._failures():
+            document = next(self._inner, None)
+        if document is None:
+            raise StopIteration
+        return document
+
+    def place(self) -> Place:
+        return self._inner.place()
 
 
 def _splits(builder: Any) -> list[str]:

@@ -57,6 +57,19 @@ class Packer:
         """Whole contexts that :meth:`take` would give."""
         return self.pending // self._body
 
+    def state(self) -> dict[str, Any]:
+        """Everything that decides what comes next, in JSON types: less than a context of tokens."""
+        parts = zip(*self._pieces, strict=True) if self._pieces else ((), (), ())
+        pending = [[value for part in column for value in part.tolist()] for column in parts]
+        return {"pending": pending, "stream": self._stream, "taken": self._taken, "documents": self.num_documents}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        ids, document, position = state["pending"]
+        self._pieces = [(np.array(ids, np.int64), np.array(document, np.int32), np.array(position, np.int32))]
+        self._stream, self._taken = int(state["stream"]), int(state["taken"])
+        self.num_documents = int(state["documents"])
+
     def add(self, ids_n: NDArray[np.int64], *, separate: bool = True) -> int:
         """Append one document (n > 0); a separator goes before it unless it is the first, or ``separate`` is False.
 

@@ -48,8 +48,8 @@ class NamedCorpus:
 class _StemCorpus(FileCorpus):
     """A folder of text files whose document ids are the file names without their ending."""
 
-    def rows(self, report: CorpusReport, /) -> Iterator[tuple[str, Any]]:
-        for where, value in super().rows(report):
+    def _readable_rows(self, number: int, report: CorpusReport) -> Iterator[tuple[str, Any]]:
+        for where, value in super()._readable_rows(number, report):
             yield Path(where).stem, value
 
     def digest(self) -> str:

@@ -12,10 +12,13 @@ from typing import Any
 
 from neuronmap.corpora.compressed import plain_suffix
 from neuronmap.corpora.document import Corpus
+from neuronmap.corpora.duplicates import DeduplicatedCorpus
 from neuronmap.corpora.files import ENDINGS, FileCorpus
 from neuronmap.corpora.huggingface import HubCorpus, in_split, is_saved_dataset, load_saved_dataset
+from neuronmap.corpora.mixture import Mixture
 from neuronmap.corpora.samples import NamedCorpus, named_corpora
 from neuronmap.corpora.sequences import IteratorCorpus, SequenceCorpus
+from neuronmap.corpora.specs import MIX, parse_hub, parse_mixture
 from neuronmap.corpora.tables import DatasetCorpus, IterableDatasetCorpus
 from neuronmap.errors import CorpusFormatError, CorpusNotFoundError, InputError
 
@@ -34,14 +37,17 @@ def open_corpus(
     streaming: bool = False,
     revision: str | None = None,
     name: str | None = None,
+    deduplicate: bool = False,
 ) -> Corpus:
     """Open a text source.
 
     Args:
         source: a sample's name (``"sotu"``; ``list_corpora()`` has them all); a path to a text file, jsonl, csv,
             tsv or parquet (all but parquet also .gz, .bz2, .xz, .zst), to a folder of such files, or to a saved
-            ``datasets`` folder; a hub data set ``"owner/name"`` or ``"hf:owner/name"``; a ``datasets`` object;
-            a list or iterator of texts, of token-id sequences, or of row dictionaries; or a corpus, given back as is.
+            ``datasets`` folder; a hub data set ``"owner/name"`` or ``"hf:owner/name"``, with options behind a question mark
+            (``"hf:owner/name?split=train&streaming=true"``); a mixture ``"mix:0.7*sotu,0.3*hf:owner/name"``
+            (:class:`neuronmap.corpora.Mixture`); a ``datasets`` object; a list or iterator of texts, of token-id sequences, or
+            of row dictionaries; or a corpus, given back as is.
         text_column: the column that holds the text (or token ids). Default: the usual names (text, content, ...),
             else the only text column, else ``input_ids`` or ``tokens``.
         split: which split of a data set; default ``train``, or the only one.
@@ -49,6 +55,7 @@ def open_corpus(
         streaming: read a hub data set over the network while tokenising instead of downloading it first.
         revision: branch, tag or commit of a hub data set.
         name: what to call the corpus in reports; default: from the source.
+        deduplicate: leave out documents whose content has come before (exactly; see ``neuronmap.corpora.duplicates``).
 
     Returns:
         The corpus. Files are opened when it is read; a hub data set is looked up, and pinned to a commit, now.
@@ -56,16 +63,22 @@ def open_corpus(
     Raises:
         CorpusNotFoundError: no such sample, path or data set.
         CorpusFormatError: it is there but cannot be read as asked.
+        ConfigError: an option behind ``hf:``, or a mixture, is written wrongly.
         InputError: this kind of object cannot be a corpus.
 
     Example:
         >>> open_corpus(["The cat sat.", "The dog ran."]).name
         'texts'
     """
+    hub = {"subset": subset, "streaming": streaming, "revision": revision}
+    corpus = _open(source, text_column=text_column, split=split, name=name, hub=hub)
+    return DeduplicatedCorpus(corpus) if deduplicate else corpus
+
+
+def _open(source: Any, *, text_column: str | None, split: str | None, name: str | None, hub: dict[str, Any]) -> Corpus:
     if isinstance(source, NamedCorpus):
         return source.open()
     if isinstance(source, (str, os.PathLike)):
-        hub = {"subset": subset, "streaming": streaming, "revision": revision}
         return _open_text(source, text_column=text_column, split=split, name=name, hub=hub)
     if isinstance(source, Corpus):
         return source
@@ -97,7 +110,13 @@ def _open_text(
     text = os.fspath(source)
     if isinstance(source, str):
         if text.startswith("hf:"):
-            return HubCorpus(text[3:], text_column=text_column, split=split, name=name, **hub)
+            dataset_id, own = parse_hub(text[3:])
+            return HubCorpus(dataset_id, **{"text_column": text_column, "split": split, "name": name, **hub, **own})
+        if text.startswith(MIX):
+            spec = parse_mixture(text)
+            options: dict[str, Any] = {"text_column": text_column, "split": split, "name": None, "hub": hub}
+            opened = [(_open_text(part, **options), weight) for weight, part in spec.sources]
+            return Mixture(opened, exhausted=spec.exhausted, name=name)
         if text in (named := named_corpora()):
             return named[text].open()
         if not text.strip() or len(text) > LONGEST_NAME or "\n" in text:

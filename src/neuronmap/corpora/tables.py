@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from neuronmap.corpora.columns import choose_column, kinds_of_rows, kinds_of_schema
 from neuronmap.corpora.document import CheckedCorpus, CorpusReport
+from neuronmap.corpora.reading import Place, RowReading
 
 __all__ = ["DatasetCorpus", "IterableDatasetCorpus", "arrow_values", "parquet_kinds", "parquet_values"]
 
@@ -44,6 +46,13 @@ def arrow_values(array: Any) -> Iterator[Any]:
         yield values[offsets[row] : offsets[row + 1]] if valid else None
 
 
+@dataclass
+class Row:
+    """How many rows are done."""
+
+    number: int = 0
+
+
 class DatasetCorpus(CheckedCorpus):
     """A ``datasets.Dataset`` in memory or mapped from disk. The digest hashes the texts themselves."""
 
@@ -55,12 +64,23 @@ class DatasetCorpus(CheckedCorpus):
         self._digest: str | None = None
 
     def rows(self, _report: CorpusReport, /) -> Iterator[tuple[str, Any]]:
-        row = 0
-        for table in self._dataset.iter(batch_size=BATCH_ROWS):
+        return self._rows_after(Row())
+
+    def reading(self, report: CorpusReport, place: Place | None = None) -> RowReading:
+        """Documents from a place on; rows before it are not read."""
+        row = Row() if place is None else Row(int(place["row"]))
+        return RowReading(self._rows_after(row), lambda: {"row": row.number}, report)
+
+    def _rows_after(self, row: Row) -> Iterator[tuple[str, Any]]:
+        rows = len(self._dataset)
+        if row.number >= rows:
+            return
+        dataset = self._dataset.select(range(row.number, rows)) if row.number else self._dataset
+        for table in dataset.iter(batch_size=BATCH_ROWS):
             for chunk in table.column(self.column).chunks:
                 for value in arrow_values(chunk):
-                    yield str(row), value
-                    row += 1
+                    row.number += 1
+                    yield str(row.number - 1), value
 
     def digest(self) -> str:
         """Digest of all documents, computed once: the object cannot change."""
@@ -85,5 +105,19 @@ class IterableDatasetCorpus(CheckedCorpus):
         super().__init__(label, f"streamed data set, column {self.column}")
 
     def rows(self, _report: CorpusReport, /) -> Iterator[tuple[str, Any]]:
-        for row, values in enumerate(self._dataset):
-            yield str(row), values.get(self.column)
+        return self._rows_after(Row())
+
+    def reading(self, report: CorpusReport, place: Place | None = None) -> RowReading:
+        """Documents from a place on; whole shards before it are not read. The data set object itself is moved there."""
+        row = Row()
+        if place is not None:
+            row.number = int(place["row"])
+            self._dataset.load_state_dict(place["state"])
+        return RowReading(
+            self._rows_after(row), lambda: {"row": row.number, "state": self._dataset.state_dict()}, report
+        )
+
+    def _rows_after(self, row: Row) -> Iterator[tuple[str, Any]]:
+        for values in self._dataset:
+            row.number += 1
+            yield str(row.number - 1), values.get(self.column)

@@ -12,10 +12,14 @@ About 10 bytes a token. Written aside and renamed, so a folder is there whole or
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import shutil
+from bisect import bisect_left
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,12 +32,14 @@ from neuronmap.errors import DamagedError, DiskSpaceError, UnwritablePathError
 from neuronmap.hashing import digest_file
 from neuronmap.paths import read_json
 
-__all__ = ["FORMAT_VERSION", "TokenWriter", "find_cached", "id_dtype", "open_tokens"]
+__all__ = ["FORMAT_VERSION", "LINES_FILE", "TokenWriter", "find_cached", "id_dtype", "open_tokens"]
 
 FORMAT = "neuronmap-tokens"
 FORMAT_VERSION = 1
 ID_FILE, DOCUMENT_FILE, POSITION_FILE, TABLE_FILE = "input_ids.bin", "document.bin", "position.bin", "documents.parquet"
 DATA_FILES = (ID_FILE, DOCUMENT_FILE, POSITION_FILE, TABLE_FILE)
+LINES_FILE = ".documents.jsonl"  # while being written
+WORK_FILES = (ID_FILE, DOCUMENT_FILE, POSITION_FILE, LINES_FILE)
 TABLE_ROWS = 1 << 16
 
 
@@ -49,6 +55,9 @@ class _Pieces:
         self._file, self._dtype = file, dtype
         self._state = hashlib.sha256()
         self.size = 0
+        while block := file.read(1 << 20):  # what an interrupted writer left
+            self._state.update(block)
+            self.size += len(block)
 
     def write(self, values: NDArray[Any]) -> None:
         data = np.ascontiguousarray(values, dtype=self._dtype).view(np.uint8).data
@@ -61,35 +70,42 @@ class _Pieces:
 
 
 class TokenWriter:
-    """Writes contexts and documents into a folder as they come; use :meth:`open`."""
+    """Writes contexts and documents into a folder as they come; use :meth:`open`.
 
-    def __init__(self, folder: Path, dtype: np.dtype[Any], files: list[BinaryIO], table: Any, schema: Any) -> None:
+    Documents are noted as lines of JSON while they come, since a parquet file cannot be gone on with, and become the table at the end.
+    """
+
+    def __init__(self, folder: Path, dtype: np.dtype[Any], files: list[BinaryIO], state: dict[str, Any]) -> None:
         self._folder, self._dtype = folder, dtype
+        *arrays, self._lines = self._files = files
         self._arrays = [
-            _Pieces(file, kind) for file, kind in zip(files, (dtype, np.dtype("<i4"), np.dtype("<i4")), strict=True)
+            _Pieces(file, kind) for file, kind in zip(arrays, (dtype, np.dtype("<i4"), np.dtype("<i4")), strict=True)
         ]
-        self._table, self._schema = table, schema
-        self._ids: list[str] = []
-        self._starts: list[int] = []
-        self.num_tokens = 0  # flattened, padding included
-        self.num_documents = 0
+        self._lines.seek(0, 2)
+        self._pending: list[tuple[str, int]] = [(name, start) for name, start in state.get("pending", [])]
+        self.num_tokens = int(state.get("tokens", 0))  # flattened, padding included
+        self.num_documents = int(state.get("documents", 0))
 
     @classmethod
     @contextmanager
-    def open(cls, folder: Path, dtype: np.dtype[Any]) -> Iterator[TokenWriter]:
-        """A writer into an existing empty folder; a full disk becomes DiskSpaceError."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    def open(cls, folder: Path, dtype: np.dtype[Any], state: dict[str, Any] | None = None) -> Iterator[TokenWriter]:
+        """A writer into an existing folder; a full disk becomes DiskSpaceError.
 
-        schema = pa.schema([("id", pa.string()), ("start", pa.int64())])
+        Args:
+            folder: where the files go.
+            dtype: of token ids.
+            state: of an interrupted writer (:meth:`save`), whose files lie in the folder (:meth:`is_there`) and are cut back to it.
+        """
+        sizes = state["bytes"] if state is not None else [0] * len(WORK_FILES)
         try:
-            with (
-                (folder / ID_FILE).open("wb") as ids,
-                (folder / DOCUMENT_FILE).open("wb") as document,
-                (folder / POSITION_FILE).open("wb") as position,
-                pq.ParquetWriter(folder / TABLE_FILE, schema) as table,
-            ):
-                yield cls(folder, dtype, [ids, document, position], table, schema)
+            with ExitStack() as stack:
+                files: list[BinaryIO] = []
+                for name, size in zip(WORK_FILES, sizes, strict=True):
+                    file = stack.enter_context((folder / name).open("r+b" if size else "w+b"))
+                    file.truncate(size)
+                    file.seek(0)
+                    files.append(file)
+                yield cls(folder, dtype, files, state or {})
         except OSError as error:
             if error.errno == 28:  # ENOSPC
                 raise DiskSpaceError(
@@ -98,10 +114,17 @@ class TokenWriter:
                 ) from error
             raise
 
+    @staticmethod
+    def is_there(folder: Path, state: dict[str, Any]) -> bool:
+        """Whether everything that a state speaks of is in the folder."""
+        paths = [folder / name for name in WORK_FILES]
+        return all(
+            path.is_file() and path.stat().st_size >= size for path, size in zip(paths, state["bytes"], strict=True)
+        )
+
     def add_document(self, document_id: str, start: int) -> None:
         """Note a document and where its first token will lie."""
-        self._ids.append(document_id)
-        self._starts.append(start)
+        self._pending.append((document_id, start))
 
     def write(self, block: Block) -> None:
         """Append whole contexts."""
@@ -110,22 +133,39 @@ class TokenWriter:
         document.write(block.document_M)
         position.write(block.position_M)
         self.num_tokens += len(block.input_ids_M)
-        if len(self._ids) >= TABLE_ROWS:
-            self._flush_documents()
+        self._note_documents()
 
-    def _flush_documents(self) -> None:
+    def _note_documents(self) -> None:
         """Write the documents that start within what is written; later ones may yet fall off the end."""
-        import pyarrow as pa
+        count = bisect_left(self._pending, self.num_tokens, key=lambda noted: noted[1])
+        self._lines.writelines(f"{json.dumps(noted)}\n".encode() for noted in self._pending[:count])
+        del self._pending[:count]
+        self.num_documents += count
 
-        count = int(np.searchsorted(np.asarray(self._starts, dtype=np.int64), self.num_tokens))
-        if count:
-            self._table.write_table(pa.table([self._ids[:count], self._starts[:count]], schema=self._schema))
-            del self._ids[:count], self._starts[:count]
-            self.num_documents += count
+    def save(self) -> dict[str, Any]:
+        """Put everything so far on the disk; returns what :meth:`open` needs to go on from there, in JSON types."""
+        for file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
+        return {
+            "bytes": [*(array.size for array in self._arrays), self._lines.tell()],
+            "tokens": self.num_tokens,
+            "documents": self.num_documents,
+            "pending": self._pending,
+        }
 
     def finish_documents(self) -> int:
-        """Write the rest of the table; returns the number of documents that have a token in the contexts."""
-        self._flush_documents()
+        """Make the table; returns the number of documents that have a token in the contexts. The lines stay until the folder is whole."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._note_documents()
+        schema = pa.schema([("id", pa.string()), ("start", pa.int64())])
+        self._lines.seek(0)
+        with pq.ParquetWriter(self._folder / TABLE_FILE, schema) as table:
+            while lines := list(islice(self._lines, TABLE_ROWS)):
+                names, starts = zip(*map(json.loads, lines), strict=True)
+                table.write_table(pa.table([list(names), list(starts)], schema=schema))
         return self.num_documents
 
     def manifest(

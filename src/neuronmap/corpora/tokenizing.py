@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,13 +19,15 @@ from pydantic import Field
 from neuronmap.config import FrozenConfig
 from neuronmap.corpora.document import ContentHash, Corpus, CorpusReport, Document
 from neuronmap.corpora.packing import Block, Packer
+from neuronmap.corpora.reading import Reading, read_from
 from neuronmap.corpora.source import open_corpus
-from neuronmap.corpora.tokencache import FORMAT_VERSION, TokenWriter, find_cached, id_dtype, open_tokens
+from neuronmap.corpora.tokencache import FORMAT_VERSION, LINES_FILE, TokenWriter, find_cached, id_dtype, open_tokens
 from neuronmap.corpora.tokenset import Part, TokenArrays, TokenReport, TokenSet
+from neuronmap.corpora.unfinished import JOURNAL, unfinished_folder
 from neuronmap.corpora.vocabulary import Vocabulary, vocabulary_of
 from neuronmap.errors import ConfigError, EmptyCorpusError, InputError
 from neuronmap.hashing import digest_json, short
-from neuronmap.paths import cache_folder, check_disk_space, require_writable, staging_folder, write_json
+from neuronmap.paths import cache_folder, check_disk_space, require_writable, staging_folder, write_bytes, write_json
 from neuronmap.progress import Progress, Task, default
 
 __all__ = ["is_heldout", "tokenize"]
@@ -31,6 +35,7 @@ __all__ = ["is_heldout", "tokenize"]
 FIRST_BATCH_CHARS = 1 << 16  # small at first, so that a small max_tokens reads little
 LARGEST_BATCH_CHARS = 1 << 21
 PIECE_CHARS = 1 << 21  # a tokenizer needs about 200 bytes a token while it works
+JOURNAL_SECONDS = 15.0  # most work lost to a kill
 CHARS_PER_TOKEN = 3  # on the low side: for estimating disk need
 
 
@@ -88,7 +93,9 @@ def tokenize(
             GPT-2 and SmolLM2 do not).
         max_tokens: stop reading as soon as that many tokens are there (rounded down to whole contexts).
         tokenizer_digest: the tokenizer's digest, if known; else computed.
-        cache: keep the result under ``<home>/cache/tokens`` and reuse it; otherwise it is held in memory.
+        cache: keep the result under ``<home>/cache/tokens`` and reuse it; otherwise it is held in memory. A long run that is
+            interrupted goes on where it stood at most 15 seconds before, with the same result, unless the corpus is one whose
+            content is only known after reading (a generator, a streamed object).
         progress: where to show progress and the summary.
 
     Returns:
@@ -152,13 +159,17 @@ def _cached(work: _Tokenizing) -> TokenSet:
         work.progress.note(f"The cached tokens were damaged and are made again: {damage}")
     work.check_disk(root)
     try:
-        with staging_folder(target) as staging:
-            work.into(staging, key)
+        with unfinished_folder(target, key, _is_there) as (staging, journal):
+            work.into(staging, key, journal)
     except OSError:
         if not target.exists():
             raise
         # another process filled the folder meanwhile: its content has the same key
     return _open(target, key)
+
+
+def _is_there(folder: Path, journal: dict[str, Any]) -> bool:
+    return TokenWriter.is_there(folder, journal["writer"])
 
 
 def _open(folder: Path, key: str) -> TokenSet:
@@ -208,6 +219,24 @@ class _MemorySink:
         return TokenArrays(ids.astype(dtype), document, position, special, padding, self)
 
 
+class _Journal:
+    """Where a run stands, written every few seconds, after the tokens it speaks of."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder, self._key = folder, key
+        self._saved_at = time.monotonic()
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._saved_at >= JOURNAL_SECONDS
+
+    def save(self, writer: dict[str, Any], stand: dict[str, Any]) -> None:
+        content = json.dumps(
+            {"key": self._key, "writer": writer, "stand": stand}
+        )  # ASCII: names of files need not be UTF-8
+        write_bytes(self._folder / JOURNAL, content.encode())
+        self._saved_at = time.monotonic()
+
+
 class _Tokenizing:
     """One run over the source."""
 
@@ -224,6 +253,9 @@ class _Tokenizing:
         self._counts = CorpusReport()
         self._content = ContentHash()
         self._in_pieces = 0
+        self._enough = FIRST_BATCH_CHARS
+        self._before_is_text = True
+        self._stand: dict[str, Any] | None = None
 
     def inputs(self, corpus_digest: str) -> dict[str, Any]:
         """Everything that decides the tokens: the cache key is its digest."""
@@ -250,10 +282,18 @@ class _Tokenizing:
                 root, tokens * (self._dtype.itemsize + 8), f"The tokens of {self.corpus.name} (~{tokens:,})"
             )
 
-    def into(self, folder: Path, key: str | None) -> str:
-        """Fill a folder; gives the key, which for ``key=None`` is made from what was read."""
-        with TokenWriter.open(folder, self._dtype) as writer:
-            report = self._run(writer)
+    def into(self, folder: Path, key: str | None, journal: dict[str, Any] | None = None) -> str:
+        """Fill a folder; gives the key, which for ``key=None`` is made from what was read.
+
+        Args:
+            folder: with a key, a journal is kept in it, so that an interrupted run is gone on with.
+            key: the digest of all inputs, if known.
+            journal: what an interrupted run left.
+        """
+        if journal is not None:
+            self._go_on(journal)
+        with TokenWriter.open(folder, self._dtype, None if journal is None else journal["writer"]) as writer:
+            report = self._run(writer, None if key is None else _Journal(folder, key))
         inputs = self.inputs(self._content.finish(self._counts) if key is None else self.corpus.digest())
         key = key or digest_json(inputs)
         special_ids = list(self.vocabulary.special_ids)
@@ -261,6 +301,8 @@ class _Tokenizing:
             folder / "manifest.json",
             writer.manifest(key=key, inputs=inputs, special_ids=special_ids, report=report),
         )
+        if not (folder / JOURNAL).exists():  # else they are needed to go on from here, and go with the journal
+            (folder / LINES_FILE).unlink()
         return key
 
     def in_memory(self) -> TokenSet:
@@ -271,13 +313,38 @@ class _Tokenizing:
         arrays = sink.arrays(self._dtype, self.vocabulary.special_ids, report.padding_tokens)
         return TokenSet(arrays, report, digest_json(self.inputs(digest)))
 
-    def _run(self, sink: TokenWriter | _MemorySink) -> TokenReport:
+    def _go_on(self, journal: dict[str, Any]) -> None:
+        """Stand where an interrupted run stood when it wrote its journal."""
+        self._stand = journal["stand"]
+        self._enough, self._in_pieces = int(self._stand["enough"]), int(self._stand["in_pieces"])
+        self._before_is_text = bool(self._stand["before_is_text"])
+        self.progress.note(
+            f"Going on with the interrupted tokenising of {self.corpus.name}: {journal['writer']['tokens']:,} tokens are there."
+        )
+
+    def _standing(self, packer: Packer, reading: Reading) -> dict[str, Any]:
+        return {
+            "place": reading.place(),
+            "report": self._counts.to_dict(),
+            "packer": packer.state(),
+            "enough": self._enough,
+            "in_pieces": self._in_pieces,
+            "before_is_text": self._before_is_text,
+        }
+
+    def _run(self, sink: TokenWriter | _MemorySink, journal: _Journal | None = None) -> TokenReport:
         packer = Packer(
             self.options.context_length, separator_id=self.vocabulary.separator_id, bos_id=self.vocabulary.bos_id
         )
+        reading = read_from(self.corpus, self._counts, None if self._stand is None else self._stand["place"])
+        if self._stand is not None:
+            self._counts.restore(self._stand["report"])
+            packer.restore(self._stand["packer"])
         total = None if self._limit is None else self._limit * self.options.context_length
         with self.progress.task(f"tokenising {self.corpus.name}", total, "tokens") as task:
-            stopped = self._fill(packer, sink, task)
+            if sink.num_tokens:
+                task.advance(sink.num_tokens)
+            stopped = self._fill(packer, sink, task, reading, journal)
         padding = 0
         if sink.num_tokens == 0:
             if not packer.num_documents:
@@ -302,21 +369,23 @@ class _Tokenizing:
             bos=self.vocabulary.bos,
             documents_in_pieces=self._in_pieces,
             stopped_early=stopped,
+            duplicates=self._counts.duplicates,
         )
 
-    def _fill(self, packer: Packer, sink: TokenWriter | _MemorySink, task: Task) -> bool:
+    def _fill(
+        self, packer: Packer, sink: TokenWriter | _MemorySink, task: Task, reading: Reading, journal: _Journal | None
+    ) -> bool:
         """Read until the source or ``max_tokens`` ends; True if it was the latter."""
-        before_is_text = True
-        for batch in self._batches():
+        for batch in self._batches(reading):
             for document, ids in zip(batch, self._encode(batch), strict=True):
                 if isinstance(ids, str):
                     self._counts.reject(ids, document.id)
                     self._counts.documents -= 1
                     continue
                 is_text = document.ids is None
-                separate = not self.vocabulary.separator_is_auto or (is_text and before_is_text)
+                separate = not self.vocabulary.separator_is_auto or (is_text and self._before_is_text)
                 sink.add_document(document.id, packer.add(ids, separate=separate))
-                before_is_text = is_text
+                self._before_is_text = is_text
             done = sink.num_tokens // self.options.context_length
             block = packer.take(None if self._limit is None else self._limit - done)
             if block is not None:
@@ -324,23 +393,26 @@ class _Tokenizing:
                 task.advance(len(block.input_ids_M), documents=f"{packer.num_documents:,}")
                 if self._limit is not None and sink.num_tokens >= self._limit * self.options.context_length:
                     return True
+            if journal is not None and journal.is_due() and isinstance(sink, TokenWriter):
+                journal.save(sink.save(), self._standing(packer, reading))
         return False
 
-    def _batches(self) -> Iterator[list[Document]]:
-        """The part's documents, a few million characters at a time."""
+    def _batches(self, reading: Reading) -> Iterator[list[Document]]:
+        """The part's documents, a few million characters at a time. Nothing is read ahead of the batch that was given."""
         batch: list[Document] = []
-        size, enough = 0, FIRST_BATCH_CHARS
+        size = 0
         part, fraction = self.options.part, self.options.heldout_fraction
-        for document in self.corpus.documents(self._counts):
+        for document in reading:
             if self.corpus.streamed:
                 self._content.add(document)
             if part != "all" and is_heldout(document, fraction) != (part == "heldout"):
                 continue
             batch.append(document)
             size += len(document.text) if document.ids is None else 4 * len(document.ids)
-            if size >= enough:
+            if size >= self._enough:
+                self._enough = min(2 * self._enough, LARGEST_BATCH_CHARS)
                 yield batch
-                batch, size, enough = [], 0, min(2 * enough, LARGEST_BATCH_CHARS)
+                batch, size = [], 0
         if batch:
             yield batch
 

@@ -45,6 +45,7 @@ class TokenReport:
         documents_in_pieces: very long documents that were tokenised in pieces cut at line ends.
         stopped_early: reading ended because ``max_tokens`` was reached.
         reused: read from the cache, not tokenised now.
+        duplicates: documents left out because their content had come before; 0 where that was not asked for.
     """
 
     corpus: str
@@ -65,6 +66,7 @@ class TokenReport:
     documents_in_pieces: int = 0
     stopped_early: bool = False
     reused: bool = False
+    duplicates: int = 0
 
     @property
     def num_bad_rows(self) -> int:
@@ -96,6 +98,8 @@ class TokenReport:
             facts.append(f"{self.dropped_tail_tokens:,} tail tokens dropped")
         if self.documents_in_pieces:
             facts.append(f"{self.documents_in_pieces:,} long documents tokenised in pieces")
+        if self.duplicates:
+            facts.append(f"{self.duplicates:,} repeated documents left out")
         if self.reused:
             facts.append("reused from the cache")
         return (

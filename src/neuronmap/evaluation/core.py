@@ -482,8 +482,15 @@ class _Evaluation:
             mask=self.mask.to_dict() if knows_mask or model is not None else None,
             model=model.identity.name if model else store.model["name"] if store else None,
             model_dtype=model.identity.dtype if model else store.model["dtype"] if store else None,
-            rows_dtype=str(self.source.dtype).removeprefix("torch.") if self.source is not None else None,
+            rows_dtype=_stored_as(self.source),
             hook=" -> ".join(names) or None,
             versions={name: version(name) for name in ("neuronmap", "torch", "transformers")},
             **counted,
         )
+
+
+def _stored_as(source: RowSource | None) -> str | None:
+    """The number format of rows on disk (``int8`` is read as float32), or of an array."""
+    if source is None:
+        return None
+    return source.row_format.name if isinstance(source, ActivationStore) else str(source.dtype).removeprefix("torch.")

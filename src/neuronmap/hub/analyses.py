@@ -14,17 +14,19 @@ import shutil
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neuronmap.errors import DamagedError, InputError, MismatchError, NotInLibraryError, UnwritablePathError
 from neuronmap.features.storage.manifest import MANIFEST, check_files, read_manifest
 from neuronmap.features.storage.migrations import check_version
 from neuronmap.features.storage.schema import FORMAT
-from neuronmap.features.storage.store import FeatureStore
 from neuronmap.hashing import short
 from neuronmap.hub.entry import LibraryEntry
 from neuronmap.paths import read_json
 from neuronmap.saes.metadata import ANALYSES_FOLDER
+
+if TYPE_CHECKING:
+    from neuronmap.features.storage.store import FeatureStore
 
 __all__ = ["AnalysisEntry", "analysis_folder", "delete_analysis", "list_analyses", "open_analysis", "pick_analysis"]
 
@@ -94,6 +96,8 @@ def open_analysis(entry: LibraryEntry | Path, name: str | None = None, *, verify
         NotInLibraryError: there is none, none of that name, or several; lists what is there.
         DamagedError: it is unfinished or damaged.
     """
+    from neuronmap.features.storage.store import FeatureStore
+
     return FeatureStore.open(pick_analysis(entry, name).path, verify=verify)
 
 

@@ -14,12 +14,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from neuronmap.abstraction.record import TrackingReport
 from neuronmap.errors import AlreadyExistsError, ConfigError, DamagedError, NotInLibraryError, UnwritablePathError
 from neuronmap.hub.names import check_id, slug
 from neuronmap.paths import home, new_folder, read_json, staging_folder, write_json
+
+if TYPE_CHECKING:
+    from neuronmap.abstraction.record import TrackingReport
 
 __all__ = [
     "ReportEntry",
@@ -93,6 +95,8 @@ def open_report(name: str) -> TrackingReport:
         NotInLibraryError: there is none of that name; lists what is there.
         DamagedError: it cannot be read.
     """
+    from neuronmap.abstraction.record import TrackingReport
+
     path = _existing(name)
     try:
         document = read_json(path / _FILE)

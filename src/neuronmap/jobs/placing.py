@@ -24,12 +24,14 @@ class Placed(NamedTuple):
     """Where something is now.
 
     Attributes:
-        library: the SAE that it is, or that it was attached to; None for a report.
-        name: of the analysis or report; None for an SAE.
+        library: the SAE that it is, or that it was attached to; None for a report, and for labels of an SAE that is not here.
+        name: of the analysis or report; None for an SAE and for labels.
+        labels: what of a set of labels is new in this machine's book; None for anything else.
     """
 
     library: str | None
     name: str | None
+    labels: int | None = None
 
 
 def import_source(source: str, progress: Progress, zoo: str | None = None) -> str | Fetched:
@@ -68,7 +70,8 @@ def put_into_library(
     progress: Progress,
     hub: SAEModelHub | None = None,
 ) -> Placed:
-    """Put a pulled SAE into the library, an analysis beside the SAE with the same weights, a report among the reports.
+    """Put a pulled SAE into the library, an analysis beside the SAE with the same weights, a report among the reports, labels into the
+    book of labels.
 
     An analysis whose SAE is not here brings it from the zoo.
 
@@ -97,6 +100,8 @@ def put_into_library(
         return _attached(library, zoo, pulled, str(unpacked.weights_digest), name or unpacked.name, replace, progress)
     if unpacked.belongs == "reports":
         return Placed(None, _stored_report(pulled, name, replace))
+    if unpacked.belongs == "labels":
+        return _merged(library, zoo, pulled, progress)
     raise InputError(
         f"{pulled.reference} is a {pulled.manifest.kind} that has no place in the library.",
         hint=f"neuronmap zoo pull {pulled.reference} --to FOLDER",
@@ -147,6 +152,29 @@ def _attached(
         hub.attach(entry.id, name, pulled.folder, overwrite=replace, weights_digest=weights)
         progress.note(f"{pulled.reference} is an analysis of {entry.id} now: {name}.")
     return Placed(entry.id, name)
+
+
+def _merged(hub: SAEModelHub, zoo: Zoo, pulled: Pulled, progress: Progress) -> Placed:
+    """Merged into this machine's book; nothing in it is lost by that, so there is nothing to replace."""
+    from neuronmap.interpretation.labels.book import LabelBook
+    from neuronmap.interpretation.labels.exchange import merge
+    from neuronmap.saes.metadata import WEIGHTS_FILE
+    from neuronmap.zoo.packing import unpack_labels
+
+    parent = next((one for one in pulled.manifest.depends_on if one.role == "sae"), None)
+    known = zoo.backend.by_digest(parent.digest) if parent is not None else []
+    files = zoo.show(known[0]).files if known else ()
+    weights = next((file.digest for file in files if file.path == WEIGHTS_FILE), None)
+    with LabelBook.open() as book:
+        acts = unpack_labels(pulled.manifest, pulled.folder, sae=weights, book=book)
+        report = merge(book, acts)
+    entry = _entry_with(hub, acts[0].sae) if acts else None
+    progress.note(f"{pulled.reference}: {report.new:,} of {report.read:,} acts are new in the book of labels.")
+    if report.conflicts:
+        progress.note(
+            f"Somebody disagrees about {len(report.conflicts):,} more features: neuronmap sae labels conflicts"
+        )
+    return Placed(entry.id if entry is not None else None, None, report.new)
 
 
 def _entry_with(hub: SAEModelHub, weights: str) -> LibraryEntry | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
@@ -12,12 +12,14 @@ from sqlalchemy.exc import IntegrityError
 from neuronmap.database import Database, database_url
 from neuronmap.errors import AlreadyExistsError, ConfigError, InputError, JobNotFoundError
 from neuronmap.hashing import digest_json
-from neuronmap.jobs.checking import Checked, check
 from neuronmap.jobs.database import JOBS
 from neuronmap.jobs.events import add_events, prune_events, read_events, state_event
 from neuronmap.jobs.job import ACTIVE, ENDED, STATES, STOPPED, Job, JobEvent
 from neuronmap.jobs.logs import home_id, remove_log
 from neuronmap.jobs.tables import events, jobs, now
+
+if TYPE_CHECKING:
+    from neuronmap.jobs.checking import Checked
 
 __all__ = ["JOBS_KEPT", "KEPT_DAYS", "JobQueue"]
 
@@ -105,6 +107,8 @@ class JobQueue:
             raise ConfigError(f"The arguments of a job are plain JSON types: {error}.") from None
         if idempotency_key is not None and (found := self._with_key(idempotency_key, digest)) is not None:
             return found
+        from neuronmap.jobs.checking import check
+
         checked = check(kind, args)
         self._require_unclaimed(kind, checked)
         try:

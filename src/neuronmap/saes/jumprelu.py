@@ -7,7 +7,8 @@ Shapes: B rows of a batch, D = d_in, F = d_sae.
     loss = mean_b |x - xhat|^2 + sparsity + dead_penalty * mean_b sum_{j dead} relu(threshold_j - pre_j) |W_dec_j|
 
 ``step``: sparsity counts active features, L0 = mean_b sum_j 1[pre_j > threshold_j], and steers them to a target,
-    target_weight * (L0 / target_l0 - 1)^2, or charges for each one, sparsity_penalty * L0.
+    target_weight * (L0 / target_l0 - 1)^2, or charges for each one, sparsity_penalty * L0. The warm-up raises the weight, or, with
+    target_anneal_factor above 1, lowers the target from so many times itself at full weight.
 ``tanh``: sparsity = sparsity_penalty * mean_b sum_j tanh(c * f_j * |W_dec_j|), c = tanh_scale * sqrt(D)
     (Anthropic, Circuits Updates January 2025): smooth, so that encoder and decoder feel it too.
 
@@ -96,6 +97,7 @@ class JumpReLUSAE(SparseAutoencoder):
         self.target_l0: float | None = None
         if not self._tanh and chosen.sparsity_penalty is None:
             self.target_l0 = chosen.target_l0 or min(_USUAL_L0, d_sae / 8)
+        self._anneal = chosen.target_anneal_factor if self.target_l0 else 1.0
         self._weight = chosen.target_weight if self.target_l0 else chosen.sparsity_penalty or _USUAL_TANH_PENALTY
         self.bandwidth = chosen.bandwidth or unit * (_TANH_BANDWIDTH if self._tanh else _STEP_BANDWIDTH)
         self._slope = chosen.tanh_scale / unit
@@ -128,7 +130,8 @@ class JumpReLUSAE(SparseAutoencoder):
         """
         super().initialise(mean_D, generator)
         chosen = cast(JumpReLUOptions, self.options)
-        usual = self.d_sae if self._tanh else _START_FACTOR * (self.target_l0 or _USUAL_L0)
+        first = self._anneal if self._anneal > 1 else _START_FACTOR
+        usual = self.d_sae if self._tanh else first * (self.target_l0 or _USUAL_L0)
         start = min(chosen.initial_l0 or usual, self.d_sae / 2)
         variance = max(1.0 - float(mean_D.double().square().sum()), 1e-3) / self.d_in
         with torch.no_grad():
@@ -150,8 +153,9 @@ class JumpReLUSAE(SparseAutoencoder):
             sparsity = torch.tanh(self._slope * f_BF * norm_F).sum(dim=1).mean()
         else:
             l0 = (gate_BF + step_BF).sum(dim=1).mean()
-            sparsity = l0 if self.target_l0 is None else (l0 / self.target_l0 - 1).square()
-        total = mse + state.sparsity_scale * self._weight * sparsity
+            target = self._target(state)
+            sparsity = l0 if target is None else (l0 / target - 1).square()
+        total = mse + self._weight_at(state) * sparsity
         parts = {"mse": mse, "sparsity": sparsity}
         if state.dead_F is not None and self._dead_penalty > 0:
             parts["aux"] = (torch.relu(self.threshold - pre_BF) * norm_F * state.dead_F).sum(dim=1).mean()
@@ -184,7 +188,7 @@ class JumpReLUSAE(SparseAutoencoder):
         encoded = kernels.encode_above(Encoder(c_BD, self.W_enc, self.b_enc, dead_M), floor_F, limit)
         if encoded is None:
             return None
-        code, weight = encoded.code, state.sparsity_scale * self._weight
+        code, weight = encoded.code, self._weight_at(state)
         over_N = code.value_N - at_entries(self.threshold, code)
         active_N, window_N = over_N > 0, over_N.abs_() < self.bandwidth / 2
         code = replace(code, value_N=code.value_N * active_N)
@@ -198,7 +202,7 @@ class JumpReLUSAE(SparseAutoencoder):
         if self._tanh:
             sparsity, g_norm_F = self._tanh_at_entries(code, g_N, norm_F, weight / rows)
         else:
-            sparsity, g_l0 = self._count_term(fired_F.sum().to(x_BD.dtype) / rows, weight)
+            sparsity, g_l0 = self._count_term(fired_F.sum().to(x_BD.dtype) / rows, weight, self._target(state))
             in_window_F = torch.bincount(code.feature_N[window_N], minlength=self.d_sae).to(x_BD.dtype)
             g_threshold_F.addcmul_(in_window_F, g_l0, value=-1.0 / (self.bandwidth * rows))
         jump_F = self.threshold / self.bandwidth
@@ -255,7 +259,7 @@ class JumpReLUSAE(SparseAutoencoder):
         g_BF = workspace.get("g", (rows, self.d_sae), dtype)
         norm_F = torch.linalg.vector_norm(self.W_dec, dim=1)
         g_threshold_F = dense.gradient_of(self.threshold).zero_()
-        weight = state.sparsity_scale * self._weight
+        weight = self._weight_at(state)
 
         torch.sub(x_BD, self.b_dec, out=c_BD)
         torch.addmm(self.b_enc, c_BD, self.W_enc, out=pre_BF)
@@ -269,7 +273,7 @@ class JumpReLUSAE(SparseAutoencoder):
         if self._tanh:
             sparsity = self._add_tanh(f_BF, g_BF, norm_F, weight / rows, workspace)
         else:
-            sparsity, g_l0 = self._count_term(fired_F.sum().to(dtype) / rows, weight)
+            sparsity, g_l0 = self._count_term(fired_F.sum().to(dtype) / rows, weight, self._target(state))
         total = mse + weight * sparsity
         parts = {"mse": mse, "sparsity": sparsity}
         below_BF: Tensor | None = None
@@ -293,12 +297,23 @@ class JumpReLUSAE(SparseAutoencoder):
         dense.encoder_gradients(c_BD, g_BF, g_sum_F, self.W_enc, self.b_dec)
         return StepLoss(total, parts, fired_F)
 
-    def _count_term(self, l0: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-        """The step form's sparsity term and the gradient of its weighted value with respect to L0, both 0-d."""
+    def _target(self, state: StepState) -> float | None:
+        """The target at this step."""
         if self.target_l0 is None:
+            return None
+        return self.target_l0 * (self._anneal - (self._anneal - 1) * state.sparsity_scale)
+
+    def _weight_at(self, state: StepState) -> float:
+        """Weight of the sparsity term at this step."""
+        return self._weight if self._anneal > 1 else state.sparsity_scale * self._weight
+
+    @staticmethod
+    def _count_term(l0: Tensor, weight: float, target: float | None) -> tuple[Tensor, Tensor]:
+        """The step form's sparsity term and the gradient of its weighted value with respect to L0, both 0-d."""
+        if target is None:
             return l0, torch.full_like(l0, weight)
-        excess = l0 / self.target_l0 - 1
-        return excess.square(), excess * (2.0 * weight / self.target_l0)
+        excess = l0 / target - 1
+        return excess.square(), excess * (2.0 * weight / target)
 
     def _add_tanh(self, f_BF: Tensor, g_BF: Tensor, norm_F: Tensor, weight: float, workspace: Workspace) -> Tensor:
         """Add the tanh term's gradients to ``g_BF`` and ``W_dec.grad``; return the term. ``weight`` is per row."""

@@ -41,6 +41,15 @@ class Workspace:
         self.constants: dict[tuple[Any, ...], Tensor] = {}
         self._flat: dict[tuple[str, torch.dtype], Tensor] = {}
 
+    def beside(self, *, kernels: str = "auto", products: str = "auto") -> Workspace:
+        """A workspace for another SAE on the same buffers: for SAEs that take turns, so that their scratch space is that of the largest.
+
+        Backends are its own, because some remember figures of the step before; buffers carry nothing from step to step.
+        """
+        other = Workspace(self.device, kernels=kernels, products=products)
+        other._flat = self._flat
+        return other
+
     def get(self, name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
         """A contiguous tensor of ``shape``; the same memory for the same name and dtype, content undefined."""
         count = 1

@@ -8,7 +8,7 @@ Shapes: N rows, D = width of the activation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from neuronmap.models import HookPoint, LanguageModel, load_model, resolve_hook,
 from neuronmap.progress import Progress
 from neuronmap.training.config import SAEConfig
 
-__all__ = ["RowRange", "TrainingData", "prepare", "split_tokens"]
+__all__ = ["RowRange", "TrainingData", "prepare", "prepare_many", "split_tokens"]
 
 _EVALUATION_ROWS = 4096
 _STRETCH_ROWS = 256
@@ -156,17 +156,49 @@ def prepare(
     Raises:
         ConfigError, CorpusNotFoundError, EmptyCorpusError, ModelError, MismatchError: each says which input is at fault.
     """
+    return prepare_many([config], source, heldout=heldout, model=model, progress=progress)[0]
+
+
+def prepare_many(
+    configs: Sequence[SAEConfig],
+    source: Any,
+    *,
+    heldout: Any = None,
+    model: LanguageModel | Any | None = None,
+    progress: Progress,
+) -> list[TrainingData]:
+    """The data of several trainings that differ in what they train, and in the hook, from one pass of the model.
+
+    Args:
+        configs: the configurations; text, model, mask and number formats are those of the first.
+        source, heldout, model, progress: as for :func:`prepare`. Rows of activations are those of one hook.
+
+    Returns:
+        One for each configuration; those of one hook are the same object.
+
+    Raises:
+        ConfigError, CorpusNotFoundError, EmptyCorpusError, ModelError, MismatchError: as :func:`prepare`.
+    """
     if source is None:
-        if config.corpus is None:
+        if configs[0].corpus is None:
             raise ConfigError("There is nothing to train on: no texts were given and SAEConfig.corpus is not set.")
-        source = config.corpus
+        source = configs[0].corpus
     if isinstance(source, (torch.Tensor, np.ndarray)):
         source = ArrayRows(source)
     if hasattr(source, "read") and hasattr(source, "statistics"):
-        return _from_rows(config, source, heldout, progress)
+        places = {(config.layer, config.component) for config in configs}
+        if len(places) > 1:
+            raise ConfigError(
+                f"The rows of activations that were given are those of one hook, but the SAEs have {len(places)}.",
+                hint="Give text, which is harvested for all hooks in one pass; or train a hook at a time.",
+            )
+        found = _from_rows(configs[0], source, heldout, progress)
+        for config in configs[1:]:
+            _check_width(config, found.width, "the activations")
+        return [found] * len(configs)
     if heldout is not None:
         raise ConfigError("heldout= goes with rows of activations; for text, set heldout_fraction.")
-    return _from_text(config, source, model, progress)
+    return _from_text(configs, source, model, progress)
 
 
 def _from_rows(config: SAEConfig, source: RowSource, heldout: Any, progress: Progress) -> TrainingData:
@@ -190,42 +222,45 @@ def _from_rows(config: SAEConfig, source: RowSource, heldout: Any, progress: Pro
     return TrainingData(rows=rows, heldout=heldout, **known)
 
 
-def _from_text(config: SAEConfig, source: Any, model: Any, progress: Progress) -> TrainingData:
+def _from_text(configs: Sequence[SAEConfig], source: Any, model: Any, progress: Progress) -> list[TrainingData]:
+    config = configs[0]
     language_model = _language_model(config, model, progress)
-    hook = resolve_hook(language_model, config.layer, config.component)
-    _check_width(config, hook.width, f"{hook.name} of {language_model.identity.name}")
-    config.sae_options(hook.width)  # before hours of harvesting
+    hooks = [resolve_hook(language_model, one.layer, one.component) for one in configs]
+    for one, hook in zip(configs, hooks, strict=True):
+        _check_width(one, hook.width, f"{hook.name} of {language_model.identity.name}")
+        one.sae_options(hook.width)  # before hours of harvesting
     train, heldout, in_sample = split_tokens(config, source, language_model, progress)
     mask = MaskConfig(**config.mask_fields())
-    rows: RowSource | ActivationStream
+    corpus = {
+        "name": _corpus_name(source),
+        "train": train.digest,
+        "heldout": heldout.digest,
+        "tokens": train.num_tokens,
+    }
+    rows: Mapping[str, RowSource | ActivationStream]
     if config.stream:
-        rows = ActivationStream(language_model, train, hook, mask=mask, progress=progress)
+        rows = ActivationStream.of_hooks(language_model, train, hooks, mask=mask, progress=progress)
     else:
-        rows = harvest(language_model, train, [hook], dtype=config.store_dtype, mask=mask, progress=progress)[hook.name]
-    kept: RowSource
-    if in_sample and isinstance(rows, ActivationStore):
-        kept = rows
-    else:
-        kept = harvest(language_model, heldout, [hook], dtype=config.store_dtype, mask=mask, progress=progress)[
-            hook.name
-        ]
-    return TrainingData(
-        rows=rows,
-        heldout=kept,
-        heldout_is_training=in_sample,
-        model=language_model.identity.to_dict(),
-        hook=hook_record(hook),
-        corpus={
-            "name": _corpus_name(source),
-            "train": train.digest,
-            "heldout": heldout.digest,
-            "tokens": train.num_tokens,
-        },
-        mask=mask,
-        language_model=language_model,
-        heldout_tokens=heldout,
-        hook_point=hook,
-    )
+        rows = harvest(language_model, train, hooks, dtype=config.store_dtype, mask=mask, progress=progress)
+    kept: Mapping[str, Any] = rows
+    if not in_sample or config.stream:
+        kept = harvest(language_model, heldout, hooks, dtype=config.store_dtype, mask=mask, progress=progress)
+    found = {
+        hook.name: TrainingData(
+            rows=rows[hook.name],
+            heldout=kept[hook.name],
+            heldout_is_training=in_sample,
+            model=language_model.identity.to_dict(),
+            hook=hook_record(hook),
+            corpus=corpus,
+            mask=mask,
+            language_model=language_model,
+            heldout_tokens=heldout,
+            hook_point=hook,
+        )
+        for hook in hooks
+    }
+    return [found[hook.name] for hook in hooks]
 
 
 def hook_record(hook: HookPoint) -> dict[str, Any]:

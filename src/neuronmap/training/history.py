@@ -13,7 +13,10 @@ from typing import Any
 
 from neuronmap.errors import DiskSpaceError
 
-__all__ = ["History", "append_line", "read_lines", "write_lines"]
+__all__ = ["History", "append_line", "last_line", "read_lines", "write_lines"]
+
+_TAIL_BYTES = 16_384
+"""Longer than a row of the history many times over."""
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -29,6 +32,24 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             except ValueError:
                 break
     return rows
+
+
+def last_line(path: Path) -> dict[str, Any]:
+    """The newest whole row of a file of JSON lines, read from its end; empty where there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - _TAIL_BYTES))
+            tail = file.read().splitlines()
+    except FileNotFoundError:
+        return {}
+    for line in reversed(tail):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        return row if isinstance(row, dict) else {}
+    return {}
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from neuronmap.saes.kernels.choice import describe, rounds_products
 from neuronmap.saes.topk import TopKFamily
 from neuronmap.training.config import SAEConfig
 
-__all__ = ["Plan", "make_plan", "seconds_per_gemm"]
+__all__ = ["Plan", "make_plan", "optimiser_bytes", "seconds_per_gemm", "step_bytes", "step_seconds", "weight_bytes"]
 
 _GEMMS = {"topk": 1.3, "batchtopk": 1.3, "matryoshka": 1.3, "lista": 3.0, "relu": 2.0, "jumprelu": 1.6, "gated": 2.0}
 """Time of a whole step over the time of its encoder GEMM at F = 4096, k = 32, measured on 2 cores with the native kernels (relu and
@@ -113,7 +113,23 @@ def default_learning_rate(d_sae: int, steps: int) -> float:
     return 2e-4 / math.sqrt(d_sae / 16_384) * short
 
 
-def _step_bytes(config: SAEConfig, architecture: type[SparseAutoencoder], d_in: int, kernels: str) -> int:
+def weight_bytes(d_in: int, d_sae: int) -> int:
+    """All parameters in float32: two matrices, two vectors of F at most, one of D."""
+    return 4 * (2 * d_in * d_sae + 2 * d_sae + d_in)
+
+
+def optimiser_bytes(d_in: int, d_sae: int, rounds: bool) -> int:
+    """Gradient and Adam's two moments in float32; with ``rounds`` also the encoder's copy in bfloat16."""
+    return 3 * weight_bytes(d_in, d_sae) + (2 * d_in * d_sae if rounds else 0)
+
+
+def step_seconds(architecture: str, gemm_seconds: float, d_in: int, d_sae: int) -> float:
+    """Expected time of a step on a CPU, from the time of its encoder GEMM."""
+    passes = weight_bytes(d_in, d_sae) * _SECONDS_PER_WEIGHT_BYTE
+    return _GEMMS.get(architecture, 8.0) * gemm_seconds + _STEP_OVERHEAD_S + passes
+
+
+def step_bytes(config: SAEConfig, architecture: type[SparseAutoencoder], d_in: int, kernels: str) -> int:
     """Scratch memory of a step with those kernels. AuxK adds B times the number of dead features, twice, while there are any."""
     B, F = config.batch_rows, config.width(d_in)
     options = config.sae_options(d_in)
@@ -155,9 +171,7 @@ def make_plan(config: SAEConfig, rows: int, d_in: int, device: torch.device, shu
             f"(batch_size = {config.batch_size} contexts x context_length = {config.context_length} tokens).",
             hint="Give more text, lower batch_size, or raise num_epochs.",
         )
-    weights = 4 * (2 * d_in * F + 2 * F + d_in)
     kernels = describe(device, config.kernels).split(" ")[0]
-    step_bytes = _step_bytes(config, architecture, d_in, kernels)
     rounds = rounds_products(config.compute_dtype, config.kernels, device, issubclass(architecture, TopKFamily))
     seen = steps * B
     plan = Plan(
@@ -168,9 +182,9 @@ def make_plan(config: SAEConfig, rows: int, d_in: int, device: torch.device, shu
         d_sae=F,
         peak_rate=config.learning_rate or default_learning_rate(F, steps) * architecture.rate_factor,
         dead_window=config.dead_after_tokens or max(B, min(10_000_000, seen // 10)),
-        parameter_bytes=weights,
-        optimiser_bytes=3 * weights + (2 * d_in * F if rounds else 0),
-        step_bytes=step_bytes,
+        parameter_bytes=weight_bytes(d_in, F),
+        optimiser_bytes=optimiser_bytes(d_in, F, rounds),
+        step_bytes=step_bytes(config, architecture, d_in, kernels),
         shuffle_bytes=shuffle_bytes,
         step_flops=2.0 * B * d_in * F,
         seconds=0.0,
@@ -180,6 +194,5 @@ def make_plan(config: SAEConfig, rows: int, d_in: int, device: torch.device, shu
             f"Training needs about {human_bytes(plan.total_bytes)} of memory, but {human_bytes(free)} are free.",
             hint="Lower hidden_dim or batch_size.",
         )
-    factor = _GEMMS.get(config.resolved_architecture, 8.0)
-    step_seconds = factor * seconds_per_gemm(B, d_in, F, device) + _STEP_OVERHEAD_S + weights * _SECONDS_PER_WEIGHT_BYTE
-    return Plan(**{**plan.__dict__, "seconds": steps * step_seconds})
+    seconds = step_seconds(config.resolved_architecture, seconds_per_gemm(B, d_in, F, device), d_in, F)
+    return Plan(**{**plan.__dict__, "seconds": steps * seconds})

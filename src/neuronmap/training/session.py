@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuronmap.activations import ActivationStream, ShuffledBatches
+from neuronmap.activations import ActivationStream
 from neuronmap.errors import MismatchError, TrainingDivergedError
 from neuronmap.saes import SparseAutoencoder, StepLoss, StepState, Workspace
 from neuronmap.saes.kernels.choice import describe, rounds_products
 from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.meter import ReconstructionMeter, ReconstructionMetrics
 from neuronmap.saes.topk import TopKFamily
+from neuronmap.training.batches import Batches, on_device
 from neuronmap.training.checkpoint import save_checkpoint
 from neuronmap.training.config import SAEConfig
 from neuronmap.training.data import TrainingData
@@ -58,6 +59,7 @@ class Session:
         batches: the shuffled batches, already scaled.
         scale: the scalar inputs are multiplied by.
         checkpoints: folder for checkpoints.
+        workspace: scratch space; one of its own when left out. SAEs that take turns may share buffers (:meth:`Workspace.beside`).
     """
 
     def __init__(
@@ -66,15 +68,16 @@ class Session:
         plan: Plan,
         data: TrainingData,
         sae: SparseAutoencoder,
-        batches: ShuffledBatches,
+        batches: Batches,
         scale: float,
         checkpoints: Path,
+        workspace: Workspace | None = None,
     ) -> None:
         self.config, self.plan, self.data, self.sae, self.batches, self.scale = config, plan, data, sae, batches, scale
         self.checkpoints = checkpoints
         self.schedule = Schedule(config, plan.steps, plan.peak_rate, getattr(sae.options, "k", None), sae.d_sae)
         self.dead = DeadFeatures(sae.d_sae, plan.dead_window, sae.device)
-        self.workspace = Workspace(sae.device, kernels=config.kernels, products=config.products)
+        self.workspace = workspace or Workspace(sae.device, kernels=config.kernels, products=config.products)
         rounds = rounds_products(config.compute_dtype, config.kernels, sae.device, isinstance(sae, TopKFamily))
         self.parameters = ParameterStep(sae, config.adam_epsilon, config.clip_norm, self.workspace, rounds=rounds)
         self.order = FrequencyOrder(sae) if getattr(sae.options, "sort_features", False) else None
@@ -134,11 +137,7 @@ class Session:
         return loss
 
     def _next_batch(self) -> Tensor:
-        batch_BD = next(self.batches)
-        if self.sae.device.type == "cuda":
-            # From pageable memory a copy may wait for all work before it; it is pinned here, in memory that torch uses again.
-            batch_BD = batch_BD.pin_memory()
-        return batch_BD.to(self.sae.device, non_blocking=True)
+        return on_device(next(self.batches), self.sae.device)
 
     @property
     def _watched(self) -> bool:

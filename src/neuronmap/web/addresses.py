@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from fastapi import Request
-from fastapi.responses import RedirectResponse
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
 
 __all__ = ["base_path", "is_own_path", "lead_to"]
 

@@ -1,43 +1,52 @@
-"""The application: routers, middleware, start and end."""
+"""The server: what stands before every request, the first page and static files. All else is behind :class:`Rest`.
+
+    Measured > Guard > Compressing > Etags >  /static, /                      at once
+                                              /api/zoo  (web.zoo.mount)       imported when first asked for
+                                              all else  (web.whole)           imported while the first page is looked at
+
+Nothing that this module imports may need FastAPI, numpy, pyarrow or DuckDB; a test holds it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyio.to_thread import current_default_thread_limiter
-from fastapi import FastAPI
-from fastapi.responses import Response
-from starlette.concurrency import run_in_threadpool
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from neuronmap.jobs import Supervisor
-from neuronmap.web import api, pages
-from neuronmap.web.api.examples import add_examples
 from neuronmap.web.caching import Etags
-from neuronmap.web.errors import ProblemDocument, install_handlers, responses
+from neuronmap.web.errors import HANDLERS
 from neuronmap.web.explorer import Explorer
 from neuronmap.web.guard import Guard
 from neuronmap.web.measuring import Measured, Measures
+from neuronmap.web.rendering import render
+from neuronmap.web.rest import Rest
 from neuronmap.web.settings import ServerSettings
+from neuronmap.web.views.home import home_page
 from neuronmap.web.warming import Warming
 from neuronmap.web.zoo.bodies import Compressing
 from neuronmap.web.zoo.mount import embedded_zoo
 
-__all__ = ["create_app"]
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__ = ["Application", "create_app"]
 
 _THREADS = 8
 """Requests that are worked on at once. More would only wait for each other, each with tables of its own in memory."""
-_ABOUT = """Everything the explorer shows, for scripts: SAEs of this machine, their features, examples and curves; jobs; texts run
-through models. Errors have one shape, `{"error": {"code", "message", "hint", ...}}`. What may take longer than two seconds is answered
-with 202 and an address to ask again."""
 
 
-def create_app(settings: ServerSettings | None = None) -> FastAPI:
+def create_app(settings: ServerSettings | None = None) -> Application:
     """The server as an ASGI application.
 
     Args:
@@ -46,62 +55,73 @@ def create_app(settings: ServerSettings | None = None) -> FastAPI:
     Raises:
         ConfigError: settings that would let strangers in.
     """
-    settings = settings or ServerSettings()
-    explorer = Explorer(settings)
-
-    @asynccontextmanager
-    async def life(running: FastAPI) -> AsyncIterator[None]:
-        explorer: Explorer = running.state.explorer
-        current_default_thread_limiter().total_tokens = _THREADS
-        supervisor = Supervisor(explorer.jobs) if settings.supervise else None
-        if supervisor is not None:
-            supervisor.start()
-        warming = Warming(running, settings.library) if settings.supervise else None
-        try:
-            yield
-        finally:
-            if warming is not None:
-                warming.cancel()
-            if supervisor is not None:
-                await run_in_threadpool(supervisor.stop, leave_running=settings.keep_jobs)
-            app.state.zoo.close()
-            await explorer.close()
-
-    app = _Application(
-        title="NeuronMap",
-        version=version("neuronmap"),
-        description=_ABOUT,
-        lifespan=life,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url="/api/openapi.json",
-        responses=responses(400, 401, 403, 413, 421, 422),
-    )
-    app.state.explorer, app.state.measures = explorer, Measures(explorer)
-    install_handlers(app)
-    app.mount("/static", _Files(directory=Path(str(files("neuronmap.web") / "static"))), name="static")
-    api.include(app)
-    app.state.zoo = embedded_zoo()
-    app.router.routes.append(app.state.zoo)
-    pages.include(app)
-    app.add_middleware(Etags)
-    app.add_middleware(Compressing, minimum_size=1024, compresslevel=5)
-    app.add_middleware(Guard, settings=settings)
-    app.add_middleware(Measured, measures=app.state.measures)
-    return app
+    return Application(settings or ServerSettings())
 
 
-class _Application(FastAPI):
-    """FastAPI, with the shape of errors described once and referred to by all routes, and an example of each answer."""
+class Application(Starlette):
+    """The server.
+
+    Args:
+        settings: host, limits, folders.
+
+    Attributes:
+        rest: hands on what is neither the first page nor a static file.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        explorer = Explorer(settings)
+        measures, zoo = Measures(explorer), embedded_zoo()
+        self.rest = Rest(self._whole)
+        self.warming: Warming | None = None
+        super().__init__(
+            routes=[
+                Mount("/static", _Files(directory=Path(str(files("neuronmap.web") / "static"))), name="static"),
+                Route("/", self._first_page, name="home"),
+                zoo,
+                self.rest,
+            ],
+            middleware=[
+                Middleware(Measured, measures=measures),
+                Middleware(Guard, settings=settings),
+                Middleware(Compressing, minimum_size=1024, compresslevel=5),
+                Middleware(Etags),
+            ],
+            exception_handlers=HANDLERS,
+            lifespan=_life,
+        )
+        self.state.explorer, self.state.measures, self.state.zoo = explorer, measures, zoo
 
     def openapi(self) -> dict[str, Any]:
-        if self.openapi_schema is None:
-            document = super().openapi()
-            shape = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
-            parts = {**shape.pop("$defs"), "ProblemDocument": shape}
-            document.setdefault("components", {}).setdefault("schemas", {}).update(parts)
-            add_examples(document)
-        return self.openapi_schema or {}
+        """The OpenAPI document of all routes."""
+        return self.rest.app.openapi()
+
+    def _whole(self) -> FastAPI:
+        from neuronmap.web.whole import whole_app
+
+        return whole_app(self.state)
+
+    def _first_page(self, request: Request) -> Response:
+        """The page of :mod:`neuronmap.web.pages.home`, before that can be imported."""
+        answer = render(request, "home.html", {"page": home_page(self.state.explorer), "nav": "home"})
+        if self.warming is not None:
+            answer.background = BackgroundTask(self.warming.page_sent)
+        return answer
+
+
+@asynccontextmanager
+async def _life(running: Application) -> AsyncIterator[None]:
+    explorer: Explorer = running.state.explorer
+    current_default_thread_limiter().total_tokens = _THREADS
+    if running.settings.supervise:
+        running.warming = Warming(explorer, running.rest)
+    try:
+        yield
+    finally:
+        if running.warming is not None:
+            await running.warming.end()
+        running.state.zoo.close()
+        await explorer.close()
 
 
 class _Files(StaticFiles):

@@ -16,14 +16,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-import structlog
-
 from neuronmap import paths
 from neuronmap.errors import NeuronMapError
 from neuronmap.features.storage.manifest import read_manifest
 from neuronmap.features.storage.store import FeatureStore
 from neuronmap.hub import AnalysisEntry, SAEModelHub, list_analyses
 from neuronmap.paths import cache_folder
+from neuronmap.web.logs import logger
 
 __all__ = ["MOST_BYTES", "bound", "drop_orphans", "tidy", "touch"]
 
@@ -95,7 +94,7 @@ def tidy(library: Path | None) -> None:
     Args:
         library: the server's; this machine's own counts besides.
     """
-    log = structlog.get_logger("neuronmap.web")
+    log = logger()
     try:
         own = [folder for folder in (paths.library_folder(),) if folder.is_dir()]
         dropped = drop_orphans([*own, *([library] if library is not None else [])])

@@ -1,4 +1,7 @@
-"""Errors over HTTP: the one place where an error becomes a status, one JSON shape, one page."""
+"""Errors over HTTP: the one place where an error becomes a status, one JSON shape, one page.
+
+FastAPI is imported only where a request's fields are at fault: the first page is answered before it is there.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,23 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import structlog
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from neuronmap import errors
 from neuronmap.errors import WebError
+from neuronmap.web.logs import logger
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from fastapi.exceptions import RequestValidationError
 
 __all__ = [
+    "HANDLERS",
     "Problem",
     "ProblemDocument",
     "WebError",
@@ -144,43 +151,50 @@ def problem_response(request: Request, problem: Problem, headers: dict[str, str]
 
 def install_handlers(app: FastAPI) -> None:
     """Answer every error in our shape; what is no error of ours is logged with a number and never shown."""
-    log = structlog.get_logger("neuronmap.web")
+    from fastapi.exceptions import RequestValidationError
 
-    @app.exception_handler(errors.NeuronMapError)
-    async def known(request: Request, error: errors.NeuronMapError) -> Response:
-        status = status_of(error)
-        number = secrets.token_hex(4) if status == 500 else ""
-        if number:
-            log.error("fault", id=number, path=request.url.path, code=error.code, message=error.message)
-        problem = Problem(
-            code=error.code, message=_public(error.message), hint=_public(error.hint), status=status, id=number
-        )
-        return problem_response(request, problem, getattr(error, "headers", None))
+    for kind, handler in {**HANDLERS, RequestValidationError: _invalid}.items():
+        app.add_exception_handler(kind, handler)
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return problem_response(request, invalid_problem(error))
 
-    @app.exception_handler(HTTPException)
-    async def plain(request: Request, error: HTTPException) -> Response:
-        code, message = _PHRASES.get(error.status_code, ("error", str(error.detail)))
-        if error.status_code == 413:  # says how much is allowed
-            message = str(error.detail)
-        problem = Problem(code=code, message=message, status=error.status_code)
-        return problem_response(request, problem, dict(error.headers or {}))
+async def _known(request: Request, error: errors.NeuronMapError) -> Response:
+    status = status_of(error)
+    number = secrets.token_hex(4) if status == 500 else ""
+    if number:
+        logger().error("fault", id=number, path=request.url.path, code=error.code, message=error.message)
+    problem = Problem(
+        code=error.code, message=_public(error.message), hint=_public(error.hint), status=status, id=number
+    )
+    return problem_response(request, problem, getattr(error, "headers", None))
 
-    @app.exception_handler(Exception)
-    async def unknown(request: Request, error: Exception) -> Response:
-        number = secrets.token_hex(4)
-        log.error("fault", id=number, path=request.url.path, exc_info=error)
-        problem = Problem(
-            code="internal",
-            message="The server failed on this request.",
-            hint=f"Its log has the details under {number}.",
-            status=500,
-            id=number,
-        )
-        return problem_response(request, problem)
+
+async def _plain(request: Request, error: HTTPException) -> Response:
+    code, message = _PHRASES.get(error.status_code, ("error", str(error.detail)))
+    if error.status_code == 413:  # says how much is allowed
+        message = str(error.detail)
+    problem = Problem(code=code, message=message, status=error.status_code)
+    return problem_response(request, problem, dict(error.headers or {}))
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    number = secrets.token_hex(4)
+    logger().error("fault", id=number, path=request.url.path, exc_info=error)
+    problem = Problem(
+        code="internal",
+        message="The server failed on this request.",
+        hint=f"Its log has the details under {number}.",
+        status=500,
+        id=number,
+    )
+    return problem_response(request, problem)
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    return problem_response(request, invalid_problem(error))
+
+
+HANDLERS: dict[Any, Any] = {errors.NeuronMapError: _known, HTTPException: _plain, Exception: _unknown}
+"""What answers an error, by its class."""
 
 
 def invalid_problem(error: RequestValidationError) -> Problem:
@@ -204,6 +218,8 @@ def field_fault(*place: str | int, message: str, hint: str = "") -> RequestValid
         message: what is wrong, and what is allowed.
         hint: the next step.
     """
+    from fastapi.exceptions import RequestValidationError
+
     return RequestValidationError([{"loc": place, "msg": message, "type": "value_error", "ctx": {"hint": hint}}])
 
 
@@ -217,6 +233,8 @@ def faults_inside(*place: str | int) -> Iterator[None]:
     Raises:
         RequestValidationError: for a :class:`ConfigError` that was made of faults by field; any other goes on as it is.
     """
+    from fastapi.exceptions import RequestValidationError
+
     try:
         yield
     except errors.ConfigError as error:

@@ -1,4 +1,7 @@
-"""What the server holds: the library, the analyses that are open, the queue of jobs, the process that runs models."""
+"""What the server holds: the library, the analyses that are open, the queue of jobs, the process that runs models.
+
+What only some pages need is imported with the first of them: the first page is answered in the meantime.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,22 @@ from collections import OrderedDict
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
-
-from fastapi import Depends, Request
+from typing import TYPE_CHECKING
 
 from neuronmap.errors import NeuronMapError, NotInLibraryError
-from neuronmap.features.storage.store import FeatureStore
 from neuronmap.hub import AnalysisEntry, LibraryEntry, SAEModelHub, list_analyses
 from neuronmap.hub.analyses import pick_analysis
 from neuronmap.jobs import JobQueue
-from neuronmap.web.live.calls import Call
-from neuronmap.web.live.process import LiveProcess
 from neuronmap.web.opened import Home, OpenAnalysis
-from neuronmap.web.reports import OpenReport, OpenReports
 from neuronmap.web.settings import ServerSettings
 
-__all__ = ["Analysed", "Explorer", "ExplorerOf"]
+if TYPE_CHECKING:
+    from neuronmap.web.books import Books
+    from neuronmap.web.live.calls import Call
+    from neuronmap.web.live.process import LiveProcess
+    from neuronmap.web.reports import OpenReport, OpenReports
+
+__all__ = ["Analysed", "Explorer"]
 
 _OPEN_AT_MOST = 8
 _ASKED_AT_MOST = 64
@@ -37,9 +40,11 @@ class Analysed(OpenAnalysis):
         analysis: the analysis.
     """
 
-    def __init__(self, entry: LibraryEntry, analysis: AnalysisEntry) -> None:
+    def __init__(self, entry: LibraryEntry, analysis: AnalysisEntry, books: Books | None = None) -> None:
+        from neuronmap.features.storage.store import FeatureStore
+
         self.entry, self.analysis = entry, analysis
-        super().__init__(FeatureStore.open(analysis.path), Home(entry.id, analysis.name))
+        super().__init__(FeatureStore.open(analysis.path), Home(entry.id, analysis.name), books=books)
 
     def read_ahead(self) -> None:
         """Read the table of all features; what is wrong with it, the page that needs it says."""
@@ -60,7 +65,6 @@ class Explorer:
         self._lock = threading.Lock()
         self._opened: OrderedDict[Path, Analysed] = OrderedDict()
         self._asked: OrderedDict[str, Call] = OrderedDict()
-        self._reports = OpenReports()
 
     @cached_property
     def jobs(self) -> JobQueue:
@@ -68,9 +72,24 @@ class Explorer:
         return JobQueue.open(self.settings.database)
 
     @cached_property
+    def books(self) -> Books:
+        """The book of labels."""
+        from neuronmap.web.books import Books
+
+        return Books()
+
+    @cached_property
     def live(self) -> LiveProcess:
         """What runs texts through models, in a process of its own; it starts with the first request."""
+        from neuronmap.web.live.process import LiveProcess
+
         return LiveProcess(library=self.settings.library, seconds=self.settings.inference_seconds)
+
+    @cached_property
+    def _reports(self) -> OpenReports:
+        from neuronmap.web.reports import OpenReports
+
+        return OpenReports()
 
     def entries(self) -> list[LibraryEntry]:
         """All SAEs, the newest first."""
@@ -109,7 +128,7 @@ class Explorer:
             if found is not None and found.key == chosen.key and found.entry.weights_digest == entry.weights_digest:
                 self._opened.move_to_end(chosen.path)
                 return found
-        made = Analysed(entry, chosen)
+        made = Analysed(entry, chosen, self.books)
         if self.settings.supervise:  # a server: the next page will need the whole table, this one is sent first
             ahead = threading.Timer(_AHEAD_S, made.read_ahead)
             ahead.daemon = True
@@ -152,14 +171,7 @@ class Explorer:
             await self.live.close()
         if "jobs" in self.__dict__:
             self.jobs.close()
+        if "books" in self.__dict__:
+            self.books.close()
         with self._lock:
             self._opened.clear()
-
-
-def _explorer(request: Request) -> Explorer:
-    explorer: Explorer = request.app.state.explorer
-    return explorer
-
-
-ExplorerOf = Annotated[Explorer, Depends(_explorer)]
-"""The server's explorer, for a route's arguments."""

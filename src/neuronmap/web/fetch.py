@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
-__all__ = ["Fetched", "fetch", "fetch_now"]
+__all__ = ["EXPORTED", "Fetched", "fetch", "fetch_now"]
+
+EXPORTED = "neuronmap.exported"
+"""Key of a request's scope: the answer goes into files for others, so that nothing of who asks may be in it."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,14 @@ class Fetched:
         return self.headers.get("content-type", "").split(";")[0]
 
 
-async def fetch(app: FastAPI, address: str, accept: str = "text/html") -> Fetched:
+async def fetch(app: Starlette, address: str, accept: str = "text/html", *, exported: bool = False) -> Fetched:
     """GET an address of the application.
 
     Args:
         app: the application.
         address: path and query, percent-encoded.
         accept: what is wanted.
+        exported: see :data:`EXPORTED`.
     """
     parts = urlsplit(address)
     host = next(iter(sorted(app.state.explorer.settings.hosts)))
@@ -56,6 +60,7 @@ async def fetch(app: FastAPI, address: str, accept: str = "text/html") -> Fetche
         "headers": [(b"host", host.encode()), (b"accept", accept.encode())],
         "client": ("127.0.0.1", 0),
         "server": ("127.0.0.1", 0),
+        EXPORTED: exported,
     }
     token = app.state.explorer.settings.token
     if token is not None:
@@ -81,7 +86,7 @@ async def fetch(app: FastAPI, address: str, accept: str = "text/html") -> Fetche
     return Fetched(started["status"], headers, bytes(body))
 
 
-def fetch_now(app: FastAPI, address: str, accept: str = "text/html") -> Fetched:
+def fetch_now(app: Starlette, address: str, accept: str = "text/html") -> Fetched:
     """The same from code that is not asynchronous."""
 
     async def once() -> Fetched:

@@ -15,7 +15,6 @@ from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 
@@ -40,7 +39,7 @@ _INFERENCE = re.compile(
     r"|/sae/.+/-/(text-strip|feature/\d+/effects|steer(/result|\.json)?)$"
 )
 """Routes that run a model; how often one address may ask is limited."""
-_ASKS = re.compile(rb"(^|&)((text|prompt)=[^&]|by=meaning)")
+_ASKS = re.compile(rb"(^|&)((text|prompt|kept)=[^&]|by=meaning)")
 """In the query of a page that runs a model, if it does."""
 
 _FRAMED = re.compile(r"^/sae/.+/-/feature/\d{1,10}$")
@@ -193,9 +192,9 @@ class Guard:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > most:
-                raise HTTPException(
-                    413, too_large(most)
-                )  # of FastAPI's own kind: any other would become "cannot be read"
+                from fastapi import HTTPException  # of FastAPI's own kind: any other would become "cannot be read"
+
+                raise HTTPException(413, too_large(most))
             return message
 
         return bounded

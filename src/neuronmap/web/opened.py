@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import Request
 from markupsafe import Markup
+from starlette.requests import Request
 
-from neuronmap.features.storage.store import FeatureStore
 from neuronmap.hashing import digest_json
 from neuronmap.web.caching import Kept, etag
 from neuronmap.web.rendering import sae_path
+
+if TYPE_CHECKING:
+    from neuronmap.features.storage.store import FeatureStore
+    from neuronmap.web.books import Books
 
 __all__ = ["Home", "OpenAnalysis", "WorkedOut"]
 
@@ -81,15 +84,24 @@ class OpenAnalysis:
         store: its feature store.
         home: where its pages are.
         worked_out: what is known already; nothing when left out.
+        books: where it is written what people and models call its features; nowhere when left out.
 
     Attributes:
         key: what decides every number of it.
+        weights: digest of the weights of its SAE, by which labels know it; empty where the analysis does not say.
         orders, fragments: see :class:`WorkedOut`.
     """
 
-    def __init__(self, store: FeatureStore, home: Home, worked_out: WorkedOut | None = None) -> None:
+    def __init__(
+        self, store: FeatureStore, home: Home, worked_out: WorkedOut | None = None, books: Books | None = None
+    ) -> None:
         self.store, self.home = store, home
         self.key = store.key
+        self.weights = str((store.facts.get("sae") or {}).get("weights_digest") or "")
+        if books is not None:
+            from neuronmap.web.books import GivenLabels
+
+            store.given = GivenLabels(books, self.weights)
         kept = worked_out or WorkedOut()
         self.orders, self.fragments = kept.orders, kept.fragments
 

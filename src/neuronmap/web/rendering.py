@@ -1,29 +1,26 @@
-"""Pages: a typed context, a template, and the same context as JSON under ``.json``."""
+"""Pages from templates: what every template may use, and the addresses in them."""
 
 from __future__ import annotations
 
 import datetime
 import functools
 import hashlib
-from collections.abc import Callable
 from importlib.resources import files
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Depends, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
 
-from neuronmap.corpora.pieces import visible
 from neuronmap.paths import human_bytes
 from neuronmap.web import charts, tokens
 from neuronmap.web.addresses import base_path
-from neuronmap.web.errors import responses
 from neuronmap.web.guard import is_embedded
 from neuronmap.web.zoo import COOKIE as ZOO_COOKIE
 
-__all__ = ["PageRouter", "asset", "environment", "render", "report_path", "sae_path"]
+__all__ = ["asset", "environment", "render", "report_path", "sae_path"]
 
 
 @functools.cache
@@ -125,60 +122,13 @@ def _as_json(request: Request, base: str) -> str:
     return f"{base}{path if path != '/' else '/index'}.json" + (f"?{query}" if query else "")
 
 
-Context = TypeVar("Context", bound=Callable[..., Any])
-
-
-class PageRouter(APIRouter):
-    """A router whose routes are pages: one function makes the context, which is shown as HTML and as JSON."""
-
-    def page(
-        self, path: str, template: str, *, nav: str = "", errors: tuple[int, ...] = (404, 409, 422)
-    ) -> Callable[[Context], Context]:
-        """Register a page.
-
-        Args:
-            path: its address; ``<path>.json`` is the same as JSON.
-            template: file under ``templates``; it sees the context as ``page``.
-            nav: which entry of the head is marked.
-            errors: statuses it may answer with besides 200.
-        """
-
-        def register(function: Context) -> Context:
-            shown = get_type_hints(function)["return"]
-
-            def as_html(request: Request, context: Any = Depends(function)) -> Response:
-                if isinstance(context, Response):
-                    return context
-                return render(request, template, {"page": context, "nav": nav})
-
-            def as_json(context: Any = Depends(function)) -> Response:
-                if isinstance(context, Response):
-                    return context
-                return JSONResponse(context.model_dump(mode="json"))
-
-            name = function.__name__
-            self.add_api_route(
-                f"{path}.json" if path != "/" else "/index.json",
-                as_json,
-                name=f"{name}_json",
-                response_model=shown,
-                tags=["pages"],
-                summary=(function.__doc__ or name).strip().splitlines()[0],
-                responses=responses(*errors),
-            )
-            self.add_api_route(
-                path, as_html, name=name, response_class=HTMLResponse, include_in_schema=False, methods=["GET"]
-            )
-            return function
-
-        return register
-
-
 # --- filters -----------------------------------------------------------------------------------------------------------
 
 
 def _visible(token: str) -> str:
     """A token with its spaces and other whitespace visible; one without text is there too."""
+    from neuronmap.corpora.pieces import visible  # not before the first page with tokens: it takes long to import
+
     return visible(token) or "∅"
 
 

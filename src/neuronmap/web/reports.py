@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from neuronmap.errors import NotInLibraryError
-from neuronmap.features.export.records import public_name
 from neuronmap.hub.reports import list_reports, open_report
+from neuronmap.paths import public_name
 from neuronmap.web.errors import WebError
 
 if TYPE_CHECKING:

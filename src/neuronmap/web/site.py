@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from neuronmap import paths
 from neuronmap.errors import AlreadyExistsError, InputError
@@ -115,7 +115,7 @@ class _Map:
 
 
 async def export_site(
-    app: FastAPI,
+    app: Starlette,
     analysed: Analysed,
     choice: SiteChoice,
     folder: Path,
@@ -160,7 +160,9 @@ async def export_site(
 
 
 class _Writer:
-    def __init__(self, app: FastAPI, analysed: Analysed, choice: SiteChoice, folder: Path, progress: Progress) -> None:
+    def __init__(
+        self, app: Starlette, analysed: Analysed, choice: SiteChoice, folder: Path, progress: Progress
+    ) -> None:
         self.app, self.analysed, self.choice, self.folder, self.progress = app, analysed, choice, folder, progress
         self.sae, self.analysis = analysed.entry.id, analysed.analysis.name
         self.map = _Map(self.sae, choice, self.analysis)
@@ -173,7 +175,7 @@ class _Writer:
         await self._page("index.html", sae_path(self.sae, analysis=self.analysis))
         for name in _KEPT_PLOTS:
             address = sae_path(self.sae, "plot", f"{name}.csv", analysis=self.analysis)
-            answer = await fetch(self.app, address)
+            answer = await fetch(self.app, address, exported=True)
             if answer.status == 200:
                 self._put(f"plot/{name}.csv", answer.body)
         await self._map_of_features()
@@ -198,7 +200,7 @@ class _Writer:
         self._put(name, _rewritten(answer.body.decode(), name, self.map).encode())
 
     async def _get(self, address: str) -> Fetched:
-        answer = await fetch(self.app, address)
+        answer = await fetch(self.app, address, exported=True)
         if answer.status != 200:
             raise InputError(f"{address} was answered with status {answer.status}.")
         return answer

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from neuronmap.errors import ConfigError
-from neuronmap.features.export.records import public_name
+from neuronmap.paths import public_name
 from neuronmap.web.explorer import Explorer
 
 __all__ = ["Source", "model_sources", "named_concept", "named_model", "named_text", "text_sources"]

@@ -153,6 +153,7 @@ class _Run:
             ("a label never means another content", self.label_is_taken),
             ("a manifest whose files were not sent is refused, with the place", self.unsent_files),
             ("every fault of a manifest is listed with its place", self.faults_listed),
+            ("acts of labels that do not say what their id says are refused", self.forged_acts),
             ("a search finds something, page by page", self.pages),
             ("a manifest's SHA-256 is its digest, its ETag and what it is called", self.manifest_digest),
             ("a manifest that the asker has is not sent again", self.manifest_unchanged),
@@ -421,6 +422,24 @@ class _Run:
         _must({"licence", "created", "unknown"} <= found, f"fields names {sorted(found)}")
         for bad in (b"", b"[]", b'{"schema": 1, "schema": 2}'):
             self.error(self._put(publication, bad), 422)
+        self.ask("DELETE", publication)
+
+    def forged_acts(self) -> None:
+        self.published()
+        act = {
+            "kind": "label", "sae": Digest.of(self.data), "feature": 0, "author": {"kind": "person", "name": "nobody"},
+            "at": "2026-01-01T00:00:00.000000Z", "text": "a label", "method": "conformance", "id": "0" * 32,
+        }  # fmt: skip
+        data = json.dumps(act).encode() + b"\n"
+        publication = self._begin(len(data))
+        self._send(publication, data)
+        values = json.loads(self._manifest(data, name=f"{self.name}-labels"))
+        values |= {"kind": "EXPLANATIONS", "record": {"format": "neuronmap-labels", "method": "people", "count": 1}}
+        values["files"][0] |= {"path": "labels.jsonl", "media_type": "application/x-ndjson"}
+        values["depends_on"] = [{"digest": self.made["digest"], "role": "sae"}]
+        error = self.error(self._put(publication, json.dumps(values).encode()), 422)
+        found = [one["field"] for one in error["fields"]]
+        _must(any("line 1" in one for one in found), f"fields names {found}")
         self.ask("DELETE", publication)
 
     # --- reading -------------------------------------------------------------------------------------------------------

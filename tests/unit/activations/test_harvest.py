@@ -292,7 +292,7 @@ def test_impossible_settings_are_refused(model: LanguageModel, tokens: PlainToke
     with pytest.raises(InputError, match="batch_tokens = 0"):
         harvest(model, tokens, [hook], batch_tokens=0)
     with pytest.raises(ConfigError, match="allowed are auto, float32"):
-        harvest(model, tokens, [hook], dtype="int8")  # type: ignore[arg-type]
+        harvest(model, tokens, [hook], dtype="int4")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="shard_rows = 0"):
         harvest(model, tokens, [hook], shard_rows=0)
     with pytest.raises(ConfigError, match="outlier_factor"):

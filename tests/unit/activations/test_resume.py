@@ -36,8 +36,15 @@ def all_bytes(stores: dict[str, ActivationStore]) -> dict[str, dict[str, str]]:
     return {name: folder_bytes(store.path) for name, store in stores.items()}
 
 
+@pytest.fixture(params=["auto", "int8"])
+def stored_as(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Stores with and without a file of scales."""
+    monkeypatch.setitem(SETTINGS, "dtype", request.param)
+    return str(request.param)
+
+
 @pytest.fixture
-def expected(model: LanguageModel, tokens: PlainTokens, tmp_path: Path) -> dict[str, dict[str, str]]:
+def expected(stored_as: str, model: LanguageModel, tokens: PlainTokens, tmp_path: Path) -> dict[str, dict[str, str]]:
     return all_bytes(run(model, tokens, tmp_path / "whole"))
 
 
@@ -175,7 +182,7 @@ def test_a_harvest_goes_on_in_passes_of_the_size_it_was_begun_with(
     tuned_with(batch_tokens=80)
     notes = Notes()
     with contexts_a_pass() as seen:
-        stores = harvest(model, tokens, hooks, root=root, shard_rows=41, progress=notes)
+        stores = harvest(model, tokens, hooks, root=root, shard_rows=41, dtype=SETTINGS["dtype"], progress=notes)
     assert seen == [2] * 8 + [1]
     assert all_bytes(stores) == expected
     assert "Not bit for bit" not in notes.text
@@ -234,7 +241,7 @@ model, tokens = tiny_model(), PlainTokens(400, 16)
 hooks = [resolve_hook(model, 0, "mlp"), resolve_hook(model, 1)]
 
 def work(root):
-    harvest(model, tokens, hooks, root=root, batch_tokens=32, shard_rows=41, progress=SilentProgress())
+    harvest(model, tokens, hooks, root=root, batch_tokens=32, shard_rows=41, dtype="int8", progress=SilentProgress())
 
 whole, killed = Path(sys.argv[2], "whole"), Path(sys.argv[2], "killed")
 begun = time.monotonic()

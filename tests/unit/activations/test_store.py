@@ -18,10 +18,10 @@ from neuronmap.errors import DamagedError, InputError, MismatchError, NeuronMapE
 from neuronmap.models import LanguageModel, resolve_hook
 
 
-@pytest.fixture
-def store(model: LanguageModel, tokens: PlainTokens, tmp_path: Path) -> ActivationStore:
+@pytest.fixture(params=["float16", "int8"])
+def store(request: pytest.FixtureRequest, model: LanguageModel, tokens: PlainTokens, tmp_path: Path) -> ActivationStore:
     hook = resolve_hook(model, 1)
-    return harvest(model, tokens, [hook], root=tmp_path, shard_rows=37)[hook.name]
+    return harvest(model, tokens, [hook], root=tmp_path, shard_rows=37, dtype=request.param)[hook.name]
 
 
 def test_reads_cross_shards_and_cast_into_a_given_tensor(store: ActivationStore) -> None:
@@ -36,8 +36,12 @@ def test_reads_cross_shards_and_cast_into_a_given_tensor(store: ActivationStore)
 
 
 def test_shards_are_plain_little_endian_files(store: ActivationStore) -> None:
-    raw = np.fromfile(store.path / "rows-00001.bin", np.float16).reshape(37, store.width)
-    np.testing.assert_array_equal(raw, store.read(37, 74).numpy())
+    dtype = {"float16": np.float16, "int8": np.int8}[store.row_format.name]
+    raw = np.fromfile(store.path / "rows-00001.bin", dtype).reshape(37, store.width)
+    expected = raw
+    if store.row_format.name == "int8":
+        expected = raw.astype(np.float32) * np.fromfile(store.path / "scales-00001.bin", np.float32)[:, None]
+    np.testing.assert_array_equal(expected, store.read(37, 74).numpy())
 
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, 3), (3, 2), (0, 10_000)])
@@ -79,7 +83,7 @@ def shorten(name: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "error", "reason"),
     [
-        (shorten("rows-00002.bin"), DamagedError, r"rows-00002\.bin has 1,182 bytes, not 1,184"),
+        (shorten("rows-00002.bin"), DamagedError, r"rows-00002\.bin has (1,182 bytes, not 1,184|590 bytes, not 592)"),
         (shorten("index-00000.bin"), DamagedError, r"index-00000\.bin has"),
         (lambda folder: (folder / "rows-00000.bin").unlink(), DamagedError, "rows-00000.bin is missing"),
         (flip("statistics.safetensors"), DamagedError, "statistics.safetensors was changed"),
@@ -87,7 +91,7 @@ def shorten(name: str) -> Callable[[Path], None]:
         (edit(lambda m: m.update(num_rows=1), sealed=False), DamagedError, "manifest.json was changed"),
         (edit(lambda m: m.update(complete=False)), DamagedError, "incomplete"),
         (edit(lambda m: m.update(format="other")), MismatchError, "format is 'other'"),
-        (edit(lambda m: m.update(version=99)), MismatchError, "version 99; this NeuronMap reads version 1"),
+        (edit(lambda m: m.update(version=99)), MismatchError, "version 99; this NeuronMap reads versions 1, 2"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), MismatchError, "format is 'list'"),
         (lambda folder: (folder / "manifest.json").unlink(), InputError, "no activation store"),
         (lambda folder: (folder / "manifest.json").rename(folder / "journal.json"), DamagedError, "interrupted"),

@@ -171,11 +171,11 @@ def test_two_writers_at_once_end_with_one_cache(tiny_tokenizer: Any, cache: Path
     run = tokenizing._Tokenizing.into
     inner: list[Any] = []
 
-    def into(self: Any, folder: Path, key: str | None) -> str:
+    def into(self: Any, folder: Path, key: str | None, journal: Any = None) -> str:
         if not inner:
             inner.append(None)
             inner.append(make(tiny_tokenizer))  # the other process finishes first
-        return run(self, folder, key)
+        return run(self, folder, key, journal)
 
     monkeypatch.setattr(tokenizing._Tokenizing, "into", into)
     outer = make(tiny_tokenizer)

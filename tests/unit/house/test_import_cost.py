@@ -23,7 +23,9 @@ def test_import_neuronmap_loads_nothing_heavy() -> None:
     assert heavy_after("import neuronmap") == []
 
 
-@pytest.mark.parametrize("command", ["--help", "sae --help", "sae train --help", "corpora --help", "models --help"])
+@pytest.mark.parametrize(
+    "command", ["--help", "sae --help", "sae train --help", "corpora --help", "models --help", "plan --help"]
+)
 def test_help_loads_no_torch(command: str) -> None:
     loaded = heavy_after(
         "import contextlib, sys\n"
@@ -43,6 +45,7 @@ def test_help_loads_no_torch(command: str) -> None:
         "features.storage.store",
         "features.storage.queries",
         "features.export",
+        "planning",
         "saes.metadata",
         "training.config",
         "cli",

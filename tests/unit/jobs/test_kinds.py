@@ -34,7 +34,7 @@ def library(trained, home):
 
 
 def test_every_kind_has_documented_arguments():
-    assert list_kinds() == ["train", "analyze", "evaluate", "compare", "track", "import", "publish", "pull"]
+    assert list_kinds() == ["train", "sweep", "analyze", "evaluate", "compare", "track", "import", "publish", "pull"]
     for name in list_kinds():
         kind = get_kind(name)
         assert kind.name == name

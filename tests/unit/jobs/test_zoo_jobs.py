@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import torch
 
 from neuronmap import SAEModelHub
 from neuronmap.hub.formats import export_sae
+from neuronmap.interpretation.labels import Author, Label, stamp
+from neuronmap.interpretation.labels.book import LabelBook
 from neuronmap.jobs.kinds.import_sae import incoming_folder
 from neuronmap.saes import get_architecture
 from neuronmap.saes.metadata import BundleMetadata
+from neuronmap.zoo import Zoo
+from neuronmap.zoo.packing import pack_labels
+
+ADA = Author(kind="person", name="Ada")
 
 
 def made(hub: SAEModelHub) -> str:
@@ -35,6 +42,17 @@ def test_publish_pull_and_import_in_turn(queue, supervisor, reaches, home):
     pulled = reaches(queue.submit("pull", {"reference": "local/small"}).id, "finished")
     assert pulled.result["sae"] == "local/small"
     assert hub.get("local/small").weights_digest == hub.get("small").weights_digest
+
+    weights = hub.get("small").weights_digest
+    label = Label(sae=weights, feature=3, author=ADA, at=stamp(), text="rivers", method="by hand")
+    lines = home / "labels.jsonl"
+    lines.write_text(json.dumps(label.to_dict()))
+    with Zoo() as zoo:
+        zoo.publish(pack_labels(lines, method="people", sae_weights=weights), "ada/labels@1.0", licence="CC0-1.0")
+    merged = reaches(queue.submit("pull", {"reference": "ada/labels"}).id, "finished")
+    assert (merged.result["sae"] in ("small", "local/small"), merged.result["labels"]) == (True, 1)
+    with LabelBook.open() as book:
+        assert [held.label for held in book.labels(weights)] == [label]
 
     args = {"source": str(folder), "name": "back", "prove": False, "remove_source": True}
     imported = reaches(queue.submit("import", args).id, "finished")

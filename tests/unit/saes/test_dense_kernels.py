@@ -25,6 +25,7 @@ CASES = {
     "relu": (ReLUSAE, ReLUOptions(sparsity_penalty=0.3)),
     "gated": (GatedSAE, GatedOptions(sparsity_penalty=0.3)),
     "step, target": (JumpReLUSAE, JumpReLUOptions(target_l0=3, bandwidth=0.3, dead_penalty=0.2)),
+    "step, annealed target": (JumpReLUSAE, JumpReLUOptions(target_l0=3, target_anneal_factor=4, bandwidth=0.3)),
     "step, charge": (JumpReLUSAE, JumpReLUOptions(sparsity_penalty=0.1, bandwidth=0.3, dead_penalty=0.2)),
     "tanh": (JumpReLUSAE, JumpReLUOptions(sparsity_form="tanh", sparsity_penalty=0.1, dead_penalty=0.2)),
 }

@@ -53,6 +53,16 @@ def test_the_target_term_pulls_thresholds_towards_the_target_from_both_sides() -
         assert torch.sign(sae.threshold.grad).tolist() == [sign] * 4
 
 
+def test_an_annealed_target_falls_while_the_warm_up_lasts_and_weighs_as_much_all_along() -> None:
+    x = torch.ones(1, 1, dtype=torch.float64)
+    options = JumpReLUOptions(target_l0=1.0, target_anneal_factor=3.0, bandwidth=0.4)
+    for scale, target in ((0.0, 3.0), (0.5, 2.0), (1.0, 1.0)):
+        sae = one_dimension(options, [0.9, 0.9, 1.1, 1.1])
+        loss = sae.training_loss(x, StepState(sparsity_scale=scale))
+        assert float(loss.parts["sparsity"].detach()) == pytest.approx((2 / target - 1) ** 2)
+        assert float((loss.total - loss.parts["mse"]).detach()) == pytest.approx(5 * (2 / target - 1) ** 2)
+
+
 def test_step_estimates_train_thresholds_only_and_tanh_estimates_the_encoder_too() -> None:
     x = torch.ones(1, 1, dtype=torch.float64)
     for form, wanted in (("step", 0.0), ("tanh", 1.1 / 0.4)):
@@ -128,6 +138,8 @@ def test_initialise_depends_on_nothing_but_the_generator() -> None:
     [
         ({"target_l0": 5, "sparsity_penalty": 0.1}, "exclude each other"),
         ({"target_l0": 5, "sparsity_form": "tanh"}, "does not apply to sparsity_form = 'tanh'"),
+        ({"target_anneal_factor": 2, "sparsity_penalty": 0.1}, "needs a target to fall to"),
+        ({"target_anneal_factor": 2, "sparsity_form": "tanh"}, "needs a target to fall to"),
         ({"target_l0": 0}, "target_l0"),
         ({"bandwidth": -1.0}, "bandwidth"),
         ({"sparsity_form": "l1"}, "sparsity_form"),

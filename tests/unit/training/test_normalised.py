@@ -10,8 +10,8 @@ from neuronmap.errors import MismatchError
 from neuronmap.saes import SparseAutoencoder, get_architecture
 from neuronmap.saes.workspace import Workspace
 from neuronmap.training.data import TrainingData
+from neuronmap.training.open_run import _start_from
 from neuronmap.training.session import measure_heldout
-from neuronmap.training.trainer import _start_from
 
 
 def relu_sae(norm: str = "none", sparse: bool = True) -> SparseAutoencoder:

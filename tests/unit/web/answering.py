@@ -64,6 +64,7 @@ def _answers(client: TestClient) -> Iterator[Answer]:
     yield from _neuronpedia(post, get)
     yield from _features(post, get)
     yield from _pages(client, get)
+    yield from _labels(client, post, get)
 
 
 def _jobs(client: TestClient, post: Any, get: Any) -> Iterator[Answer]:
@@ -76,6 +77,7 @@ def _jobs(client: TestClient, post: Any, get: Any) -> Iterator[Answer]:
     yield post("/api/sae/compare", {"a": "first", "b": "second"}, 202)
     track = {"model": "tiny", "concepts": ["tense"], "preset": "quick", "name": "tenses"}
     yield post("/api/sae/track_abstractions", track, 202)
+    yield post("/api/sae/sweep", {"base": {**small, "k": 4}, "grid": {"seed": [0, 1]}}, 202)
     yield get("/api/jobs", "/api/jobs")
     yield get("/api/jobs/{job}", f"/api/jobs/{job}")
     yield get("/api/jobs/{job}/events.json", f"/api/jobs/{job}/events.json")
@@ -153,3 +155,27 @@ def _pages(client: TestClient, get: Any) -> Iterator[Answer]:
         yield get(route, f"{filled}{address}")
     building = client.get("/api/sae/search?q=river&limit=2").json()
     yield "GET /api/sae/search 202", {**building, "building": ["first"]} if "building" in building else building
+
+
+def _labels(client: TestClient, post: Any, get: Any) -> Iterator[Answer]:
+    """Last, since what is said of features stands on other pages, too."""
+    assert client.post("/labels/name", data={"name": "Ada", "next": "/"}, follow_redirects=False).status_code == 303
+    alive = [row["feature"] for row in client.get("/api/sae/features?sae=first&where=status=alive").json()["features"]]
+    for number in alive:
+        for name in ("Ada", "Bob"):
+            said = {"kind": "label", "text": f"words like {name}'s {number}"}
+            asked = {"sae": "first", "feature": number, "author": name, "said": said}
+            made = post("/api/sae/labels", asked, 201)
+    yield made
+    sae = "/sae/{sae}/-/labels"
+    for route, address in {
+        "/api/sae/labels": "?sae=first&limit=2", "/api/sae/labels/feature": f"?sae=first&feature={alive[0]}",
+        "/api/sae/labels/conflicts": "?sae=first&limit=1", "/api/sae/labels/search": "?q=words&limit=1",
+        "/api/sae/labels/act": f"?id={made[1]['act']['id']}", "/api/sae/labels/lists": "", "/api/sae/labels/task": "?sae=first",
+        "/labels/lists.json": "", f"{sae}.json": "?limit=2", f"{sae}/blind.json": "",
+    }.items():  # fmt: skip
+        yield get(route, f"{route.format(sae='first')}{address}")
+    task = client.get("/api/sae/labels/task?sae=first").json()["question"]["task"]
+    yield post("/api/sae/labels/answer", {"sae": "first", "task": task, "said": True})
+    yield get("/api/sae/labels/results", "/api/sae/labels/results?sae=first")
+    yield get(f"{sae}/results.json", "/sae/first/-/labels/results.json")

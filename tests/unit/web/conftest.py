@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from neuronmap.cli import app as commands
-from neuronmap.web.app import create_app
+from neuronmap.web.app import Application, create_app
 from neuronmap.web.settings import ServerSettings
 
 
@@ -51,7 +50,7 @@ def library(small_home: Path, home: Path) -> Path:
     return home / "library"
 
 
-def made_app(**settings: Any) -> FastAPI:
+def made_app(**settings: Any) -> Application:
     """The application, without starting jobs."""
     return create_app(ServerSettings(**{"supervise": False, **settings}))
 

@@ -79,6 +79,8 @@ def test_the_pages_are_those_of_the_server(site: Path, client: TestClient) -> No
     )
     addresses = [one.pop("to") for one in (written_numbers, numbers)]  # of the server
     assert all(addresses)
+    assert written_numbers.pop("labels") is None  # nothing of who exports, or of what was said beside the label
+    assert numbers.pop("labels")["history"] == []
     assert written_numbers == numbers
     assert "<script>alert" not in (site / "feature/3.html").read_text()
     listed = json.loads((site / "features.json").read_text())

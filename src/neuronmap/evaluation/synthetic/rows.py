@@ -172,7 +172,7 @@ def write_corpus(
             bar.advance(writer.num_rows)
             for start in range(writer.num_rows, rows, BLOCK_ROWS):
                 stop = min(start + BLOCK_ROWS, rows)
-                writer.append(source.read(start, stop), _origins(start, stop))
+                writer.append([source.read(start, stop)], _origins(start, stop))
                 writer.commit(-(-stop // _CONTEXT_ROWS), {})
                 bar.advance(stop - start)
         model.save(folder)

@@ -6,11 +6,12 @@ Shapes: F features, C contexts of T tokens, V vocabulary, W tokens of an example
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +30,30 @@ if TYPE_CHECKING:
 
     from neuronmap.features.storage.queries import FeatureQueries
 
-__all__ = ["Example", "FeatureRecord", "FeatureStore"]
+__all__ = ["Example", "FeatureRecord", "FeatureStore", "GivenLabel"]
 
 TOKENS_FILE, KEPT_FILE = "tokens.npy", "kept.npy"
 ALIVE = ("alive", "dense")
 _AROUND = 16  # tokens beside a window that its first and last characters may need
+
+
+class GivenLabel(NamedTuple):
+    """A label that somebody gave a feature, which goes before that of the rules.
+
+    Attributes:
+        text: the label.
+        author: who gave it.
+        disputed: whether somebody disagrees.
+    """
+
+    text: str
+    author: str
+    disputed: bool
+
+
+def _nobody(features: Sequence[int]) -> Mapping[int, GivenLabel]:
+    del features
+    return {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +156,9 @@ class FeatureStore:
         path: the folder.
         manifest: its checked manifest.
 
+    Attributes:
+        given: what people and models call features, by number; nothing unless whoever opened the store says where that is known from.
+
     Example:
         >>> with FeatureStore.open("analysis") as store:
         ...     record = store.feature(7)
@@ -147,6 +170,7 @@ class FeatureStore:
         self.path = path
         self.manifest = manifest
         self.tables = Tables(path, frozenset(manifest["files"]))
+        self.given: Callable[[Sequence[int]], Mapping[int, GivenLabel]] = _nobody
 
     @classmethod
     def open(cls, folder: str | Path, verify: bool = False) -> Self:

@@ -15,6 +15,7 @@ from neuronmap.interpretation.labels.acts import (
     Score,
     Verdict,
     Vote,
+    is_act,
     read_act,
     stamp,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "Score",
     "Verdict",
     "Vote",
+    "is_act",
     "read_act",
     "stamp",
 ]

@@ -18,6 +18,7 @@ __all__ = ["get_kind", "list_kinds"]
 
 _KINDS = {
     "train": ("neuronmap.jobs.kinds.train", "Train"),
+    "sweep": ("neuronmap.jobs.kinds.sweep", "Sweep"),
     "analyze": ("neuronmap.jobs.kinds.analyze", "Analyze"),
     "evaluate": ("neuronmap.jobs.kinds.evaluate", "Evaluate"),
     "compare": ("neuronmap.jobs.kinds.compare", "Compare"),

@@ -59,4 +59,6 @@ class Pull(Kind[PullArgs]):
                 zoo, pulled, name=args.name, replace=args.replace, progress=context.progress, hub=context.hub
             )
         found = {"reference": pulled.reference, "digest": str(pulled.digest), "warnings": list(pulled.warnings)}
+        if placed.labels is not None:
+            return {**found, "sae": placed.library, "labels": placed.labels}
         return {**found, **({"sae": placed.library} if placed.library else {"report": placed.name})}

@@ -13,13 +13,14 @@ from neuronmap.abstraction.settings import TrackerConfig
 from neuronmap.web.api.jobs import SUBMITTED, Key, require_settings, submitted
 from neuronmap.web.downloads import csv_response
 from neuronmap.web.errors import faults_inside, field_fault, responses
-from neuronmap.web.explorer import Explorer, ExplorerOf
+from neuronmap.web.explorer import Explorer
 from neuronmap.web.places import blocks_of
+from neuronmap.web.routing import ExplorerOf
 from neuronmap.web.sources import named_concept, named_model, named_text
 from neuronmap.web.views.concepts.compare import compared_plot
+from neuronmap.web.views.concepts.listed import ReportLine, report_lines
 from neuronmap.web.views.concepts.offered import ConceptLine, offered_concepts
 from neuronmap.web.views.concepts.plots import PlotDocument
-from neuronmap.web.views.concepts.start import ReportLine, report_lines
 
 __all__ = ["MOST_PROMPTS", "TrackRequest", "router", "track_args"]
 

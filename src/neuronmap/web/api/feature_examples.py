@@ -11,7 +11,7 @@ from neuronmap.features.live.finder import MaxActivatingExamplesFinder
 from neuronmap.features.live.found import FoundFeature
 from neuronmap.web.api.features import checked_number
 from neuronmap.web.errors import responses
-from neuronmap.web.explorer import ExplorerOf
+from neuronmap.web.routing import ExplorerOf
 from neuronmap.web.views.basis import Basis
 from neuronmap.web.views.examples_of import Kind, ShownExample, shown
 from neuronmap.web.views.names import FeatureName, feature_names

@@ -11,8 +11,9 @@ from pydantic import BaseModel, Field
 from neuronmap.features.export.records import finite
 from neuronmap.features.storage.store import FeatureRecord
 from neuronmap.web.errors import WebError, responses
-from neuronmap.web.explorer import Analysed, ExplorerOf
+from neuronmap.web.explorer import Analysed
 from neuronmap.web.parameters import Analysis, Number, SAEInQuery
+from neuronmap.web.routing import ExplorerOf
 from neuronmap.web.views.basis import Basis
 from neuronmap.web.views.columns import FeatureRow
 from neuronmap.web.views.examples_of import Around, Kind, ShownExample, shown

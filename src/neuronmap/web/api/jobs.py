@@ -19,8 +19,9 @@ from neuronmap.jobs import Job
 from neuronmap.training.config import SAEConfig
 from neuronmap.web.addresses import base_path
 from neuronmap.web.errors import faults_inside, field_fault, responses
-from neuronmap.web.explorer import Explorer, ExplorerOf
+from neuronmap.web.explorer import Explorer
 from neuronmap.web.places import place_fault
+from neuronmap.web.routing import ExplorerOf
 from neuronmap.web.sources import named_model, named_text
 
 __all__ = ["SUBMITTED", "Key", "require_settings", "router", "submitted"]

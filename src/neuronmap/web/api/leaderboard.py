@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Response
 from neuronmap.hub.leaderboard_record import Leaderboard, table_rows
 from neuronmap.web.downloads import csv_response
 from neuronmap.web.errors import responses
-from neuronmap.web.explorer import ExplorerOf
+from neuronmap.web.routing import ExplorerOf
 from neuronmap.web.views.concepts.plots import PlotDocument
 from neuronmap.web.views.leaderboard import BoardQueryOf, board_of, board_plot
 

@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from neuronmap.web.addresses import base_path
 from neuronmap.web.errors import responses
-from neuronmap.web.explorer import Explorer, ExplorerOf
+from neuronmap.web.explorer import Explorer
 from neuronmap.web.live.answers import EffectsAnswer, RestsOn, SteerAnswer, TextAnswer
 from neuronmap.web.live.calls import Call
 from neuronmap.web.live.requests import MOST_TOKENS, EffectsRequest, LiveRequest, SteerRequest, TextRequest
+from neuronmap.web.routing import ExplorerOf
 
 __all__ = ["router"]
 

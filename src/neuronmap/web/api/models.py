@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, StringConstraints
 
 from neuronmap.web.errors import responses
-from neuronmap.web.explorer import ExplorerOf
+from neuronmap.web.routing import ExplorerOf
 from neuronmap.web.views.saes import SAELine, sae_line
 
 __all__ = ["router"]

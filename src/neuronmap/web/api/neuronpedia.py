@@ -29,8 +29,9 @@ from neuronmap.web.api.neuronpedia_bodies import (
 )
 from neuronmap.web.api.neuronpedia_names import entries_of, entry_of, names_of
 from neuronmap.web.errors import WebError, responses
-from neuronmap.web.explorer import Analysed, Explorer, ExplorerOf
+from neuronmap.web.explorer import Analysed, Explorer
 from neuronmap.web.live.requests import ActivationRequest, Change, LiveRequest, SteerRequest, TextRequest
+from neuronmap.web.routing import ExplorerOf
 
 __all__ = ["router"]
 

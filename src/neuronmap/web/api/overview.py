@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from neuronmap.web.errors import responses
-from neuronmap.web.explorer import ExplorerOf
 from neuronmap.web.parameters import Analysis, SAEInQuery
 from neuronmap.web.plotly import MOST_POINTS
+from neuronmap.web.routing import ExplorerOf
 from neuronmap.web.views.map import FeatureMap, feature_map
 from neuronmap.web.views.overview import Dictionary, SAEPage, dictionary_of, sae_page
 

@@ -11,8 +11,8 @@ from starlette.concurrency import run_in_threadpool
 from neuronmap.errors import WebError
 from neuronmap.models.samples import SENTENCE_ENCODER
 from neuronmap.web.errors import responses
-from neuronmap.web.explorer import ExplorerOf
 from neuronmap.web.parameters import Analysis, Depth, Least, SAEInQuery
+from neuronmap.web.routing import ExplorerOf
 from neuronmap.web.views.found import Found
 from neuronmap.web.views.found import search as search_all
 from neuronmap.web.views.meaning import search_meaning

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
-from neuronmap.web.explorer import ExplorerOf
+from neuronmap.web.routing import ExplorerOf
 
 __all__ = ["router"]
 

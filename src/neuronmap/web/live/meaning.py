@@ -11,10 +11,11 @@ from neuronmap.progress import Progress
 from neuronmap.web.live.answers import EmbedAnswer, MeaningAnswer
 from neuronmap.web.live.loaded import Loaded
 from neuronmap.web.live.plain import numbers
-from neuronmap.web.live.requests import EmbedRequest, MeaningRequest
+from neuronmap.web.live.requests import EmbedRequest, LabelMeaningRequest, MeaningRequest
+from neuronmap.web.views.label_vectors import LabelVectors
 from neuronmap.web.views.semantic_index import SemanticIndex
 
-__all__ = ["embed", "make_vectors"]
+__all__ = ["embed", "make_label_vectors", "make_vectors"]
 
 
 def embed(request: EmbedRequest, loaded: Loaded, running: Callable[[], None]) -> EmbedAnswer:
@@ -60,3 +61,26 @@ def make_vectors(
     if not left:
         index.join()
     return MeaningAnswer(done=store.num_features - left, total=store.num_features)
+
+
+def make_label_vectors(
+    request: LabelMeaningRequest, loaded: Loaded, progress: Progress, running: Callable[[], None]
+) -> MeaningAnswer:
+    """Embed labels block by block until all are there or the time is over; what is done is kept.
+
+    Raises:
+        ModelNotFoundError: the encoder is not installed.
+        MismatchError: it is not the one that was asked for.
+    """
+    encoder = loaded.encoder(request.encoder)
+    vectors = LabelVectors(request.sae, request.texts, request.encoder)
+    running()
+    ends = time.monotonic() + request.seconds
+    total = len(request.texts)
+    with progress.task("Reading labels for their meaning", total, "labels") as task:
+        for done, block in enumerate(vectors.missing()):
+            if done and time.monotonic() >= ends:
+                break
+            vectors.write(block, encoder.embed(list(block), task.advance))
+            running()
+    return MeaningAnswer(done=total - sum(map(len, vectors.missing())), total=total)

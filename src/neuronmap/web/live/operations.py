@@ -25,7 +25,7 @@ from neuronmap.web.live.answers import (
 )
 from neuronmap.web.live.changing import effects_of, steer
 from neuronmap.web.live.loaded import Loaded, LoadedSAE
-from neuronmap.web.live.meaning import embed, make_vectors
+from neuronmap.web.live.meaning import embed, make_label_vectors, make_vectors
 from neuronmap.web.live.plain import number, numbers, rests_on_of, rounded, shown_pieces
 from neuronmap.web.live.planning import plan_of
 from neuronmap.web.live.requests import (
@@ -33,6 +33,7 @@ from neuronmap.web.live.requests import (
     AnyRequest,
     EffectsRequest,
     EmbedRequest,
+    LabelMeaningRequest,
     LiveRequest,
     MeaningRequest,
     PlanRequest,
@@ -63,6 +64,8 @@ def perform(request: AnyRequest, loaded: Loaded, progress: Progress, running: Ca
         return embed(request, loaded, running)
     if isinstance(request, MeaningRequest):
         return make_vectors(request, loaded, progress, running)
+    if isinstance(request, LabelMeaningRequest):
+        return make_label_vectors(request, loaded, progress, running)
     if not isinstance(request, LiveRequest):
         raise InputError(f"There is no operation {request.operation!r}.")
     here = loaded.sae(request.sae, request.analysis)

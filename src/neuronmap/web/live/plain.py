@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from neuronmap.features.export.records import public_name
 from neuronmap.features.storage.text import Piece
+from neuronmap.paths import public_name
 from neuronmap.web.live.answers import RestsOn, ShownPiece
 from neuronmap.web.live.loaded import LoadedSAE
 

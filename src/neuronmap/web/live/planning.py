@@ -18,7 +18,7 @@ from neuronmap.web.live.requests import PlanRequest
 __all__ = ["plan_of"]
 
 _SHUFFLED_ROWS = 1_000_000
-_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 
 def plan_of(request: PlanRequest, loaded: Loaded, running: Callable[[], None]) -> PlanAnswer:

@@ -30,6 +30,7 @@ from neuronmap.web.live.requests import (
     AnyRequest,
     EffectsRequest,
     EmbedRequest,
+    LabelMeaningRequest,
     MeaningRequest,
     PlanRequest,
     SteerRequest,
@@ -48,6 +49,7 @@ ANSWERS: dict[str, type[Answer]] = {
     "plan": PlanAnswer,
     "embed": EmbedAnswer,
     "meaning": MeaningAnswer,
+    "label_meaning": MeaningAnswer,
 }
 REQUESTS: dict[str, type[AnyRequest]] = {
     request.operation: request
@@ -60,5 +62,6 @@ REQUESTS: dict[str, type[AnyRequest]] = {
         PlanRequest,
         EmbedRequest,
         MeaningRequest,
+        LabelMeaningRequest,
     )
 }

@@ -18,6 +18,7 @@ __all__ = [
     "Change",
     "EffectsRequest",
     "EmbedRequest",
+    "LabelMeaningRequest",
     "LiveRequest",
     "MeaningRequest",
     "PlanRequest",
@@ -75,6 +76,21 @@ class MeaningRequest(AnyRequest):
     """Name of its analysis."""
     index: Digest
     """Name of the index that is meant: of the analysis and the encoder as they are."""
+    encoder: Digest
+    """Digest of the encoder that is meant."""
+    seconds: float = Field(default=10.0, ge=0.0, le=60.0, allow_inf_nan=False)
+    """How long to work before another request gets its turn; one block at least is made."""
+
+
+class LabelMeaningRequest(AnyRequest):
+    """Make the vectors of some labels of an SAE."""
+
+    operation: ClassVar[str] = "label_meaning"
+
+    sae: Digest
+    """Digest of the weights of the SAE."""
+    texts: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(max_length=200_000)
+    """All labels that were ever given, in the order in which the book heard of them."""
     encoder: Digest
     """Digest of the encoder that is meant."""
     seconds: float = Field(default=10.0, ge=0.0, le=60.0, allow_inf_nan=False)

@@ -9,12 +9,13 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from neuronmap.errors import ConfigError, NeuronMapError
-from neuronmap.features.export.records import public_name
+from neuronmap.paths import public_name
 from neuronmap.web.addresses import lead_to
 from neuronmap.web.asking import problem_of
 from neuronmap.web.errors import Problem
-from neuronmap.web.explorer import Explorer, ExplorerOf
-from neuronmap.web.rendering import PageRouter, render
+from neuronmap.web.explorer import Explorer
+from neuronmap.web.rendering import render
+from neuronmap.web.routing import ExplorerOf, PageRouter
 from neuronmap.web.sources import Source, named_text, text_sources
 from neuronmap.web.views.saes import SAELine, sae_line
 

@@ -15,8 +15,8 @@ from neuronmap.web.addresses import lead_to
 from neuronmap.web.api.concepts import TrackRequest, track_args
 from neuronmap.web.asking import problem_of
 from neuronmap.web.errors import invalid_problem
-from neuronmap.web.explorer import ExplorerOf
-from neuronmap.web.rendering import PageRouter, render
+from neuronmap.web.rendering import render
+from neuronmap.web.routing import ExplorerOf, PageRouter
 from neuronmap.web.views.concepts.start import StartPage, TrackForm, start_page
 
 __all__ = ["router"]

@@ -8,8 +8,8 @@ from fastapi import Query
 from pydantic import BaseModel, Field
 
 from neuronmap.errors import InputError
-from neuronmap.web.explorer import Explorer, ExplorerOf
-from neuronmap.web.rendering import PageRouter
+from neuronmap.web.explorer import Explorer
+from neuronmap.web.routing import ExplorerOf, PageRouter
 from neuronmap.web.views.basis import Basis
 from neuronmap.web.views.browser import ExampleFilter, ExamplePage, Kind, Order, example_page
 

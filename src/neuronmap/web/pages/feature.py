@@ -13,11 +13,15 @@ from neuronmap.web.addresses import base_path, lead_to
 from neuronmap.web.asking import Asked, ask, checked, problem_of
 from neuronmap.web.downloads import csv_response
 from neuronmap.web.errors import WebError, responses
-from neuronmap.web.explorer import ExplorerOf
+from neuronmap.web.fetch import EXPORTED
 from neuronmap.web.live.requests import MOST_CHARACTERS, EffectsRequest
-from neuronmap.web.rendering import PageRouter, render, sae_path
+from neuronmap.web.own_text import MOST_FOLLOWING, Kept
+from neuronmap.web.rendering import render, sae_path
+from neuronmap.web.routing import ExplorerOf, PageRouter
 from neuronmap.web.views.feature import FeaturePage, FeatureQuery, feature_page
 from neuronmap.web.views.feature_number import missing_feature, number_of
+from neuronmap.web.views.labels.panel import label_panel
+from neuronmap.web.views.labels.who import who_asks
 from neuronmap.web.views.plot_data import PLOTS, plot_rows
 
 __all__ = ["router"]
@@ -36,11 +40,13 @@ def go(
     sae: str,
     number: Annotated[str, Query(max_length=40)] = "",
     analysis: Annotated[str, Query(max_length=100)] = "",
-    text: Annotated[str, Query(max_length=4000)] = "",
+    text: Annotated[str, Query(max_length=MOST_FOLLOWING)] = "",
+    kept: Annotated[Kept, Query()] = "",
 ) -> Response:
     """From the box for a number to the feature."""
     explorer.entry(sae)
-    return lead_to(request, sae_path(sae, "feature", number.strip().lstrip("#") or "0", analysis=analysis, text=text))
+    wanted = number.strip().lstrip("#") or "0"
+    return lead_to(request, sae_path(sae, "feature", wanted, analysis=analysis, text=text, kept=kept))
 
 
 @router.get("/sae/{sae:path}/-/feature/random", include_in_schema=False)
@@ -48,7 +54,9 @@ def random_feature(explorer: ExplorerOf, request: Request, sae: str) -> Response
     """A feature that is alive, drawn anew each time; what else stands in the address goes along."""
     analysed = explorer.analysed(sae, request.query_params.get("analysis"))
     along = {
-        name: request.query_params[name][:4000] for name in ("analysis", "text", "ctx") if name in request.query_params
+        name: request.query_params[name][:MOST_FOLLOWING]
+        for name in ("analysis", "text", "kept", "ctx")
+        if name in request.query_params
     }
     target = sae_path(sae, "feature", analysed.store.queries.random_alive(), **along)
     answer = lead_to(request, target)
@@ -64,7 +72,10 @@ def feature(request: Request, explorer: ExplorerOf, sae: str, number: str, query
     if found is None:
         missing: FeaturePage = missing_feature(request, analysed, number)
         return missing
-    return feature_page(analysed, found, query, f"{request.url.scheme}://{request.url.netloc}{base_path(request)}")
+    page = feature_page(analysed, found, query, f"{request.url.scheme}://{request.url.netloc}{base_path(request)}")
+    if not request.scope.get(EXPORTED):
+        page.labels = label_panel(explorer.books.reading(), analysed.weights, found, who_asks(request), analysed.home)
+    return page
 
 
 CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {}}, "description": "The table."}}

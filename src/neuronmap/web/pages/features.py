@@ -10,8 +10,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from neuronmap.web.caching import unchanged
 from neuronmap.web.downloads import csv_download, jsonl_download
 from neuronmap.web.errors import responses
-from neuronmap.web.explorer import ExplorerOf
-from neuronmap.web.rendering import PageRouter, render
+from neuronmap.web.rendering import render
+from neuronmap.web.routing import ExplorerOf, PageRouter
 from neuronmap.web.views.cards import CardsPage, cards_page
 from neuronmap.web.views.feature_table import FeatureTable, Scatter, feature_table, filtered_rows, scatter
 from neuronmap.web.views.table_query import TableQuery

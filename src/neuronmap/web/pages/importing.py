@@ -19,8 +19,9 @@ from neuronmap.jobs.kinds.import_sae import incoming_folder
 from neuronmap.web.addresses import lead_to
 from neuronmap.web.asking import problem_of
 from neuronmap.web.errors import Problem
-from neuronmap.web.explorer import Explorer, ExplorerOf
-from neuronmap.web.rendering import PageRouter, render
+from neuronmap.web.explorer import Explorer
+from neuronmap.web.rendering import render
+from neuronmap.web.routing import ExplorerOf, PageRouter
 from neuronmap.web.sources import Source, model_sources, named_model
 from neuronmap.zoo.digests import SafePath
 

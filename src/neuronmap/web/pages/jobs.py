@@ -15,10 +15,12 @@ from neuronmap.jobs import Job
 from neuronmap.training.watching import watch_run
 from neuronmap.web.addresses import lead_to
 from neuronmap.web.downloads import csv_response
-from neuronmap.web.explorer import Explorer, ExplorerOf
-from neuronmap.web.rendering import PageRouter, render
+from neuronmap.web.explorer import Explorer
+from neuronmap.web.rendering import render
+from neuronmap.web.routing import ExplorerOf, PageRouter
 from neuronmap.web.views.monitor import Monitor, monitor
 from neuronmap.web.views.plots import overlaid
+from neuronmap.web.views.sweep import SweepMember, sweep_table
 
 __all__ = ["router"]
 
@@ -50,10 +52,11 @@ def jobs(
 
 
 class JobPage(BaseModel):
-    """One job, and for a training what can be watched of it."""
+    """One job, and for a training or a sweep what can be watched of it."""
 
     job: Job
     monitor: Monitor | None
+    sweep: list[SweepMember] = Field(description="The SAEs of a sweep; empty for other jobs, and before it has begun.")
     at: int | None = Field(description="Step whose density histogram is shown.")
     active: bool
     runs: list[str] = Field(description="Other runs that it can be compared with.")
@@ -61,8 +64,10 @@ class JobPage(BaseModel):
 
 def _job_page(explorer: Explorer, job: str, at: int | None) -> JobPage:
     found = explorer.jobs.get(job)
-    watched = None
-    if found.run is not None:
+    watched, members = None, list[SweepMember]()
+    if found.run is not None and found.kind == "sweep":
+        members = sweep_table(found.run)
+    elif found.run is not None:
         try:
             watched = monitor(found.run, at)
         except InputError:  # it has not begun, or its run was removed
@@ -71,6 +76,7 @@ def _job_page(explorer: Explorer, job: str, at: int | None) -> JobPage:
     return JobPage(
         job=found,
         monitor=watched,
+        sweep=members,
         at=at,
         active=found.state in ("queued", "running", "cancelling"),
         runs=[run for run in others if run],

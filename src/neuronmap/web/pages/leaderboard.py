@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from neuronmap.web.explorer import ExplorerOf
-from neuronmap.web.rendering import PageRouter
+from neuronmap.web.routing import ExplorerOf, PageRouter
 from neuronmap.web.views.leaderboard import BoardQueryOf, LeaderboardPage, leaderboard_page
 
 __all__ = ["router"]

@@ -12,8 +12,9 @@ from neuronmap.errors import ConfigError, NeuronMapError
 from neuronmap.web.addresses import lead_to
 from neuronmap.web.asking import problem_of
 from neuronmap.web.errors import Problem
-from neuronmap.web.explorer import Explorer, ExplorerOf
-from neuronmap.web.rendering import PageRouter, render
+from neuronmap.web.explorer import Explorer
+from neuronmap.web.rendering import render
+from neuronmap.web.routing import ExplorerOf, PageRouter
 from neuronmap.web.views.saes import SAELine, sae_line
 
 __all__ = ["router"]

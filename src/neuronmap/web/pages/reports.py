@@ -7,9 +7,8 @@ from typing import Annotated
 from fastapi import Path, Query
 from pydantic import BaseModel, Field
 
-from neuronmap.web.explorer import ExplorerOf
-from neuronmap.web.rendering import PageRouter
 from neuronmap.web.reports import OpenReport
+from neuronmap.web.routing import ExplorerOf, PageRouter
 from neuronmap.web.views.concepts.basis import ReportBasis
 from neuronmap.web.views.concepts.compare import ComparePage, compare_page
 from neuronmap.web.views.concepts.complexity import ComplexityPage, Sort, complexity_page

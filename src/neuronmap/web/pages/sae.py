@@ -12,9 +12,8 @@ from neuronmap.saes.metadata import read_bundle_info
 from neuronmap.web.caching import unchanged
 from neuronmap.web.downloads import csv_download, csv_response
 from neuronmap.web.errors import WebError, responses
-from neuronmap.web.explorer import ExplorerOf
 from neuronmap.web.parameters import Analysis, SAEInPath
-from neuronmap.web.rendering import PageRouter
+from neuronmap.web.routing import ExplorerOf, PageRouter
 from neuronmap.web.views.map import MOST_ROWS, feature_map
 from neuronmap.web.views.overview import FILES, SAEPage, sae_page
 from neuronmap.web.views.plots import PLOTS, Plot, analysis_plots, curves

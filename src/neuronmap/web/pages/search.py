@@ -8,8 +8,8 @@ from fastapi import Query, Request
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from neuronmap.web.explorer import Explorer, ExplorerOf
-from neuronmap.web.rendering import PageRouter
+from neuronmap.web.explorer import Explorer
+from neuronmap.web.routing import ExplorerOf, PageRouter
 from neuronmap.web.views.found import Found, search
 from neuronmap.web.views.meaning import search_meaning
 from neuronmap.web.views.routes import RouteGroup, route_groups

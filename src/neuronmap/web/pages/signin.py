@@ -10,9 +10,9 @@ from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel
 
 from neuronmap.web.addresses import base_path, is_own_path, lead_to
-from neuronmap.web.explorer import ExplorerOf
 from neuronmap.web.guard import COOKIE, cookie_of
-from neuronmap.web.rendering import PageRouter, render
+from neuronmap.web.rendering import render
+from neuronmap.web.routing import ExplorerOf, PageRouter
 
 __all__ = ["router"]
 

@@ -9,9 +9,8 @@ from pydantic import BaseModel, Field
 
 from neuronmap.web.downloads import csv_response
 from neuronmap.web.errors import responses
-from neuronmap.web.explorer import ExplorerOf
 from neuronmap.web.parameters import Analysis, Depth, Least, SAEInPath
-from neuronmap.web.rendering import PageRouter
+from neuronmap.web.routing import ExplorerOf, PageRouter
 from neuronmap.web.views.names import FeatureName, feature_names
 from neuronmap.web.views.side_by_side import SideBySide, side_by_side
 from neuronmap.web.views.similarity import By, Neighbourhood, neighbourhood

@@ -10,9 +10,10 @@ from pydantic import BaseModel, Field
 
 from neuronmap.errors import NeuronMapError
 from neuronmap.web.asking import PATIENCE_S, Asked, ask, checked, problem_of
-from neuronmap.web.explorer import Explorer, ExplorerOf
+from neuronmap.web.explorer import Explorer
 from neuronmap.web.live.requests import MOST_CHARACTERS, MOST_GENERATED, SteerRequest
-from neuronmap.web.rendering import PageRouter, render
+from neuronmap.web.rendering import render
+from neuronmap.web.routing import ExplorerOf, PageRouter
 
 __all__ = ["router"]
 
@@ -85,7 +86,8 @@ async def _page(explorer: Explorer, sae: str, form: SteerForm, patience: float) 
         form = form.model_copy(update={"unit": "activation"})
     if form.feature is not None and analysed is not None:
         record = analysed.store.feature(form.feature)
-        label, largest = record.label, record.row["max"]
+        given = analysed.store.given([form.feature]).get(form.feature)
+        label, largest = given.text if given is not None else record.label, record.row["max"]
     if form.feature is not None and form.prompt.strip():
         change: dict[str, Any] = {"feature": form.feature, "kind": form.kind, "value": form.value}
         if form.kind in ("add", "clamp"):

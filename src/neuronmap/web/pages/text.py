@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
-from fastapi import Query, Request
-from fastapi.responses import HTMLResponse
+from fastapi import Form, Query, Request
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
 
 from neuronmap.errors import NeuronMapError
+from neuronmap.web.addresses import is_own_path, lead_to
 from neuronmap.web.asking import PATIENCE_S, Asked, ask, checked, problem_of
-from neuronmap.web.explorer import Explorer, ExplorerOf
+from neuronmap.web.errors import Problem, WebError
+from neuronmap.web.explorer import Explorer
 from neuronmap.web.live.answers import TextAnswer
-from neuronmap.web.live.requests import MOST_CHARACTERS, TextRequest
-from neuronmap.web.rendering import PageRouter, render
+from neuronmap.web.live.requests import MOST_CHARACTERS, MOST_TOKENS, TextRequest
+from neuronmap.web.own_text import Kept, OwnText, addressed, own_text
+from neuronmap.web.rendering import render
+from neuronmap.web.routing import ExplorerOf, PageRouter
 from neuronmap.web.tokens import ShownPiece, level
 
 __all__ = ["router"]
@@ -22,6 +28,8 @@ router = PageRouter()
 
 _TOKEN_TITLE = 3
 """Features named in a token's title."""
+_MOST_TYPED = 2_000_000
+"""Characters that a form may send: as much as any request, so that a text that is too long is told so in its own page."""
 
 
 class TextToken(BaseModel):
@@ -52,6 +60,7 @@ class TextPage(BaseModel):
     sae: str
     analysis: str | None
     text: str
+    kept: str = Field(default="", description="Digest by which addresses name the text, where it is too long for them.")
     feature: int | None = Field(description="The feature whose activation is shown.")
     token: int | None = Field(description="The token whose features are listed.")
     order: str | None
@@ -60,6 +69,18 @@ class TextPage(BaseModel):
     tokens: list[TextToken] = Field(default_factory=list)
     on_token: list[FeatureOnToken] = Field(default_factory=list)
     shows: str = Field(default="", description="What the shading means.")
+
+    @property
+    def own(self) -> dict[str, str]:
+        """The text as addresses name it."""
+        return OwnText(self.text, self.kept).query
+
+    def address(self, **changes: object) -> str:
+        """Of this page with another feature or token, without the base path."""
+        given: dict[str, Any] = {"sae": self.sae, "analysis": self.analysis, **self.own}
+        given |= {"feature": self.feature, "token": self.token}
+        given |= {"order": self.order, "max_density": self.max_density, **changes}
+        return f"/text?{urlencode({name: value for name, value in given.items() if value not in (None, '')})}"
 
 
 def _sae_choices(explorer: Explorer) -> list[str]:
@@ -78,16 +99,72 @@ async def text_page(
     token: Annotated[int | None, Query(ge=0, lt=100_000)] = None,
     order: Annotated[str | None, Query(max_length=12)] = None,
     max_density: Annotated[str, Query(max_length=12)] = "",
+    kept: Annotated[Kept, Query()] = "",
 ) -> TextPage:
     """Type a text and see which features fire."""
-    return await _page(explorer, sae, analysis, text, feature, token, order, max_density)
+    own = own_text(text, kept)
+    return await _page(explorer, sae, analysis, own, feature, token, order, max_density)
+
+
+@router.post("/text", include_in_schema=False, response_class=HTMLResponse)
+async def type_text(
+    request: Request,
+    explorer: ExplorerOf,
+    text: Annotated[str, Form(max_length=_MOST_TYPED)] = "",
+    sae: Annotated[str, Form(max_length=300)] = "",
+    analysis: Annotated[str, Form(max_length=100)] = "",
+    feature: Annotated[str, Form(max_length=10)] = "",
+    order: Annotated[str, Form(max_length=12)] = "",
+    max_density: Annotated[str, Form(max_length=12)] = "",
+) -> Response:
+    """From the form to the address of the result: a text of any length, which stays in the form where it is too long."""
+    text = text.replace("\r\n", "\n")
+    if len(text) > MOST_CHARACTERS:
+        page = await _page(explorer, sae, analysis, OwnText(), feature, None, order, max_density)
+        page = page.model_copy(update={"text": text, "asked": Asked(state="failed", problem=_too_long(text))})
+        return render(request, "text.html", {"page": page, "nav": "text"}, status=422)
+    given = {"sae": sae, "analysis": analysis, **addressed(text).query}
+    given |= {"feature": feature.strip(), "order": order, "max_density": max_density}
+    return lead_to(request, f"/text?{urlencode({name: value for name, value in given.items() if value})}")
+
+
+@router.post("/text/pin", include_in_schema=False)
+def pin(
+    request: Request,
+    text: Annotated[str, Form(max_length=_MOST_TYPED)] = "",
+    to: Annotated[str, Form(max_length=2000)] = "/text",
+) -> Response:
+    """From the test box of a page back to it, with the text in its address.
+
+    Raises:
+        WebError: 422, the text is too long to be run, or the address is none of this server.
+    """
+    text = text.replace("\r\n", "\n")
+    if len(text) > MOST_CHARACTERS:
+        problem = _too_long(text)
+        raise WebError(422, problem.code, problem.message, hint=problem.hint)
+    if not is_own_path(to):
+        raise WebError(
+            422, "invalid_request", "A text is pinned to a page of this server.", hint="Use the page's own form."
+        )
+    query = urlencode(addressed(text).query) if text else ""
+    return lead_to(request, f"{to}{'&' if '?' in to else '?'}{query}" if query else to)
+
+
+def _too_long(text: str) -> Problem:
+    return Problem(
+        code="text_too_long",
+        message=f"The text has {len(text):,} characters; at most {MOST_CHARACTERS:,} are taken.",
+        hint=f"The model reads its first {MOST_TOKENS:,} tokens, so a part of it is enough.",
+        status=422,
+    )
 
 
 async def _page(
     explorer: Explorer,
     sae: str,
     analysis: str | None,
-    text: str,
+    own: OwnText,
     feature: str,
     token: int | None,
     order: str | None,
@@ -101,19 +178,20 @@ async def _page(
         saes=saes,
         sae=chosen,
         analysis=analysis or None,
-        text=text,
+        text=own.text,
+        kept=own.kept,
         feature=number,
         token=token,
         order=order or None,
         max_density=_density(max_density),
         asked=Asked(),
     )
-    if not text.strip() or not chosen:
+    if not own.text.strip() or not chosen:
         return page
     values: dict[str, Any] = {
         "sae": chosen,
         "analysis": analysis or None,
-        "text": text,
+        "text": own.text,
         "features": () if number is None else (number,),
         "order": order or None,
         "max_density": page.max_density,
@@ -125,7 +203,19 @@ async def _page(
     asked = await ask(explorer, request, patience)
     if asked.answer is None:
         return page.model_copy(update={"asked": asked})
-    return page.model_copy(update={"asked": asked, **_shown(TextAnswer(**asked.answer), token)})
+    answer = await run_in_threadpool(_called, explorer, chosen, analysis, TextAnswer(**asked.answer))
+    return page.model_copy(update={"asked": asked, **_shown(answer, token)})
+
+
+def _called(explorer: Explorer, sae: str, analysis: str | None, answer: TextAnswer) -> TextAnswer:
+    """The answer with the labels that people and models gave; those of the rules are in it already."""
+    if answer.rests_on.analysis is None or explorer.books.reading() is None:
+        return answer
+    features = {one.feature for some in answer.top for one in some} | {one.feature for one in answer.ranking}
+    given = explorer.analysed(sae, analysis).store.given(sorted(features))
+    labels = {**answer.labels, **{feature: one.text for feature, one in given.items()}}
+    ranking = [one.model_copy(update={"label": labels.get(one.feature, "")}) for one in answer.ranking]
+    return answer.model_copy(update={"labels": labels, "ranking": ranking})
 
 
 def _density(text: str) -> float | None:
@@ -192,7 +282,7 @@ async def text_result(request: Request, explorer: ExplorerOf) -> HTMLResponse:
         explorer,
         given.get("sae", ""),
         given.get("analysis"),
-        given.get("text", "")[:MOST_CHARACTERS],
+        own_text(given.get("text", "")[:MOST_CHARACTERS], given.get("kept", "")),
         given.get("feature", "")[:10],
         int(token) if token.isdecimal() and len(token) < 6 else None,
         given.get("order"),
@@ -220,13 +310,21 @@ async def text_strip(
     feature: Annotated[int, Query(ge=0, lt=2**31)],
     text: Annotated[str, Query(max_length=MOST_CHARACTERS)] = "",
     analysis: Annotated[str | None, Query(max_length=100)] = None,
+    kept: Annotated[Kept, Query()] = "",
 ) -> HTMLResponse:
     """A text shaded by one feature."""
     fragment = StripFragment(asked=Asked())
     try:
         question = checked(
             TextRequest,
-            {"sae": sae, "analysis": analysis or None, "text": text, "features": (feature,), "top": 0, "ranking": 0},
+            {
+                "sae": sae,
+                "analysis": analysis or None,
+                "text": own_text(text, kept).text,
+                "features": (feature,),
+                "top": 0,
+                "ranking": 0,
+            },
         )
         asked = await ask(explorer, question, patience=20.0)
     except NeuronMapError as error:

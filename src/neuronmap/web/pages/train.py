@@ -9,15 +9,16 @@ from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, Field
 
 from neuronmap.errors import ConfigError, NeuronMapError
-from neuronmap.features.export.records import public_name
+from neuronmap.paths import public_name
 from neuronmap.training.config import SAEConfig
 from neuronmap.web.addresses import lead_to
 from neuronmap.web.asking import Asked, ask, checked, problem_of
 from neuronmap.web.errors import Problem
-from neuronmap.web.explorer import Explorer, ExplorerOf
+from neuronmap.web.explorer import Explorer
 from neuronmap.web.live.requests import PlanRequest
 from neuronmap.web.places import place_fault
-from neuronmap.web.rendering import PageRouter, render
+from neuronmap.web.rendering import render
+from neuronmap.web.routing import ExplorerOf, PageRouter
 from neuronmap.web.sources import Source, model_sources, named_model, named_text, text_sources
 from neuronmap.web.views.trainform import FormGroup, form_groups, form_values
 

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from fastapi import Query
 
-from neuronmap.web.explorer import ExplorerOf
-from neuronmap.web.rendering import PageRouter
+from neuronmap.web.routing import ExplorerOf, PageRouter
 from neuronmap.web.views.two_saes import TwoSAEs, two_saes
 
 __all__ = ["router"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, PrivateAttr
 
-from neuronmap.features.export.records import public_name
+from neuronmap.paths import public_name
 from neuronmap.web.opened import Home, OpenAnalysis
 
 __all__ = ["Basis"]

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, Field
 
 from neuronmap.errors import InputError, NotInLibraryError
-from neuronmap.features.export.records import public_name
 from neuronmap.features.storage.conditions import Filter
 from neuronmap.features.storage.schema import EXAMPLE_KINDS
 from neuronmap.features.storage.store import Example, FeatureStore
+from neuronmap.paths import public_name
 from neuronmap.web.explorer import Analysed, Explorer
 from neuronmap.web.tokens import ShownPiece
 from neuronmap.web.views.example_index import ExampleIndex, example_index

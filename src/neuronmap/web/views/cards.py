@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 from pydantic import BaseModel, Field, PrivateAttr, computed_field
@@ -19,7 +19,7 @@ from neuronmap.web.views.table_query import TableQuery
 from neuronmap.web.views.token_lists import ShownToken, often_first, shown_tokens
 
 if TYPE_CHECKING:
-    from neuronmap.features.storage.store import FeatureStore
+    from neuronmap.features.storage.store import FeatureStore, GivenLabel
 
 __all__ = ["Card", "CardsPage", "cards_page"]
 
@@ -32,6 +32,7 @@ class Card(BaseModel):
 
     feature: int
     label: str
+    label_by: str = Field(default="", description="Who gave the label; empty for the rules.")
     status: str
     firing_class: str
     density: float
@@ -49,6 +50,7 @@ class CardsPage(BaseModel):
     """Some cards, and what comes after them."""
 
     _analysed: OpenAnalysis = PrivateAttr()
+    _given: Mapping[int, Any] = PrivateAttr(default_factory=dict)
 
     basis: Basis
     form: TableForm
@@ -61,7 +63,7 @@ class CardsPage(BaseModel):
     @cached_property
     def cards(self) -> list[Card]:
         """One card a feature; a page asks for :meth:`html` instead."""
-        return [card(self._analysed.store, feature) for feature in self.features]
+        return [card(self._analysed.store, feature, self._given.get(feature)) for feature in self.features]
 
     def html(self, feature: int, url: Callable[[str], str]) -> Markup:
         """The card of a feature as part of a page; worked out once, since an analysis does not change.
@@ -71,12 +73,13 @@ class CardsPage(BaseModel):
             url: adds the base path to an address.
         """
         address = url(self._analysed.home.path("feature", feature, analysis=self.form.values["analysis"]))
+        given = self._given.get(feature)
 
         def made() -> Markup:
-            shown = card(self._analysed.store, feature)
+            shown = card(self._analysed.store, feature, given)
             return Markup(environment().get_template("_card.html").render(card=shown, address=address))
 
-        return self._analysed.fragments.get(("card", address), made)
+        return self._analysed.fragments.get(("card", address, given), made)
 
 
 def cards_page(analysed: OpenAnalysis, query: TableQuery) -> CardsPage:
@@ -99,17 +102,24 @@ def cards_page(analysed: OpenAnalysis, query: TableQuery) -> CardsPage:
         more=more,
         table=query.address(home, "features"),
     )
-    page._analysed = analysed
+    page._analysed, page._given = analysed, store.given(found.features)
     return page
 
 
-def card(store: FeatureStore, feature: int) -> Card:
-    """The card of one feature."""
+def card(store: FeatureStore, feature: int, given: GivenLabel | None = None) -> Card:
+    """The card of one feature.
+
+    Args:
+        store: the analysis.
+        feature: its number.
+        given: the label that somebody gave it, if anybody has.
+    """
     record = store.feature(feature)
     row, hint, details = record.row, record.hint or {}, record.details
     return Card(
         feature=feature,
-        label=record.label,
+        label=given.text if given is not None else record.label,
+        label_by=given.author if given is not None else "",
         status=row["status"],
         firing_class=str(hint.get("class") or ""),
         density=row["density"],

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from neuronmap.features.export.records import finite
+from neuronmap.web.errors import WebError
 from neuronmap.web.opened import OpenAnalysis
+from neuronmap.web.own_text import MOST_FOLLOWING, Kept, OwnText, own_text
 from neuronmap.web.views.activations import Histogram, histogram
 from neuronmap.web.views.basis import Basis
 from neuronmap.web.views.example_tabs import ExampleTabs, example_tabs
 from neuronmap.web.views.examples_of import Around, Kind
 from neuronmap.web.views.label import LabelEvidence, label_evidence
+from neuronmap.web.views.labels.panel import LabelPanel
 from neuronmap.web.views.relations import Relations, relations
 from neuronmap.web.views.token_lists import ShownToken, TokenStatistic, shown_tokens, token_statistics
 
@@ -39,8 +42,11 @@ class FeatureQuery(BaseModel):
     ctx: Around = Field(default="window", description="How much text is shown around each peak.")
     all: bool = Field(default=False, description="All stored examples of the tab, not the first of each group.")
     text: str = Field(
-        default="", max_length=4000, description="A text of your own that follows from feature to feature."
+        default="",
+        max_length=MOST_FOLLOWING,
+        description="A text of your own that follows from feature to feature.",
     )
+    kept: Kept = ""
     embed: Literal["", "0", "1"] = Field(default="", description="1: without head and foot, for an iframe.")
     plots: str = Field(
         default="", max_length=200, description=f"Parts of an embedded page: {', '.join(PARTS)}; with commas between."
@@ -81,6 +87,13 @@ class FeaturePage(BaseModel):
     status: str = Field(description="never, rare (under 10 firings), alive or dense.")
     firing_class: str = Field(description="Firing class of the hints; empty without hints.")
     label: LabelEvidence
+    name: str = Field(
+        default="", description="The best label that people or models gave it, else that of its rule; may be empty."
+    )
+    name_by: str = Field(default="", description="Who gave that label; empty for the rules.")
+    labels: LabelPanel | None = Field(
+        default=None, description="All that was said of it; null where that is not looked up."
+    )
     row: dict[str, Any] = Field(description="Its columns of features.parquet.")
     histogram: Histogram | None
     positions: list[int] = Field(description="Firings in each sixteenth of the context.")
@@ -93,7 +106,9 @@ class FeaturePage(BaseModel):
     input_tokens: list[ShownToken] = Field(description="Tokens whose embedding the encoder scores highest.")
     relations: Relations
     examples: ExampleTabs
-    text: str
+    text: str = Field(description="The text that goes along.")
+    kept: str = Field(default="", description="Digest by which addresses name it, where it is too long for them.")
+    text_gone: str = Field(default="", description="Why the text that the address names is not there.")
     parts: list[Part]
     to: Addresses
 
@@ -138,12 +153,16 @@ def feature_page(analysed: OpenAnalysis, feature: int, query: FeatureQuery, orig
     store = analysed.store
     record = store.feature(feature)
     details = record.details
+    own, gone = (OwnText(query.text), "") if analysed.home.alone else _pinned(query)
+    given = store.given([feature]).get(feature)
     return FeaturePage(
         basis=Basis.of(analysed),
         feature=feature,
         status=record.row["status"],
         firing_class=str((record.hint or {}).get("class") or ""),
         label=label_evidence(record),
+        name=given.text if given is not None else record.label,
+        name_by=given.author if given is not None else "",
         row=finite(record.row),
         histogram=histogram(record),
         positions=list(details["positions"] or []),
@@ -156,15 +175,27 @@ def feature_page(analysed: OpenAnalysis, feature: int, query: FeatureQuery, orig
         input_tokens=shown_tokens(store, details["input_tokens"], "value"),
         relations=relations(record),
         examples=example_tabs(record, query.tab, query.ctx, query.bin, query.all),
-        text=query.text,
+        text=own.text,
+        kept=own.kept,
+        text_gone=gone,
         parts=query.parts(),
-        to=_addresses(analysed, record, query, origin),
+        to=_addresses(analysed, record, query, own, origin),
     )
 
 
-def _addresses(analysed: OpenAnalysis, record: FeatureRecord, query: FeatureQuery, origin: str) -> Addresses:
+def _pinned(query: FeatureQuery) -> tuple[OwnText, str]:
+    """The text that goes along, and why there is none though the address names one: the page is shown without it."""
+    try:
+        return own_text(query.text, query.kept), ""
+    except WebError as error:
+        return OwnText(), f"{error.message} {error.hint}"
+
+
+def _addresses(
+    analysed: OpenAnalysis, record: FeatureRecord, query: FeatureQuery, own: OwnText, origin: str
+) -> Addresses:
     home, store, feature = analysed.home, analysed.store, record.feature
-    follows = {"analysis": query.analysis, "text": query.text, "ctx": "" if query.ctx == "window" else query.ctx}
+    follows = {"analysis": query.analysis, **own.query, "ctx": "" if query.ctx == "window" else query.ctx}
     shown = {
         **follows,
         "analysis": "" if home.alone else home.analysis,
@@ -191,11 +222,11 @@ def _addresses(analysed: OpenAnalysis, record: FeatureRecord, query: FeatureQuer
         steer=beside(home.path("steer", feature=feature)),
         compare=beside(home.path("compare", f=feature)),
         similar=beside(home.path("similar", feature=feature)),
-        text=beside(f"/text?{_encoded(sae=home.sae, feature=feature, text=query.text)}"),
+        text=beside(f"/text?{_encoded(sae=home.sae, feature=feature, **own.query)}"),
         effects=beside(home.path("feature", feature, "effects", analysis=query.analysis)),
         bins=home.path("feature", feature, **follows, tab="bin") + "&bin=",
-        strip=beside(home.path("text-strip", feature=feature, text=query.text, analysis=query.analysis))
-        if query.text
+        strip=beside(home.path("text-strip", feature=feature, **own.query, analysis=query.analysis))
+        if own.text
         else "",
     )
 

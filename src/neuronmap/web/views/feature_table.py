@@ -85,6 +85,10 @@ class FeatureTable(BaseModel):
     paging: Paging
     heads: list[ColumnHead]
     features: list[int]
+    given: dict[int, str] = Field(
+        default_factory=dict,
+        description="Who gave the label of a feature; those that are not here have that of their rule.",
+    )
     rows: list[list[Cell]] = Field(description="One list a row, in the order of the heads.")
     csv: str = Field(description="All matching rows as CSV.")
     jsonl: str = Field(description="The same as JSON lines.")
@@ -201,6 +205,10 @@ def feature_table(analysed: OpenAnalysis, query: TableQuery) -> FeatureTable:
     heads = [_sorted(head_of(name), home, query) for name in shown]
     found = find(analysed, query, query.limit or ROWS_OF_A_PAGE, None if faults else conditions)
     rows = rows_of(store, found.features, shown)
+    given = store.given(found.features) if "label" in shown else {}
+    for row in rows:
+        if row["feature"] in given:
+            row["label"] = given[row["feature"]].text
     plain: dict[str, Any] = {"columns": [], "limit": None, "after": None}
     return FeatureTable(
         basis=Basis.of(analysed),
@@ -208,6 +216,7 @@ def feature_table(analysed: OpenAnalysis, query: TableQuery) -> FeatureTable:
         paging=paging(home, "features", query, found, store.num_features),
         heads=heads,
         features=found.features,
+        given={feature: one.author for feature, one in given.items()},
         rows=[[cell(name, row[name]) for name in shown] for row in rows],
         csv=query.address(home, "features.csv", **plain),
         jsonl=query.address(home, "features.jsonl", **plain),

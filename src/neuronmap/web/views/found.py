@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -22,6 +22,9 @@ from neuronmap.web.views.browser import FoundExample, shown_example
 from neuronmap.web.views.example_index import ExampleIndex, example_index
 from neuronmap.web.views.names import FeatureName, feature_names
 
+if TYPE_CHECKING:
+    from neuronmap.web.books import Books
+
 __all__ = ["GROUPS", "Encoder", "Found", "FoundGroup", "Hit", "found_nothing", "hit_of", "search", "searched"]
 
 GROUPS = {
@@ -31,7 +34,10 @@ GROUPS = {
         "and of their firings that are on it",
     ),
     "promotes": ("Promotes the token", "features that have the token among those they promote, by direct logit"),
-    "label": ("Label or top token", "features whose label, output label or most typical tokens hold every word"),
+    "label": (
+        "Label or top token",
+        "features that people, models or rules gave a label with every word, or whose most typical tokens hold them",
+    ),
     "text": (
         "Example text",
         "features with an example that holds the text, by how many of their strongest examples do",
@@ -132,7 +138,7 @@ def search(explorer: Explorer, query: str, *, sae: str = "", limit: int = 8, wai
         index = example_index(one.store, wait)
         if index is None:
             found.building.append(one.entry.id)
-        finders: list[_Finder] = [_firing, _promoting, _labelled, _holding(index)]
+        finders: list[_Finder] = [_firing, _promoting, _labelled(explorer.books), _holding(index)]
         for group, finder in zip(groups, finders, strict=True):
             total, hits = finder(one, text, limit)
             group.total += total
@@ -233,21 +239,35 @@ def _by_token(
     return list(best.values())
 
 
-def _labelled(one: Analysed, text: str, limit: int) -> tuple[int, list[Hit]]:
-    rows = one.store.queries.search_labels(text, limit=None)
-    hits = []
+def _labelled(books: Books) -> _Finder:
+    """Labels that people and models gave, the best first, then those of the rules."""
+
+    def find(one: Analysed, text: str, limit: int) -> tuple[int, list[Hit]]:
+        book = books.reading()
+        said: dict[int, str] = {}
+        for held in book.search(one.weights, text) if book is not None and one.weights else []:
+            if held.label.feature < one.store.num_features:
+                said.setdefault(held.label.feature, f"called “{held.label.text}” by {held.label.author.name}")
+        rows = [row for row in one.store.queries.search_labels(text, limit=None) if row["feature"] not in said]
+        hits = [hit_of(one, feature, why, None) for feature, why in list(said.items())[:limit]]
+        hits += [hit_of(one, row["feature"], _where(row, text), row["f1"]) for row in rows[: limit - len(hits)]]
+        return len(said) + len(rows), hits
+
+    return find
+
+
+def _where(row: dict[str, Any], text: str) -> str:
+    """Where in what the rules say of a feature the words stand."""
     words = text.lower().split()
-    for row in rows[:limit]:
-        places = {
-            "label": row["label"],
-            "output label": row["output_label"],
-            "top token": row["top_token_text"],
-            "token of highest lift": row["top_lift_text"],
-            "top promoted token": row["top_promoted_text"],
-        }
-        where = [name for name, value in places.items() if value and any(word in value.lower() for word in words)]
-        hits.append(hit_of(one, row["feature"], f"in its {' and '.join(where)}", row["f1"]))
-    return len(rows), hits
+    places = {
+        "label": row["label"],
+        "output label": row["output_label"],
+        "top token": row["top_token_text"],
+        "token of highest lift": row["top_lift_text"],
+        "top promoted token": row["top_promoted_text"],
+    }
+    where = [name for name, value in places.items() if value and any(word in value.lower() for word in words)]
+    return f"in its {' and '.join(where)}"
 
 
 def _holding(index: ExampleIndex | None) -> _Finder:

@@ -10,9 +10,9 @@ from fastapi import Query
 from pydantic import BaseModel, Field, StringConstraints
 
 from neuronmap.evaluation.suites.record import SUITES
-from neuronmap.features.export.records import public_name
 from neuronmap.hub.leaderboard import leaderboard
 from neuronmap.hub.leaderboard_record import Leaderboard, LeaderboardColumn, RankedSAE
+from neuronmap.paths import public_name
 from neuronmap.web.errors import WebError
 from neuronmap.web.explorer import Explorer
 from neuronmap.web.views.concepts.plots import PlotDocument, ShownPlot

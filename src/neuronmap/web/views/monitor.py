@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from neuronmap.features.export.records import public_name
+from neuronmap.paths import public_name
 from neuronmap.training.watching import WatchedRun, watch_run
 from neuronmap.web.tokens import ShownPiece
 from neuronmap.web.views.plots import Plot, density_plot, training_curves

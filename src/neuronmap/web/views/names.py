@@ -22,7 +22,10 @@ class FeatureName(BaseModel):
     """A feature as it is mentioned."""
 
     feature: int
-    label: str = Field(default="", description="Label of its rule; empty if it has none.")
+    label: str = Field(
+        default="", description="The best label that people or models gave it, else that of its rule; may be empty."
+    )
+    label_by: str = Field(default="", description="Who gave the label; empty for the rules.")
     status: str = Field(default="", description="never, rare, alive or dense.")
     firing_class: str = Field(default="", description="Firing class.")
     density: float | None = Field(default=None, description="Share of tokens on which it fires.")
@@ -37,17 +40,20 @@ def feature_names(store: FeatureStore, features: Iterable[int]) -> list[FeatureN
         store: the analysis.
         features: valid numbers.
     """
+    wanted = list(features)
+    given = store.given(wanted)
     return [
         FeatureName(
             feature=row["feature"],
-            label=row["label"] or "",
+            label=given[row["feature"]].text if row["feature"] in given else row["label"] or "",
+            label_by=given[row["feature"]].author if row["feature"] in given else "",
             status=row["status"],
             firing_class=row["class"] or "",
             density=finite(row["density"]),
             max=finite(row["max"]),
             top_token=row["top_token_text"],
         )
-        for row in _rows(store, list(features))
+        for row in _rows(store, wanted)
     ]
 
 

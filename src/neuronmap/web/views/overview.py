@@ -8,9 +8,9 @@ from markupsafe import Markup
 from pydantic import BaseModel, Field
 
 from neuronmap.errors import DamagedError, NeuronMapError
-from neuronmap.features.export.records import public_name
 from neuronmap.features.storage.store import FeatureStore
 from neuronmap.hub import LibraryEntry
+from neuronmap.paths import public_name
 from neuronmap.saes.fit import differences
 from neuronmap.saes.metadata import CARD_FILE, CONFIG_FILE, METRICS_FILE, WEIGHTS_FILE, BundleInfo, read_bundle_info
 from neuronmap.web.explorer import Analysed, Explorer

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from neuronmap.features.export.records import public_name
 from neuronmap.hub import AnalysisEntry, LibraryEntry
+from neuronmap.paths import public_name
 from neuronmap.web.explorer import Explorer
 
 __all__ = ["AnalysisLine", "SAELine", "analysis_line", "sae_line", "sae_lines"]

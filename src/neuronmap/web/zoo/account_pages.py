@@ -12,7 +12,8 @@ from neuronmap.errors import ForbiddenError, InputError, NeuronMapError, Unautho
 from neuronmap.web.addresses import is_own_path, lead_to
 from neuronmap.web.asking import problem_of
 from neuronmap.web.errors import Problem
-from neuronmap.web.rendering import PageRouter, render
+from neuronmap.web.rendering import render
+from neuronmap.web.routing import PageRouter
 from neuronmap.web.zoo.access import ContextOf
 from neuronmap.web.zoo.context import COOKIE, ZooContext
 from neuronmap.web.zoo.sessions import forget_session, keep_session

@@ -17,6 +17,7 @@ from neuronmap.web.zoo import COOKIE
 from neuronmap.zoo.people.principal import ANONYMOUS, LOCAL, Principal
 
 if TYPE_CHECKING:
+    from neuronmap.web.books import Books
     from neuronmap.web.measuring import Measures
     from neuronmap.web.zoo.looking import Looking
     from neuronmap.zoo.people.oidc import Provider
@@ -120,6 +121,13 @@ class ZooContext:
         return made
 
     @cached_property
+    def books(self) -> Books:
+        """The book of labels of features that are looked at."""
+        from neuronmap.web.books import Books
+
+        return Books()
+
+    @cached_property
     def uploads(self) -> CapacityLimiter:
         """Threads of their own for pieces that arrive, so that slow senders do not keep others from reading."""
         return CapacityLimiter(_UPLOADS)
@@ -128,6 +136,8 @@ class ZooContext:
         """Let go of the database, and of analyses that are open."""
         if "looking" in self.__dict__:
             self.looking.close()
+        if "books" in self.__dict__:
+            self.books.close()
         if "registry" in self.__dict__:
             self.registry.close()
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import structlog
 from fastapi import Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from fastapi.routing import APIRoute
@@ -21,18 +20,27 @@ from neuronmap.web.addresses import base_path, lead_to
 from neuronmap.web.caching import unchanged
 from neuronmap.web.downloads import csv_download, csv_response, jsonl_download
 from neuronmap.web.errors import responses
+from neuronmap.web.logs import logger
 from neuronmap.web.opened import OpenAnalysis
-from neuronmap.web.rendering import PageRouter, render
+from neuronmap.web.rendering import render
+from neuronmap.web.routing import PageRouter
 from neuronmap.web.views.cards import CardsPage, cards_page
 from neuronmap.web.views.feature import FeaturePage, FeatureQuery, feature_page
 from neuronmap.web.views.feature_number import missing_feature, number_of
 from neuronmap.web.views.feature_table import FeatureTable, feature_table, filtered_rows
+from neuronmap.web.views.labels.answering import said_answer, said_fields
+from neuronmap.web.views.labels.panel import label_panel
+from neuronmap.web.views.labels.saying import act_of, saying_of
+from neuronmap.web.views.labels.who import who_asks, who_writes
 from neuronmap.web.views.plot_data import PLOTS, plot_rows
 from neuronmap.web.views.table_query import TableQuery
 from neuronmap.web.views.unreadable import or_faults
-from neuronmap.web.zoo.access import ContextOf
+from neuronmap.web.zoo.access import ContextOf, context_of
 from neuronmap.web.zoo.asked import Name, Reader, Version, reference_of
 from neuronmap.web.zoo.looking import PublishedHome
+
+if TYPE_CHECKING:
+    from neuronmap.web.books import Books
 
 __all__ = ["router"]
 
@@ -40,7 +48,6 @@ _ERRORS = (401, 403, 404, 409, 422, 429, 503, 507)
 _HERE = "/zoo/{namespace}/{name}/{version}"
 _NO_SENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, UndefinedError, ValueError)
 """What our own code raises when a number or a text of a store is not what it must be."""
-_log = structlog.get_logger("neuronmap.zoo")
 
 
 class _StoreRoute(APIRoute):
@@ -74,7 +81,7 @@ async def _said(request: Request, handler: Callable[[Request], Awaitable[Respons
         # not the whole trace: showing what its frames hold would read the store again
         place = traceback.extract_tb(error.__traceback__)[-1]
         fault = {"kind": type(error).__name__, "said": str(error)[:200], "at": f"{place.filename}:{place.lineno}"}
-        _log.warning("store", reference=name, path=request.url.path, **fault)
+        logger("neuronmap.zoo").warning("store", reference=name, path=request.url.path, **fault)
         raise DamagedError(
             f"The feature store {name} is damaged: what it holds here makes no sense ({type(error).__name__}).",
             hint="Tell who published it: a new version is needed.",
@@ -95,7 +102,14 @@ def _looked_at(
         raise NotInZooError(f"{found.reference} was deleted: {found.reason}", hint="What is left is its manifest.")
     request.state.looked_at = (found.reference, str(context.looking.reading.folder(found.digest)))
     with context.looking.at(found) as opened:
-        yield OpenAnalysis(opened.store, PublishedHome.of(found), opened.worked_out)
+        yield OpenAnalysis(opened.store, PublishedHome.of(found), opened.worked_out, _books(request))
+
+
+def _books(request: Request) -> Books:
+    """The book of labels: that of the explorer, where the zoo is a part of one."""
+    explorer = getattr(request.app.state, "explorer", None)
+    found: Books = context_of(request.app).books if explorer is None else explorer.books
+    return found
 
 
 Looked = Annotated[OpenAnalysis, Depends(_looked_at)]
@@ -175,7 +189,25 @@ def published_feature(request: Request, looked: Looked, number: Number, query: S
     if found is None:
         missing: FeaturePage = missing_feature(request, looked, number)
         return missing
-    return feature_page(looked, found, query, f"{request.url.scheme}://{request.url.netloc}{base_path(request)}")
+    page = feature_page(looked, found, query, f"{request.url.scheme}://{request.url.netloc}{base_path(request)}")
+    page.labels = label_panel(_books(request).reading(), looked.weights, found, who_asks(request), looked.home)
+    return page
+
+
+@router.post(f"{_HERE}/features/{{number}}/said", include_in_schema=False)
+def say_of_published(
+    request: Request, looked: Looked, number: Number, fields: Annotated[dict[str, str], Depends(said_fields)]
+) -> Response:
+    """Something is said of a feature, by whoever is signed in; back to its page, or to its panel alone."""
+    found = number_of(looked, number)
+    if found is None:
+        response: Response = missing_feature(request, looked, number)
+        return response
+    author = who_writes(request)  # before anything is said of what was sent
+    act = act_of(saying_of(fields), author, looked.weights, found)
+    book = _books(request).writing()
+    book.add([act])
+    return said_answer(request, label_panel(book, looked.weights, found, who_asks(request), looked.home))
 
 
 @router.get(

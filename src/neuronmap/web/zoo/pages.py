@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from neuronmap.errors import NotInZooError
 from neuronmap.web.addresses import lead_to
-from neuronmap.web.rendering import PageRouter
+from neuronmap.web.routing import PageRouter
 from neuronmap.web.zoo.access import ContextOf
 from neuronmap.web.zoo.asked import Name, Reader, Version, reference_of
 from neuronmap.web.zoo.context import ZooContext

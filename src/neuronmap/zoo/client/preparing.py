@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from neuronmap.errors import InputError, InvalidManifestError, NotInZooError
 from neuronmap.progress import Progress
+from neuronmap.saes.metadata import WEIGHTS_FILE
 from neuronmap.zoo.client.backend import Backend
 from neuronmap.zoo.contents import Reader, check_contents
 from neuronmap.zoo.digests import Digest
@@ -211,7 +212,8 @@ def sae_label_faults(backend: Backend, package: Package, depends_on: Iterable[Ma
         view = backend.show(Reference(named.namespace, named.name, digest=Digest(str(one["digest"]))))
         width = view.manifest.get("record", {}).get("d_sae")
         if one["role"] == "sae" and isinstance(width, int):
-            return label_faults(package.files[LABELS_FILE], width)
+            weights = next((str(Digest(file.digest)) for file in view.files if file.path == WEIGHTS_FILE), None)
+            return label_faults(package.files[LABELS_FILE], width, weights)
     return []
 
 

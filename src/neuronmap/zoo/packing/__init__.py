@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from neuronmap.zoo.packing.analyses import name_beside, pack_analysis, pack_evaluation, pack_report
 from neuronmap.zoo.packing.folders import pack_folder
-from neuronmap.zoo.packing.labels import pack_labels
+from neuronmap.zoo.packing.labels import pack_labels, unpack_labels
 from neuronmap.zoo.packing.package import Package
 from neuronmap.zoo.packing.recognising import pack
 from neuronmap.zoo.packing.saes import pack_sae
@@ -23,4 +23,5 @@ __all__ = [
     "pack_labels",
     "pack_report",
     "pack_sae",
+    "unpack_labels",
 ]

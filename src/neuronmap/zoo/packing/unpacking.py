@@ -9,8 +9,9 @@ from typing import Any, Literal
 from neuronmap.features.storage.manifest import read_manifest
 from neuronmap.features.storage.schema import FORMAT
 from neuronmap.hashing import short
+from neuronmap.zoo.labels import LABELS_FORMAT
 from neuronmap.zoo.manifest import Manifest
-from neuronmap.zoo.records import AnalysisResultRecord, SAEModelRecord
+from neuronmap.zoo.records import AnalysisResultRecord, ExplanationsRecord, SAEModelRecord
 
 __all__ = ["Unpacked", "bundle_origin", "describe_pulled"]
 
@@ -20,12 +21,13 @@ class Unpacked:
     """Where something that was pulled belongs.
 
     Attributes:
-        belongs: ``library`` (an SAE), ``analyses`` (of the SAE with these weights), ``reports``, or ``folder`` (nowhere in particular).
+        belongs: ``library`` (an SAE), ``analyses`` (of the SAE with these weights), ``reports``, ``labels``, or ``folder`` (nowhere in
+            particular).
         weights_digest: of the SAE's weights, for what is attached to an SAE.
         name: for an analysis: the name it has beside its SAE.
     """
 
-    belongs: Literal["library", "analyses", "reports", "folder"]
+    belongs: Literal["library", "analyses", "reports", "labels", "folder"]
     weights_digest: str | None = None
     name: str = ""
 
@@ -49,6 +51,8 @@ def describe_pulled(manifest: Manifest, folder: Path) -> Unpacked:
             return Unpacked("analyses", store["facts"]["sae"]["weights_digest"], short(store["key"]))
         if record.format == "neuronmap-tracking-report":
             return Unpacked("reports")
+    if isinstance(record, ExplanationsRecord) and record.format == LABELS_FORMAT:
+        return Unpacked("labels")
     return Unpacked("folder")
 
 

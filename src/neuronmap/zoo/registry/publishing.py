@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from neuronmap.database import Database, now
 from neuronmap.errors import AlreadyExistsError, DamagedError, ForbiddenError, InvalidManifestError
+from neuronmap.saes.metadata import WEIGHTS_FILE
 from neuronmap.zoo.blobs import BlobStore
 from neuronmap.zoo.contents import Reader, check_contents
 from neuronmap.zoo.digests import Digest
@@ -175,7 +176,7 @@ class Publishing:
             raise InvalidManifestError(faults)
 
     def _check_labels(self, principal: Principal, manifest: Manifest) -> None:
-        """Labels must be of features that their SAE has.
+        """Labels must be of features that their SAE has, and acts of its weights.
 
         Raises:
             InvalidManifestError: lists every line that is none.
@@ -192,9 +193,11 @@ class Publishing:
                 .where(versions.c.digest.in_(wanted), versions.c.kind == "SAE_MODEL", visible(principal, connection))
                 .limit(1)
             )
-        features = Manifest.parse(found).record.get("d_sae") if found else None
+        sae = Manifest.parse(found) if found else None
+        features = sae.record.get("d_sae") if sae else None
+        weights = next((str(one.digest) for one in sae.files if one.path == WEIGHTS_FILE), None) if sae else None
         faults: list[Fault] = []
-        for _ in label_lines(lines_of(self._reader(file)(0, None)), faults, features):
+        for _ in label_lines(lines_of(self._reader(file)(0, None)), faults, features, weights):
             pass
         if faults:
             raise InvalidManifestError(

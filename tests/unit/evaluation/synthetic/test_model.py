@@ -185,8 +185,9 @@ def test_the_published_settings_have_their_published_l0() -> None:
     assert int((model.parent_G >= 0).sum()) == 4 * 128 + 16 * 128 + 64 * 128
 
 
-def test_the_small_version_has_the_interference_of_the_published_one() -> None:
-    model = SyntheticModel.from_config(synthetic_preset("synthsae-2k", orthogonal_steps=0))
+@pytest.mark.parametrize("name", ["synthsae-2k", "synthsae-4k"])
+def test_the_small_versions_have_the_interference_of_the_published_one(name: str) -> None:
+    model = SyntheticModel.from_config(synthetic_preset(name, orthogonal_steps=0))
     truth = model.sample(0, 8 * BLOCK_ROWS)[1]
     l0 = truth.feature_E.numel() / truth.num_rows
     assert math.sqrt(l0 / model.config.d_in) == pytest.approx(math.sqrt(34.5 / 768), abs=0.005)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -132,6 +134,28 @@ def test_a_corpus_is_a_store_with_the_truth_beside_it(model: SyntheticModel, tmp
         open_corpus(tmp_path / "rows")
 
 
+def test_a_corpus_needs_nothing_but_numpy_to_be_read(
+    model: SyntheticModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuronmap.evaluation.synthetic.rows._SHARD_BYTES", 2048 * 32 * 4)
+    folder = tmp_path / "rows"
+    write_corpus(model, 5000, folder, progress=SILENT)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert [shard["rows"] for shard in manifest["shards"]] == [2048, 2048, 904]
+    parts = [
+        np.fromfile(folder / f"rows-{number:05}.bin", "<f4").reshape(shard["rows"], manifest["width"])
+        for number, shard in enumerate(manifest["shards"])
+    ]
+    x, truth = model.sample(0, 5000)
+    assert np.array_equal(np.concatenate(parts), x.numpy())
+    raw = (folder / "truth.safetensors").read_bytes()
+    header_end = 8 + int.from_bytes(raw[:8], "little")
+    described = json.loads(raw[8:header_end])["dictionary_GD"]
+    start, stop = described["data_offsets"]
+    directions = np.frombuffer(raw[header_end + start : header_end + stop], "<f4").reshape(described["shape"])
+    assert np.allclose(truth.dense().numpy() @ directions, x.numpy(), atol=1e-5), "rows are sums of these directions"
+
+
 def test_an_interrupted_corpus_goes_on(model: SyntheticModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, calls = SyntheticRows.read, []
 
@@ -177,6 +201,14 @@ def test_probes_are_at_least_as_good_as_the_oracles_thresholds(model: SyntheticM
     assert probes.error
     again = probe_ceiling(model, truths=16, rows=8192, bootstrap=50)
     assert again == probes
+
+
+def test_probes_can_be_kept_to_the_most_frequent_truths(model: SyntheticModel) -> None:
+    frequent = probe_ceiling(model, truths=64, among=5, rows=2048, bootstrap=0)
+    assert frequent.count == 5
+    assert probe_ceiling(model, truths=64, among=1000, rows=2048, bootstrap=0).count == 64
+    with pytest.raises(ConfigError, match="among = 0"):
+        probe_ceiling(model, among=0)
 
 
 def test_noise_bounds_what_any_code_explains() -> None:

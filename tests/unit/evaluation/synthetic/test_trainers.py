@@ -7,6 +7,7 @@ Bars lie two and a half standard deviations or more below the least of five seed
     batchtopk   0.970 0.892   least 0.960 0.860
     matryoshka  0.957 0.880   least 0.948 0.854
     jumprelu    0.885 0.761   least 0.872 0.727
+    lista       0.970 0.936   least 0.948 0.918
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ from neuronmap.evaluation.synthetic.sweep import train_on_truth
 from neuronmap.progress import SilentProgress
 
 SILENT = SilentProgress()
-BARS = {"topk": (0.87, 0.66), "batchtopk": (0.93, 0.80), "matryoshka": (0.92, 0.80), "jumprelu": (0.83, 0.66)}
+BARS = {
+    "topk": (0.87, 0.66),
+    "batchtopk": (0.93, 0.80),
+    "matryoshka": (0.92, 0.80),
+    "jumprelu": (0.83, 0.66),
+    "lista": (0.91, 0.88),
+}
 
 
 def trained_on(name: str, architecture: str, l0: float, batch_rows: int, rows: int, folder: Path) -> GroundTruth:

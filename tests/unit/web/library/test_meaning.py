@@ -292,6 +292,38 @@ def test_page_and_api_agree_and_the_nearest_is_first(client: TestClient, played:
     assert played.asked.count("meaning") == 1  # made once
 
 
+def test_labels_that_people_gave_are_found_by_their_meaning(client: TestClient, played: Played) -> None:
+    query = {"q": "zzzz qqqq", "by": "meaning", "limit": 3, "sae": "first"}
+
+    def say(said: dict[str, Any], feature: int = 5) -> Any:
+        asked = {"sae": "first", "feature": feature, "author": "Ada", "said": said}
+        return client.post("/api/sae/labels", json=asked).json()["act"]
+
+    say({"kind": "label", "text": "another thing"}, 6)
+    act = say({"kind": "label", "text": "qqqq zzzz"})
+    hit = client.get("/api/sae/search", params=query).json()["groups"][0]["hits"][0]
+    assert (hit["about"]["feature"], hit["about"]["label"], hit["value"]) == (
+        5,
+        "qqqq zzzz",
+        pytest.approx(1, abs=2e-3),
+    )
+    assert "called “qqqq zzzz” by Ada" in hit["why"]
+    assert played.asked.count("label_meaning") == 1
+    client.get("/api/sae/search", params=query)
+    assert played.asked.count("label_meaning") == 1  # made once
+    (folder,) = cache_folder("label-vectors").iterdir()
+    say({"kind": "retract", "act": act["id"]})
+    hits = client.get("/api/sae/search", params=query).json()["groups"][0]["hits"]
+    assert all("called “qqqq" not in hit["why"] for hit in hits)
+    assert played.asked.count("label_meaning") == 1  # nothing new was said
+    say({"kind": "label", "text": "zzzz qqqq"}, 7)
+    assert client.get("/api/sae/search", params=query).json()["groups"][0]["hits"][0]["about"]["feature"] == 7
+    assert len(list(folder.iterdir())) == 1  # the older block is gone
+    next(folder.iterdir()).write_bytes(b"damaged")
+    client.get("/api/sae/search", params=query)
+    assert client.get("/api/sae/search", params=query).json()["groups"][0]["hits"][0]["about"]["feature"] == 7
+
+
 def test_while_features_are_read_it_is_said(client: TestClient, played: Played) -> None:
     played.ready = False
     answer = client.get("/api/sae/search?q=winter&by=meaning")

@@ -11,9 +11,9 @@ from neuronmap.web.errors import WebError
 from neuronmap.web.explorer import Explorer
 from neuronmap.web.reports import OpenReport
 from neuronmap.web.views.concepts.basis import ReportBasis
+from neuronmap.web.views.concepts.listed import ReportLine, report_lines
 from neuronmap.web.views.concepts.plots import ShownPlot, shown_plot
 from neuronmap.web.views.concepts.report import ConceptRow, concept_row
-from neuronmap.web.views.concepts.start import ReportLine, report_lines
 
 if TYPE_CHECKING:
     from neuronmap.abstraction.plots import PlotData

@@ -6,33 +6,18 @@ from itertools import groupby
 
 from pydantic import BaseModel, Field
 
-from neuronmap.features.export.records import public_name
-from neuronmap.hub.reports import list_reports, reports_folder
 from neuronmap.jobs import Job
+from neuronmap.paths import public_name
 from neuronmap.web.errors import Problem
 from neuronmap.web.explorer import Explorer
 from neuronmap.web.sources import Source, model_sources, text_sources
+from neuronmap.web.views.concepts.listed import ReportLine, report_lines
 from neuronmap.web.views.concepts.offered import ConceptLine, offered_concepts
-from neuronmap.web.views.concepts.words import VERDICTS
 
-__all__ = ["FollowedSAE", "ReportLine", "StartPage", "TrackForm", "report_lines", "start_page"]
+__all__ = ["FollowedSAE", "StartPage", "TrackForm", "start_page"]
 
 _FIRST = ("grammatical_number", "syntactic_role")
 """Families that the form begins with: what the concepts with a surface cue and without one look like."""
-
-
-class ReportLine(BaseModel):
-    """One report."""
-
-    name: str
-    model: str
-    created: str = Field(description="ISO 8601, UTC.")
-    preset: str = Field(description="quick, full or custom.")
-    concepts: list[str]
-    verdicts: dict[str, int] = Field(description="How many concepts have each verdict.")
-    prompts: int = Field(description="How many texts were followed.")
-    flow: bool = Field(description="Whether features were followed.")
-    problem: str = Field(description="Why it cannot be read; empty for sound ones.")
 
 
 class FollowedSAE(BaseModel):
@@ -82,25 +67,6 @@ class StartPage(BaseModel):
     def choices(self) -> list[str]:
         """Families and concepts that are ticked."""
         return self.form.concepts
-
-
-def report_lines() -> list[ReportLine]:
-    """All reports, the newest first; damaged ones last."""
-    folder, order = str(reports_folder()), {str(name): at for at, name in enumerate(VERDICTS)}
-    return [
-        ReportLine(
-            name=one.name,
-            model=public_name(one.model),
-            created=one.created,
-            preset=one.preset,
-            concepts=list(one.concepts),
-            verdicts=dict(sorted(one.verdicts.items(), key=lambda pair: order.get(pair[0], len(order)))),
-            prompts=one.prompts,
-            flow=one.flow,
-            problem=one.problem.replace(folder, "<reports>"),
-        )
-        for one in list_reports()
-    ]
 
 
 def start_page(explorer: Explorer, form: TrackForm | None = None, problem: Problem | None = None) -> StartPage:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from neuronmap.abstraction.record import Interval, Verdict
+if TYPE_CHECKING:
+    from neuronmap.abstraction.record import Interval, Verdict
 
 __all__ = ["VERDICTS", "interval_words", "layer_words", "spans", "verdict_words"]
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from neuronmap.errors import DamagedError, NotInZooError
 from neuronmap.web.zoo.looking import features_path
 from neuronmap.web.zoo.views.lineage import draw_lineage
+from neuronmap.zoo.labels import LABELS_FORMAT
 from neuronmap.zoo.names import Reference
 from neuronmap.zoo.people.views import CommentView
 from neuronmap.zoo.reading import holds_features
@@ -151,9 +152,7 @@ def artefact_page(
         base=f"/api/zoo/artefacts/{version.namespace}/{version.name}/versions/{version.label}",
         features=features_path(version, "features") if holds_features(version) else "",
         analyses=_analyses(registry, principal, version, lineage),
-        opens=embedded
-        and version.kind in ("SAE_MODEL", "ANALYSIS_RESULT")
-        and version.state in ("published", "deprecated", "yanked"),
+        opens=embedded and _has_a_place(version) and version.state in ("published", "deprecated", "yanked"),
     )
 
 
@@ -190,12 +189,19 @@ def _card(registry: Registry, principal: Principal, reference: Reference, versio
     return text, f"Only its first {_MOST_CARD:,} bytes are shown." if size > _MOST_CARD else ""
 
 
+def _has_a_place(version: VersionView) -> bool:
+    """Whether it belongs into the library, or, labels, into the book."""
+    record = version.manifest.get("record")
+    labels = version.kind == "EXPLANATIONS" and isinstance(record, dict) and record.get("format") == LABELS_FORMAT
+    return labels or version.kind in ("SAE_MODEL", "ANALYSIS_RESULT")
+
+
 def _ways(version: VersionView, server: str) -> list[Way]:
     if version.state in ("deleted", "draft"):
         return []
     pinned = version.reference
     where = f'"{server}"' if server else ""
-    into = " --into-library" if version.kind in ("SAE_MODEL", "ANALYSIS_RESULT") else f" --to {version.name}"
+    into = " --into-library" if _has_a_place(version) else f" --to {version.name}"
     zoo = f" --zoo {server}" if server else ""
     python = [
         "from neuronmap.zoo import Zoo",

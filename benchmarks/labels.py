@@ -155,6 +155,7 @@ def explained(store: FeatureStore, entry: Any, options: argparse.Namespace) -> d
         **counts,
         "judged": len({score.label for score in scores if not score.protocol.startswith("embedding")}),
         "read": not options.no_read,
+        "note": options.note,
         "scorers": table_of(scores),
         "agreement": [one.to_dict() for one in agreements(scores)],
         "examples": [
@@ -363,6 +364,7 @@ def main() -> None:
     parser.add_argument("--delphi", help="folder of an unpacked wheel of eai-delphi")
     parser.add_argument("--no-read", action="store_true", help="no negatives where neighbours fire")
     parser.add_argument("--report-only", action="store_true", help="ask nothing: what the book holds")
+    parser.add_argument("--note", default="", help="a sentence for the page")
     parser.add_argument("--analysis", help="the newest if left out")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -57,7 +57,8 @@ def _explained(found: dict[str, Any], _: str) -> list[str]:
             ""
             if found["read"]
             else " Silent windows where a neighbour fires were left out of these scores (`--no-read`)."
-        ),
+        )
+        + (f" {found['note']}" if found["note"] else ""),
         "",
         "| scorer | labels | score | surely above chance | shuffled label | rule's label (features) | rule's prediction | "
         "better than shuffled | unread judgements |",

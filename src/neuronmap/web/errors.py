@@ -60,6 +60,7 @@ STATUS: dict[type[errors.NeuronMapError], int] = {
     errors.TooOftenError: 429,
     errors.UploadError: 409,
     errors.ZooOfflineError: 503,
+    errors.EndpointError: 502,
     errors.JobNotFoundError: 404,
     errors.AlreadyExistsError: 409,
     errors.TrainingDivergedError: 500,

@@ -281,8 +281,9 @@ class Said:
 
 
 def chance(protocol: str) -> float:
-    """What a label that says nothing gets: 0 for a correlation (simulation), 0.5 for balanced accuracy and areas."""
-    return 0.0 if protocol.startswith("simulation") else 0.5
+    """What a label that says nothing gets: 0 for a correlation (simulation), one of five (intruder), 0.5 for balanced accuracy and areas."""
+    special = {"simulation": 0.0, "intruder": 0.2}
+    return special.get(protocol.split("@")[0], 0.5)
 
 
 def held_labels(standing: Standing) -> list[HeldLabel]:

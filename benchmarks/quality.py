@@ -184,6 +184,10 @@ def main() -> int:
     given = arguments()
     torch.set_num_threads(given.threads)
     folder = given.work or cache_folder("benchmarks") / "quality"
+    if given.render and not folder.is_dir():
+        raise SystemExit(f"{folder} holds no runs, so there is nothing to render. Without --render they are made.")
+    if not folder.is_dir():
+        say("The rows are not there yet: the model computes them first (some minutes on two cores), for --dry-run too.")
     rows = prepare_rows(folder, given.layer, given.rows, given.heldout_rows, LineProgress(), say)
     protocol = ModelProtocol(ce_tokens=given.ce_tokens, items=given.items)
     meter = ModelMeter(rows, protocol, folder, given.device, SilentProgress())

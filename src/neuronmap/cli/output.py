@@ -18,7 +18,7 @@ from rich.table import Table
 
 from neuronmap import progress
 from neuronmap.cli.exits import exit_code
-from neuronmap.errors import DiskSpaceError, Interrupted, NeuronMapError, UnwritablePathError
+from neuronmap.errors import DiskSpaceError, Interrupted, NeuronMapError, ResourceError, UnwritablePathError
 
 __all__ = ["JsonOption", "Output", "QuietOption", "command_output", "table"]
 
@@ -36,7 +36,9 @@ class Output:
     """
 
     def __init__(self, as_json: bool, quiet: bool) -> None:
-        self.as_json, self.quiet = as_json, quiet
+        # of the processes that torchrun starts, the first speaks for all
+        self.rank = int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
+        self.as_json, self.quiet = as_json and self.rank == 0, quiet or self.rank > 0
         self.console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "110")))
 
     def progress(self) -> progress.Progress:
@@ -56,7 +58,12 @@ class Output:
             sys.stdout.flush()
 
     def fail(self, error: NeuronMapError) -> None:
-        """Show an error: a sentence and the next step on stderr; also the document with ``--json``."""
+        """Show an error: a sentence and the next step on stderr; also the document with ``--json``.
+
+        A process beside the first tells only what may be its own trouble.
+        """
+        if self.rank > 0 and not isinstance(error, ResourceError):
+            return
         self.document(
             {"schema": "neuronmap/error/1", "error": error.code, "message": error.message, "hint": error.hint}
         )

@@ -129,7 +129,9 @@ def train(
     if stored.metrics is not None:
         output.show(*metric_table(stored.metrics))
     output.show(*show_entry(stored.entry))
-    published = publish_trained(output, stored.entry, publication) if publication is not None else None
+    published = None
+    if publication is not None and output.rank == 0:
+        published = publish_trained(output, stored.entry, publication)
     document = stored_document("neuronmap/sae.train/1", stored.entry, run=str(stored.run.folder), published=published)
     output.document(document)
 

@@ -58,7 +58,7 @@ def train_into_library(
     run_folder: Path | None = None,
     fence: Callable[[], None] | None = None,
 ) -> StoredSAE:
-    """Train, store and evaluate.
+    """Train, store and evaluate. Under torchrun all processes train, and rank 0 stores and evaluates.
 
     Args:
         config: what to train; None when resuming.
@@ -81,6 +81,7 @@ def train_into_library(
             bundle stays in the run's folder, and resuming the run stores it.
     """
     from neuronmap.training import SAETrainer, TrainingRun
+    from neuronmap.training.parallel.team import open_team
 
     hub = hub or SAEModelHub()
     progress = progress or progress_module.default()
@@ -95,22 +96,33 @@ def train_into_library(
         _refuse_stored(hub, run, name)
     if chosen is not None:
         hub.require_free(chosen, replace=replace)
+    team, result = open_team(), None
     if run is not None and finished:
-        return _store_finished(hub, run, chosen, evaluate, evaluation, replace, progress, fence)
-    if run is not None:
-        result = SAETrainer.resume(run, source, progress=progress)
+        team.wait()  # until every process has looked whether it is stored already
+        found = run
+    elif run is not None:
+        result, found = SAETrainer.resume(run, source, progress=progress), run
     else:
         result = SAETrainer(config, progress=progress, run_folder=run_folder).train(source, init_from=init_from)
-    return store_result(
-        result,
-        hub=hub,
-        name=name,
-        evaluate=evaluate,
-        evaluation=evaluation,
-        replace=replace,
-        progress=progress,
-        fence=fence,
-    )
+        found = result.run
+
+    def store() -> StoredSAE:
+        if result is None:
+            return _store_finished(hub, found, chosen, evaluate, evaluation, replace, progress, fence)
+        return store_result(
+            result,
+            hub=hub,
+            name=name,
+            evaluate=evaluate,
+            evaluation=evaluation,
+            replace=replace,
+            progress=progress,
+            fence=fence,
+        )
+
+    stored = team.first_then(store, lambda: None)
+    identity = team.from_first(lambda: stored.entry.id if stored is not None else "")
+    return stored if stored is not None else StoredSAE(hub.get(identity), found, result, None)
 
 
 def store_result(

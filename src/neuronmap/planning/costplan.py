@@ -324,7 +324,13 @@ def _notes(
         needed = training.needed_devices
         notes.append(
             "The SAE does not fit: "
-            + ("no number of devices up to 4,096 holds it." if needed is None else f"{needed} devices hold it.")
+            + (
+                f"{needed} devices hold it."
+                if needed is not None
+                else "a CPU run is not split over machines; choose a GPU (--device)."
+                if request.device == "cpu"
+                else "no number of devices up to 4,096 holds it."
+            )
         )
     if training.tensor_parallel > 1:
         notes.append("Splitting over features is reckoned, not measured; so are all-reduces over several devices.")

@@ -104,9 +104,11 @@ def auxk_gradients(
     W_MD = torch.index_select(W_dec, 0, dead_M, out=workspace.get("auxk.W_dec", shape, dtype))
     # torch.var would take four times as long, and |error|^2 - |mean|^2 would not be 0 where it should.
     apart_BD = workspace.get("auxk.miss", (rows, d_in), dtype)
-    torch.sub(problem.error_BD, problem.error_BD.mean(dim=0), out=apart_BD)
+    torch.sub(problem.error_BD, workspace.ranks.mean_(problem.error_BD.mean(dim=0)), out=apart_BD)
     variance = torch.linalg.vector_norm(apart_BD, dim=1).square_().mean()
-    varies = variance > LEAST_VARIANCE * torch.linalg.vector_norm(problem.error_BD, dim=1).square_().mean()
+    square = torch.linalg.vector_norm(problem.error_BD, dim=1).square_().mean()
+    variance, square = workspace.ranks.mean_(torch.stack((variance, square))).unbind()
+    varies = variance > LEAST_VARIANCE * square
     weight = torch.where(varies, 1.0 / torch.where(varies, variance, 1.0), 0.0)
     g_W_enc_MD = workspace.get("auxk.g_W_enc", shape, dtype)
     g_W_dec_MD = workspace.get("auxk.g_W_dec", shape, dtype)

@@ -113,6 +113,8 @@ class SparseAutoencoder(nn.Module):
     calibrated: ClassVar[bool] = False
     """Whether the inference threshold has to be fitted after training (``calibrate``)."""
 
+    splits_batches: ClassVar[bool] = False
+    """Whether several processes may share a batch: its loss is a mean over rows but for what it asks ``Workspace.ranks``."""
     trainable: ClassVar[bool] = True
     """Whether NeuronMap trains it. Others can be read, run and saved only (``neuronmap.saes.inference``)."""
     reads: ClassVar[Reads] = "rows"

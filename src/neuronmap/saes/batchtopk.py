@@ -20,6 +20,7 @@ from torch import Tensor
 
 from neuronmap.errors import InputError
 from neuronmap.saes.base import ArchitectureOptions, SparseAutoencoder, StepLoss, StepState
+from neuronmap.saes.kernels.across import encode_top_across
 from neuronmap.saes.kernels.choice import backend
 from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.kernels.entries import above_floor
@@ -80,7 +81,10 @@ class BatchTopKSAE(TopKFamily):
         return select_top_of_batch(pre_BF, k * len(pre_BF), workspace)
 
     def encode_kept(self, kernels: Kernels, encoder: Encoder, k: int) -> Encoded:
-        """The same, fused with the product."""
+        """The same, fused with the product; of the rows on all ranks."""
+        ranks = kernels.workspace.ranks
+        if ranks.count > 1:
+            return encode_top_across(kernels, encoder, k * encoder.num_rows * ranks.count, kernels.workspace)
         return kernels.encode_top_of_batch(encoder, k * encoder.num_rows)
 
     def encode(self, x: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ class GatedSAE(SparseAutoencoder):
     architecture: ClassVar[str] = "gated"
     Options: ClassVar[type[ArchitectureOptions]] = GatedOptions
     revival: ClassVar[Revival] = "resample"
+    splits_batches: ClassVar[bool] = True
 
     b_gate: nn.Parameter
     """[F]"""

@@ -75,6 +75,7 @@ class JumpReLUSAE(SparseAutoencoder):
     Options: ClassVar[type[ArchitectureOptions]] = JumpReLUOptions
     revival: ClassVar[Revival] = "none"
     rate_factor: ClassVar[float] = 0.5
+    splits_batches: ClassVar[bool] = True
 
     b_enc: nn.Parameter
     """[F]"""
@@ -202,7 +203,8 @@ class JumpReLUSAE(SparseAutoencoder):
         if self._tanh:
             sparsity, g_norm_F = self._tanh_at_entries(code, g_N, norm_F, weight / rows)
         else:
-            sparsity, g_l0 = self._count_term(fired_F.sum().to(x_BD.dtype) / rows, weight, self._target(state))
+            l0 = workspace.ranks.mean_(fired_F.sum().to(x_BD.dtype) / rows)
+            sparsity, g_l0 = self._count_term(l0, weight, self._target(state))
             in_window_F = torch.bincount(code.feature_N[window_N], minlength=self.d_sae).to(x_BD.dtype)
             g_threshold_F.addcmul_(in_window_F, g_l0, value=-1.0 / (self.bandwidth * rows))
         jump_F = self.threshold / self.bandwidth
@@ -273,7 +275,8 @@ class JumpReLUSAE(SparseAutoencoder):
         if self._tanh:
             sparsity = self._add_tanh(f_BF, g_BF, norm_F, weight / rows, workspace)
         else:
-            sparsity, g_l0 = self._count_term(fired_F.sum().to(dtype) / rows, weight, self._target(state))
+            l0 = workspace.ranks.mean_(fired_F.sum().to(x_BD.dtype) / rows)
+            sparsity, g_l0 = self._count_term(l0, weight, self._target(state))
         total = mse + weight * sparsity
         parts = {"mse": mse, "sparsity": sparsity}
         below_BF: Tensor | None = None

@@ -42,6 +42,7 @@ class ReLUSAE(SparseAutoencoder):
     architecture: ClassVar[str] = "relu"
     Options: ClassVar[type[ArchitectureOptions]] = ReLUOptions
     revival: ClassVar[Revival] = "resample"
+    splits_batches: ClassVar[bool] = True
 
     b_enc: nn.Parameter
     """[F]"""

@@ -46,6 +46,7 @@ class TopKFamily(SparseAutoencoder):
 
     Options: ClassVar[type[ArchitectureOptions]] = TopKOptions
     revival: ClassVar[Revival] = "auxk"
+    splits_batches: ClassVar[bool] = True
     options: TopKOptions
 
     b_enc: nn.Parameter

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuronmap.saes.ranks import ALONE, Ranks
+
 __all__ = ["Workspace"]
 
 
@@ -24,17 +26,27 @@ class Workspace:
         device: where the buffers live.
         kernels: backend of the steps that use this workspace (:mod:`neuronmap.saes.kernels.choice`).
         products: whether they run sparse or dense; ``auto`` goes by the share of active entries.
+        ranks: the processes that share each batch; this one alone when left out.
 
     Attributes:
         ran: how the last step's products were done, ``sparse`` or ``dense``; empty before the first.
         backends: backends made for this workspace, by name; filled by the choice.
         chosen: of those, the one for sparse products, by what was asked for; filled by the choice.
         constants: small tensors that backends keep on the device, by name and content.
+        last_cut: the smallest activation that the batch rule kept on all ranks at the step before; 0 when not known.
     """
 
-    def __init__(self, device: torch.device | str = "cpu", *, kernels: str = "auto", products: str = "auto") -> None:
+    def __init__(
+        self,
+        device: torch.device | str = "cpu",
+        *,
+        kernels: str = "auto",
+        products: str = "auto",
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.device = torch.device(device)
-        self.kernels, self.products = kernels, products
+        self.kernels, self.products, self.ranks = kernels, products, ranks
+        self.last_cut = 0.0
         self.ran = ""
         self.backends: dict[str, Any] = {}
         self.chosen: dict[str, Any] = {}

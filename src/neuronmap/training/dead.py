@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neuronmap.saes import SparseAutoencoder, StepLoss
+from neuronmap.saes.ranks import ALONE, Ranks
 from neuronmap.training.parameters import ParameterStep, feature_axis
 
 __all__ = ["DeadFeatures", "resample"]
@@ -59,12 +60,13 @@ def resample(
     x_BD: Tensor,
     dead: DeadFeatures,
     generator: torch.Generator,
+    ranks: Ranks = ALONE,
 ) -> int:
     """Point dead features at what the SAE reconstructs worst (Bricken et al. 2023, appendix).
 
     Rows are drawn with probability proportional to the square of their loss; the feature's decoder row becomes the
     unit residual direction of its row, its encoder column the same at a fifth of the living columns' norm, its
-    biases zero, and its Adam moments zero.
+    biases zero, and its Adam moments zero. ``x_BD`` is this rank's part of the batch; all ranks draw the same rows of all of it.
 
     Returns:
         How many features were re-initialised.
@@ -75,11 +77,11 @@ def resample(
         return 0
     chosen = dead_F.nonzero().squeeze(1)
     residual_BD = x_BD - sae(x_BD)
-    weight_B = residual_BD.square().sum(dim=1).square().double().cpu()
+    weight_B = ranks.gathered(residual_BD.square().sum(dim=1).square().double()).view(-1).cpu()
     if float(weight_B.sum()) <= 0:
         return 0
     drawn = torch.multinomial(weight_B, len(chosen), replacement=len(chosen) > len(weight_B), generator=generator)
-    direction_ND = residual_BD[drawn.to(residual_BD.device)]
+    direction_ND = _rows_of_all(residual_BD, drawn.to(residual_BD.device), ranks)
     direction_ND = direction_ND / direction_ND.norm(dim=1, keepdim=True).clamp_min(1e-12)
     living_F = ~dead_F
     norm = sae.W_enc[:, living_F].norm(dim=0).mean() if bool(living_F.any()) else torch.ones((), device=sae.device)
@@ -94,3 +96,11 @@ def resample(
         parameters.forget(name, axis, chosen)
     dead.since_fired_F[chosen] = 0
     return len(chosen)
+
+
+def _rows_of_all(part_BD: Tensor, chosen_N: Tensor, ranks: Ranks) -> Tensor:
+    """[N, D], rows of the whole batch, of which ``part_BD`` is this rank's part. Each row has one owner; the others add zeros."""
+    place_N = chosen_N - ranks.rank * len(part_BD)
+    mine_N = (place_N >= 0) & (place_N < len(part_BD))
+    found_ND = part_BD[place_N.clamp(0, len(part_BD) - 1)]
+    return ranks.sum_(found_ND.masked_fill_(~mine_N.unsqueeze(1), 0.0))

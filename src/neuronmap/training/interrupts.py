@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM during training: finish the step, save, then stop. A second Ctrl-C stops at once."""
+"""Ctrl-C and SIGTERM during training: finish the step, save, then stop. A second Ctrl-C stops at once.
+
+Not so under torchrun, which passes on to its processes what the terminal has sent them already, and itself ends those that take too long.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,15 @@ __all__ = ["StopSignals"]
 
 
 class StopSignals:
-    """Context manager that turns the first SIGINT or SIGTERM into ``requested``; outside the main thread it does nothing."""
+    """Context manager that turns the first SIGINT or SIGTERM into ``requested``; outside the main thread it does nothing.
 
-    def __init__(self) -> None:
+    Args:
+        again_ends: whether a second signal ends at once.
+    """
+
+    def __init__(self, again_ends: bool = True) -> None:
         self.requested: str | None = None
+        self._again_ends = again_ends
         self._old: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -31,6 +39,6 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self.requested is not None:
+        if self.requested is not None and self._again_ends:
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name

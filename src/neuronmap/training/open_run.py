@@ -26,6 +26,7 @@ from neuronmap.training.config import SAEConfig
 from neuronmap.training.data import TrainingData
 from neuronmap.training.history import History
 from neuronmap.training.loggers import Logger
+from neuronmap.training.parallel.team import Team
 from neuronmap.training.plan import Plan
 from neuronmap.training.result import TrainingResult
 from neuronmap.training.run import TrainingRun
@@ -215,6 +216,7 @@ def open_session(
     *,
     start_from: SparseAutoencoder | None = None,
     workspace: Workspace | None = None,
+    team: Team | None = None,
 ) -> tuple[Session, list[str]]:
     """The state of a run, from scratch, from another SAE, or from the newest checkpoint.
 
@@ -223,6 +225,7 @@ def open_session(
         batches: where its rows come from.
         start_from: an SAE to start from.
         workspace: scratch space, if it is shared.
+        team: the processes that share each batch.
 
     Returns:
         The session, and what to tell of a checkpoint that was taken up.
@@ -240,7 +243,10 @@ def open_session(
     sae.initialise(data.rows.statistics.mean_D.float() * scale, generator)
     if start_from is not None:
         _start_from(sae, start_from, scale)
-    session = Session(config, plan, data, sae, batches, scale, run.checkpoints, workspace)
+    if team is not None:
+        for tensor in sae.state_dict().values():
+            team.copy_first_(tensor)
+    session = Session(config, plan, data, sae, batches, scale, run.checkpoints, workspace, team)
     notes: list[str] = []
     checkpoint = latest_checkpoint(run.checkpoints)
     if checkpoint is not None:

@@ -27,6 +27,8 @@ from neuronmap.training.config import SAEConfig
 from neuronmap.training.data import TrainingData
 from neuronmap.training.dead import DeadFeatures, resample
 from neuronmap.training.ordering import FrequencyOrder
+from neuronmap.training.parallel.split import combine
+from neuronmap.training.parallel.team import Team
 from neuronmap.training.parameters import ParameterStep
 from neuronmap.training.plan import Plan
 from neuronmap.training.schedules import Schedule
@@ -60,6 +62,7 @@ class Session:
         scale: the scalar inputs are multiplied by.
         checkpoints: folder for checkpoints.
         workspace: scratch space; one of its own when left out. SAEs that take turns may share buffers (:meth:`Workspace.beside`).
+        team: the processes that share each batch, this one among them; this one alone when left out. Then the workspace is left out.
     """
 
     def __init__(
@@ -72,12 +75,16 @@ class Session:
         scale: float,
         checkpoints: Path,
         workspace: Workspace | None = None,
+        team: Team | None = None,
     ) -> None:
+        self.team = team = team or Team()
         self.config, self.plan, self.data, self.sae, self.batches, self.scale = config, plan, data, sae, batches, scale
         self.checkpoints = checkpoints
         self.schedule = Schedule(config, plan.steps, plan.peak_rate, getattr(sae.options, "k", None), sae.d_sae)
         self.dead = DeadFeatures(sae.d_sae, plan.dead_window, sae.device)
-        self.workspace = workspace or Workspace(sae.device, kernels=config.kernels, products=config.products)
+        self.workspace = workspace or Workspace(
+            sae.device, kernels=config.kernels, products=config.products, ranks=team
+        )
         rounds = rounds_products(config.compute_dtype, config.kernels, sae.device, isinstance(sae, TopKFamily))
         self.parameters = ParameterStep(sae, config.adam_epsilon, config.clip_norm, self.workspace, rounds=rounds)
         self.order = FrequencyOrder(sae) if getattr(sae.options, "sort_features", False) else None
@@ -93,7 +100,7 @@ class Session:
     # --- one step ------------------------------------------------------------------------------------------------
 
     def train_step(self) -> StepLoss:
-        """Take a batch, compute the gradients, clip, project, step, renormalise, count.
+        """Take a batch (of several processes: this one's share of it), compute the gradients, clip, project, step, renormalise, count.
 
         Raises:
             TrainingDivergedError: when input, loss or gradient is not finite; on a CPU before the weights are touched, on a
@@ -117,6 +124,8 @@ class Session:
             rounded_W_enc=self.parameters.rounded_W_enc,
         )
         loss = self.sae.loss_and_gradients(x_BD, state, self.workspace)
+        combine(loss, self.sae, self.team)
+        rows = len(x_BD) * self.team.count
         if watched:
             self._check_finite(x_BD, loss)
         norm = None
@@ -126,18 +135,18 @@ class Session:
                 raise self._diverged(f"the gradient's norm is {float(norm)}")
         self.parameters.apply(self.schedule.learning_rate(self.step), norm)
         self.sae.after_step(loss, state)
-        self.dead.update(loss, len(x_BD))
+        self.dead.update(loss, rows)
         if watched:
-            self.active_share = float(loss.fired_F.sum()) / (len(x_BD) * self.sae.d_sae)
+            self.active_share = float(loss.fired_F.sum()) / (rows * self.sae.d_sae)
         self.step += 1
         if self.order is not None:
-            self.order.update(loss, len(x_BD))
+            self.order.update(loss, rows)
             self.order.restore_order(self.step, self.parameters, self.dead)
         self.seconds += time.perf_counter() - started
         return loss
 
     def _next_batch(self) -> Tensor:
-        return on_device(next(self.batches), self.sae.device)
+        return on_device(self.team.share(next(self.batches)), self.sae.device)
 
     @property
     def _watched(self) -> bool:
@@ -176,7 +185,7 @@ class Session:
         if self.sae.revival != "resample" or not due or self._x_BD is None:
             return 0
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        return resample(self.sae, self.parameters, self._x_BD, self.dead, generator)
+        return resample(self.sae, self.parameters, self._x_BD, self.dead, generator, self.team)
 
     def _check_finite(self, x_BD: Tensor, loss: StepLoss) -> None:
         total = float(loss.total)
@@ -260,6 +269,7 @@ class Session:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "device": self.sae.device.type,
+            "processes": self.team.count,
         }
         save_checkpoint(self.checkpoints, self.step, tensors, state, self.config.keep_checkpoints)
 
@@ -298,8 +308,10 @@ class Session:
             "torch": torch.__version__,
             "device": self.sae.device.type,
             "kernels": describe(self.sae.device, self.config.kernels),
+            "processes": self.team.count,
         }
-        return [f"{name} was {state[name]}, is {value}" for name, value in now.items() if state[name] != value]
+        then = {"processes": 1, **state}  # which checkpoints of before there could be several do not say
+        return [f"{name} was {then[name]}, is {value}" for name, value in now.items() if then[name] != value]
 
 
 @torch.no_grad()

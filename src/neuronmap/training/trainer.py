@@ -1,6 +1,9 @@
 """``SAETrainer``: from text or activations to a trained, calibrated, folded SAE with its evidence.
 
 prepare data -> plan -> initialise (or take up a checkpoint) -> steps -> calibrate -> fold -> measure -> bundle
+
+Under torchrun every process makes the steps, each with its share of the batch; rank 0 prepares the data before the others look at it, and
+alone writes, measures and speaks (``training.parallel``).
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from neuronmap.errors import (
     NeuronMapError,
     TrainingDivergedError,
 )
-from neuronmap.progress import Progress, Task
+from neuronmap.progress import Progress, SilentProgress, Task
 from neuronmap.saes import SparseAutoencoder, get_architecture, load_sae
 from neuronmap.saes.kernels.choice import describe, require, rounds_products
 from neuronmap.saes.topk import TopKFamily
@@ -33,6 +36,9 @@ from neuronmap.training.data import TrainingData, prepare
 from neuronmap.training.interrupts import StopSignals
 from neuronmap.training.loggers import Logger, make_loggers
 from neuronmap.training.open_run import OpenRun, asked_device, device_of, input_scale, open_session
+from neuronmap.training.parallel.following import FollowedRun
+from neuronmap.training.parallel.split import require_same_data, require_splittable
+from neuronmap.training.parallel.team import Team, open_team
 from neuronmap.training.plan import make_plan
 from neuronmap.training.result import TrainingResult
 from neuronmap.training.run import TrainingRun
@@ -70,6 +76,7 @@ class SAETrainer:
         self.progress = progress or progress_module.default()
         self.loggers = tuple(loggers)
         self.run_folder = run_folder
+        self._team = Team()
 
     def train(
         self,
@@ -101,16 +108,18 @@ class SAETrainer:
         if folder is not None and (folder / "run.json").exists():
             raise InputError(f"{folder} already holds a training run.", hint="Resume it, or choose another folder.")
         self.config = self.config.with_absolute_paths()
+        self._join()
         start_from = self._load_start(init_from)
         loggers = self._all_loggers()
         if model is None:
             self._check_kernels()
         data = self._prepare(source, heldout, model)
-        run = TrainingRun.create(self.config, reopenable(source, self.config), folder)
+        reopened_by = reopenable(source, self.config)
+        run = TrainingRun(self._team.from_first(lambda: TrainingRun.create(self.config, reopened_by, folder).folder))
         try:
             return self._run(run, data, start_from, loggers)
         except NeuronMapError:
-            if folder is None and run.read()["status"] == "preparing":
+            if folder is None and self._team.leads and run.read()["status"] == "preparing":
                 shutil.rmtree(run.folder, ignore_errors=True)  # nothing was trained: leave nothing behind
             raise
 
@@ -151,17 +160,31 @@ class SAETrainer:
                 )
             source = run.source
         trainer = cls(run.config(), progress=progress, loggers=loggers, run_folder=run.folder)
+        trainer._join()
         all_loggers = trainer._all_loggers()
         data = trainer._prepare(source, heldout, model, record.get("model_dtype"))
         return trainer._run(run, data, None, all_loggers)
 
     # --- the parts of a run --------------------------------------------------------------------------------------
 
+    def _join(self) -> None:
+        """Take this process's place among those that torchrun started, if it did."""
+        self._team = open_team()
+        require_splittable(self.config, self._team)
+        if not self._team.leads:
+            self.progress, self.loggers = SilentProgress(), ()
+
     def _prepare(self, source: Any, heldout: Any, model: Any, begun_in: str | None = None) -> TrainingData:
         """The run's data; ``begun_in`` is the precision that ``model_dtype = "auto"`` meant when the run was started."""
         config = in_precision(self.config, begun_in)
-        try:
+
+        def prepared() -> TrainingData:
             return prepare(config, source, heldout=heldout, model=model, progress=self.progress)
+
+        try:
+            data = self._team.first_then(prepared, prepared)  # what rank 0 has harvested, the others find
+            require_same_data(data, self._team)
+            return data
         except KeyboardInterrupt:
             raise Interrupted(
                 "Stopped while preparing data; finished shards are kept.",
@@ -174,7 +197,7 @@ class SAETrainer:
 
     def _all_loggers(self) -> list[Logger]:
         """Made before anything long begins, so that a missing package is known at once."""
-        return [*make_loggers(self.config.loggers), *self.loggers]
+        return [*make_loggers(self.config.loggers), *self.loggers] if self._team.leads else []
 
     def _load_start(self, init_from: SparseAutoencoder | str | Path | None) -> SparseAutoencoder | None:
         if init_from is None or isinstance(init_from, SparseAutoencoder):
@@ -189,9 +212,10 @@ class SAETrainer:
             try:
                 session = self._session(run, data, start_from)
                 try:
-                    open_run = OpenRun(run, session, self.progress, loggers)
+                    kind = OpenRun if self._team.leads else FollowedRun
+                    open_run = kind(run, session, self.progress, loggers)
                     self._loop(open_run)
-                    return open_run.finish()
+                    return self._team.first_then(open_run.finish, open_run.finish)
                 finally:
                     session.batches.close()
             except torch.OutOfMemoryError as error:
@@ -201,21 +225,30 @@ class SAETrainer:
 
     def _session(self, run: TrainingRun, data: TrainingData, start_from: SparseAutoencoder | None) -> Session:
         """Plan the run, say so, and build its state."""
-        config, note = self.config, self.progress.note
+        config, note, team = self.config, self.progress.note, self._team
         scale, device, once = input_scale(data), device_of(self.config, data), self.config.num_epochs <= 1
-        batches = ShuffledBatches(data.rows, config.batch_rows, seed=config.order_seed, scale=scale, once=once)
+        row_bytes = data.width * data.rows.dtype.itemsize
+        batches = ShuffledBatches(
+            data.rows, config.batch_rows, seed=config.order_seed, scale=scale, once=once, beside=team.beside * row_bytes
+        )
         try:
-            row_bytes = data.width * data.rows.dtype.itemsize
+            if team.count > 1:
+                # the bucket goes by free memory, which each process sees otherwise: that of rank 0 is all's
+                batches.restore(team.from_first(batches.state))
             plan = make_plan(config, data.num_rows, data.width, device, batches.bucket_rows * row_bytes)
             for line in plan.lines(config):
                 note(line)
+            if team.count > 1:
+                share = f"each with {config.batch_rows // team.count:,} of a batch's {config.batch_rows:,} activations"
+                note(f"      {team.count} processes, {share}; step memory and time above are those of one with all.")
             if isinstance(data.rows, ActivationStream):
                 note(f"      {streaming_note(data.rows, batches.bucket_rows)}")
             precision = "; encoder in bfloat16" if check_kernels(config, device) else ""
             note(f"      kernels: {describe(device, config.kernels)}; products: {config.products}{precision}.")
-            session, notes = open_session(config, run, data, batches, plan, start_from=start_from)
+            session, notes = open_session(config, run, data, batches, plan, start_from=start_from, team=team)
             for line in notes:
                 note(line)
+            team.wait()  # until all have read the checkpoint: rank 0 writes the next
         except BaseException:
             batches.close()
             raise
@@ -226,18 +259,23 @@ class SAETrainer:
         session = open_run.session
         steps, rows = session.plan.steps, session.plan.batch_rows
         open_run.begin()
-        with StopSignals() as stop, self._bar(session) as bar:
+        team = self._team
+        with StopSignals(again_ends=team.count == 1) as stop, self._bar(session) as bar:
             try:
                 while not open_run.done:
                     bar.advance(rows, **_shown(open_run.step()))
-                    if stop.requested:
+                    if team.any(stop.requested is not None):
                         open_run.interrupt()
+                        team.wait()
+                        by = stop.requested or "a signal to another process"
                         raise Interrupted(
-                            f"Stopped by {stop.requested} after step {session.step} of {steps}; everything is saved.",
+                            f"Stopped by {by} after step {session.step} of {steps}; everything is saved.",
                             hint=f"neuronmap sae train --resume {open_run.run.folder}",
                         )
             except TrainingDivergedError as error:
-                raise open_run.diverged(error) from None
+                told = open_run.diverged(error)
+                team.wait()
+                raise told from None
         if (waiting := session.waiting()) is not None:
             self.progress.note(waiting)
         open_run.end_steps()

@@ -174,7 +174,7 @@ def _core(core: CoreMetrics, record: SuiteRecord) -> tuple[dict[str, Any], dict[
         "dataset": core.protocol.source_digest,
         "compute_kl": behaviour is not None,
         "compute_ce_loss": behaviour is not None,
-        "compute_l2_norms": True,
+        "compute_l2_norms": False,
         "compute_sparsity_metrics": True,
         "compute_variance_metrics": True,
         "compute_featurewise_density_statistics": False,

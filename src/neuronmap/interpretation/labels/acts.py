@@ -56,9 +56,17 @@ _MOST_DETAILS = 1 << 16
 """Bytes of evidence or figures."""
 
 
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that turn the direction of what follows: a name could read as another one."""
+
+
+def _controls(letter: str) -> bool:
+    return unicodedata.category(letter) == "Cc" or letter in _TURNS
+
+
 def _written(text: str, allowed: str) -> str:
     """A text without control characters, which databases and terminals do not bear; one of spaces alone says nothing."""
-    bad = next((letter for letter in text if unicodedata.category(letter) == "Cc" and letter not in allowed), None)
+    bad = next((letter for letter in text if _controls(letter) and letter not in allowed), None)
     if bad is not None:
         raise ConfigError(f"Text {text[:40]!r} holds the control character {bad!r}.", hint="Leave it out.")
     if text and not text.strip():

@@ -22,6 +22,7 @@ import numpy as np
 from neuronmap.hashing import digest_json, short
 from neuronmap.interpretation.judging.figures import Figures, judged_figures
 from neuronmap.interpretation.labels.acts import Author, Judgement, Label, Score, Verdict, stamp
+from neuronmap.interpretation.labels.people import PEOPLE
 
 if TYPE_CHECKING:
     from neuronmap.features.storage.store import FeatureStore
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from neuronmap.interpretation.labels.held import HeldLabel
 
 __all__ = [
-    "PEOPLE",
     "PROTOCOL",
     "BlindTask",
     "Judged",
@@ -42,8 +42,7 @@ __all__ = [
 ]
 
 PROTOCOL = "people@1"
-PEOPLE = Author(kind="person", name="reviewers")
-"""Whose a score by people is: all who judged."""
+"""Scores by all who judged (:data:`~neuronmap.interpretation.labels.people.PEOPLE`)."""
 FEATURES, OF_EACH = 6, 8
 _MOST_LABELS = 6
 _SHUFFLED = re.compile(r"shuffled-(\d+)-(.+)")

@@ -281,7 +281,7 @@ class Said:
 
 
 def chance(protocol: str) -> float:
-    """What a label that says nothing gets: 0 for a correlation (simulation), one of five (intruder), 0.5 for balanced accuracy and areas."""
+    """What a label that says nothing gets: 0 for a correlation (simulation), a fifth (intruder), 0.5 for balanced accuracy and areas."""
     special = {"simulation": 0.0, "intruder": 0.2}
     return special.get(protocol.split("@")[0], 0.5)
 

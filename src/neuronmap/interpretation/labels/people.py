@@ -5,9 +5,13 @@ from __future__ import annotations
 import getpass
 import os
 
+from neuronmap.errors import ConfigError
 from neuronmap.interpretation.labels.acts import Author
 
-__all__ = ["AUTHOR_VARIABLE", "local_name", "person"]
+__all__ = ["AUTHOR_VARIABLE", "PEOPLE", "local_name", "person"]
+
+PEOPLE = Author(kind="person", name="reviewers")
+"""All who answered blind tasks together: the author of their scores, and nobody else's name."""
 
 AUTHOR_VARIABLE = "NEURONMAP_AUTHOR"
 """Environment variable with the name that one's labels are signed with; the name of the account when it is not set."""
@@ -31,6 +35,12 @@ def person(name: str | None = None) -> Author:
         name: the one of this machine's user when left out.
 
     Raises:
-        ConfigError: the name is empty, too long, or holds control characters.
+        ConfigError: the name is empty, too long, taken by all reviewers together, or holds control characters.
     """
-    return Author(kind="person", name=local_name() if name is None else name.strip())
+    author = Author(kind="person", name=local_name() if name is None else name.strip())
+    if author.name.casefold() == PEOPLE.name:
+        raise ConfigError(
+            f"{author.name!r} is the author of what all reviewers found together, and nobody else's name.",
+            hint="Choose another name.",
+        )
+    return author

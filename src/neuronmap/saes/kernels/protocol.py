@@ -22,6 +22,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from neuronmap.saes.kernels.code import SparseCode
+from neuronmap.saes.workspace import Workspace
 
 __all__ = ["AdamStep", "Encoded", "Encoder", "Kernels", "Reconstruction"]
 
@@ -101,6 +102,7 @@ class AdamStep:
 class Kernels(Protocol):
     """A backend. Scratch space lives in the workspace it was made with; a workspace serves one step at a time."""
 
+    workspace: Workspace
     name: ClassVar[str]
     dense_above: ClassVar[float]
     """Share of active entries above which four plain GEMMs are quicker than the sparse products; measured."""

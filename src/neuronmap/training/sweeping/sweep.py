@@ -32,6 +32,8 @@ from neuronmap.training.data import TrainingData, prepare_many
 from neuronmap.training.interrupts import StopSignals
 from neuronmap.training.loggers import Logger, make_loggers
 from neuronmap.training.open_run import asked_device, device_of, input_scale
+from neuronmap.training.parallel.split import require_alone
+from neuronmap.training.parallel.team import open_team
 from neuronmap.training.result import TrainingResult
 from neuronmap.training.session import WORTH_TELLING
 from neuronmap.training.sweeping.config import SweepConfig, require_one_stream
@@ -144,6 +146,7 @@ class SAESweep:
             TrainingDivergedError: when every member diverged.
             Interrupted: after Ctrl-C or SIGTERM, with checkpoints saved.
         """
+        require_alone(open_team(), "A sweep")
         if self.folder is not None and (self.folder / "sweep.json").exists():
             raise InputError(f"{self.folder} already holds a sweep.", hint="Resume it, or choose another folder.")
         configs = tuple(config.with_absolute_paths() for config in self.configs)
@@ -183,6 +186,7 @@ class SAESweep:
             InputError: when all members have left, or the source has to be given again.
             MismatchError: when the data is not what the sweep was started with.
         """
+        require_alone(open_team(), "A sweep")
         sweep = sweep if isinstance(sweep, SweepRun) else SweepRun.open(sweep)
         members = sweep.members()
         made = cls([member.config for member in members], progress=progress, folder=sweep.folder)

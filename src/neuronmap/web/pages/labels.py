@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Form, Query, Request
 from fastapi.responses import Response
@@ -120,6 +120,14 @@ def labels_jsonl(request: Request, explorer: ExplorerOf, sae: str, query: Asked)
     return _exported(request, explorer, sae, query, "jsonl")
 
 
+def _no_formulas(row: dict[str, Any]) -> dict[str, Any]:
+    """Texts that a spreadsheet would run as a formula stand behind an apostrophe: anybody may have written them."""
+    return {
+        name: f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+        for name, value in row.items()
+    }
+
+
 def _exported(
     request: Request, explorer: Explorer, sae: str, query: LabelQuery, form: Literal["csv", "jsonl"]
 ) -> Response:
@@ -131,7 +139,7 @@ def _exported(
         return same
     rows = exported_rows(book, weights, query)
     if form == "csv":
-        return csv_download(f"{sae}-labels.csv", EXPORTED, rows, tag)
+        return csv_download(f"{sae}-labels.csv", EXPORTED, map(_no_formulas, rows), tag)
     return jsonl_download(f"{sae}-labels.jsonl", rows, tag)
 
 

@@ -13,8 +13,9 @@ from neuronmap.features.storage.store import FeatureStore
 from neuronmap.hub import SAEModelHub
 from neuronmap.hub.analyses import open_analysis
 from neuronmap.interpretation.labels import Author, Judgement, Label, Verdict, stamp
-from neuronmap.interpretation.labels.blind import PEOPLE, BlindTask, draw_tasks, judged_labels, people_score, verdict_of
+from neuronmap.interpretation.labels.blind import BlindTask, draw_tasks, judged_labels, people_score, verdict_of
 from neuronmap.interpretation.labels.book import LabelBook
+from neuronmap.interpretation.labels.people import PEOPLE
 
 BLIND = "/sae/first/-/labels/blind"
 ADA = Author(kind="person", name="Ada")

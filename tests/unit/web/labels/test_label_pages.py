@@ -252,6 +252,24 @@ def test_the_table_filters_sorts_pages_and_exports(client: TestClient) -> None:
     assert 'rel="next"' in html
 
 
+def test_a_table_for_spreadsheets_runs_no_formula_that_somebody_wrote(client: TestClient) -> None:
+    client.post("/api/sae/labels", json={"sae": "first", "feature": 3, "said": {"kind": "label", "text": "=1+1"}})
+    table = client.get("/sae/first/-/labels.csv").text
+    assert ",'=1+1," in table
+    assert ",=1+1," not in table
+    assert '"=1+1"' in client.get("/sae/first/-/labels.jsonl").text
+
+
+def test_nobody_is_called_as_all_reviewers_are_nor_writes_backwards(client: TestClient) -> None:
+    said = {"kind": "label", "text": "numbers"}
+    for name in ("reviewers", "Reviewers", "Bob\u202egnp"):
+        answer = client.post("/api/sae/labels", json={"sae": "first", "feature": 3, "author": name, "said": said})
+        assert answer.status_code == 422, name
+    backwards = {"sae": "first", "feature": 3, "author": "Ada", "said": {**said, "text": "num\u202ebers"}}
+    assert client.post("/api/sae/labels", json=backwards).status_code == 422
+    assert client.get("/sae/first/-/labels.json").json()["total"] == 0
+
+
 def test_a_text_and_steering_name_features_as_people_do(client: TestClient) -> None:
     named(client, "Ada")
     say(client, "label", text="frozen rivers")

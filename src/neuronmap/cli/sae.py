@@ -129,9 +129,8 @@ def train(
     if stored.metrics is not None:
         output.show(*metric_table(stored.metrics))
     output.show(*show_entry(stored.entry))
-    published = None
-    if publication is not None and output.rank == 0:
-        published = publish_trained(output, stored.entry, publication)
+    ours = publication if output.rank == 0 else None
+    published = publish_trained(output, stored.entry, ours) if ours is not None else None
     document = stored_document("neuronmap/sae.train/1", stored.entry, run=str(stored.run.folder), published=published)
     output.document(document)
 

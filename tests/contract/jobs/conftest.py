@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from neuronmap.jobs import JobQueue
-from neuronmap.jobs import queue as queue_module
+from neuronmap.jobs import JobQueue, checking
 from neuronmap.jobs.checking import Checked
 
 
@@ -29,6 +28,6 @@ def queue(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobQueue]:
         device = args.get("device", "cpu")
         return Checked(args=args, title=f"{kind} {args.get('sae', '')}".strip(), device=device, memory_bytes=1)
 
-    monkeypatch.setattr(queue_module, "check", unchecked)
+    monkeypatch.setattr(checking, "check", unchecked)
     with JobQueue.open(url) as opened:
         yield opened

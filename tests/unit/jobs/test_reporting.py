@@ -8,8 +8,7 @@ import time
 
 import pytest
 
-from neuronmap.jobs import JobQueue, reporting
-from neuronmap.jobs import queue as queue_module
+from neuronmap.jobs import JobQueue, checking, reporting
 from neuronmap.jobs.checking import Checked
 from neuronmap.jobs.context import FencedHub, JobContext
 from neuronmap.jobs.leases import Leases
@@ -23,7 +22,7 @@ class Lost(Exception):
 
 @pytest.fixture
 def queue(home, monkeypatch):
-    monkeypatch.setattr(queue_module, "check", lambda kind, args: Checked(args, "a title", "cpu", 1))
+    monkeypatch.setattr(checking, "check", lambda kind, args: Checked(args, "a title", "cpu", 1))
     with JobQueue.open() as opened:
         yield opened
 

@@ -9,8 +9,7 @@ import time
 import pytest
 
 from neuronmap.errors import ConfigError
-from neuronmap.jobs import JobQueue, Supervisor
-from neuronmap.jobs import queue as queue_module
+from neuronmap.jobs import JobQueue, Supervisor, checking
 from neuronmap.jobs import supervisor as supervisor_module
 from neuronmap.jobs.checking import Checked
 from neuronmap.jobs.leases import MOST_CRASHES, Leases
@@ -36,7 +35,7 @@ def queue(home, monkeypatch):
     def unchecked(kind, args):
         return Checked(args, f"{kind} {args['sae']}", args.get("device", "cpu"), int(args.get("gib", 1) * GIB))
 
-    monkeypatch.setattr(queue_module, "check", unchecked)
+    monkeypatch.setattr(checking, "check", unchecked)
     with JobQueue.open() as opened:
         yield opened
 

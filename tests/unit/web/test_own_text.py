@@ -16,7 +16,7 @@ LONG = "The river froze. " * 200
 
 
 def stored(home: Path) -> list[Path]:
-    return sorted((home / "typed").glob("*")) if (home / "texts").is_dir() else []
+    return sorted((home / "typed").glob("*")) if (home / "typed").is_dir() else []
 
 
 @pytest.mark.parametrize("text", ["", "The river froze.", "a" * ADDRESS_CHARACTERS, "<b>&\n"])

@@ -13,6 +13,7 @@ Each rank keeps what lies above the cut, which need not be a B / W-th of it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -92,9 +93,8 @@ def largest_across(value_N: Tensor, count: int, ranks: Ranks) -> tuple[Tensor | 
 
 def _above(kernels: Kernels, encoder: Encoder, bound: float) -> Encoded:
     floor_F = torch.full_like(encoder.b_F, bound)
-    encoded = kernels.encode_above(encoder, floor_F, encoder.num_rows * encoder.num_features)
-    assert encoded is not None  # there is no limit to exceed
-    return encoded
+    everything = encoder.num_rows * encoder.num_features  # a limit that nothing exceeds
+    return cast("Encoded", kernels.encode_above(encoder, floor_F, everything))
 
 
 def _likely_bounds(encoder: Encoder, count: int, workspace: Workspace) -> Iterator[float]:

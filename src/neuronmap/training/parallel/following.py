@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neuronmap.errors import TrainingDivergedError
+from neuronmap.errors import DamagedError, TrainingDivergedError
 from neuronmap.paths import read_json
 from neuronmap.saes import load_sae, read_bundle_info
 from neuronmap.training.open_run import OpenRun
@@ -36,7 +36,8 @@ class FollowedRun(OpenRun):
     def finish(self) -> TrainingResult:
         """What rank 0 wrote, read from the run's bundle."""
         metadata = read_bundle_info(self.run.bundle).metadata
-        assert metadata is not None  # the trainer writes it
+        if metadata is None:
+            raise DamagedError(f"The bundle {self.run.bundle}, which rank 0 has written, has no metadata of NeuronMap.")
         return TrainingResult(
             sae=load_sae(self.run.bundle, device=self.session.sae.device),
             config=self.config,

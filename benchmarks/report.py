@@ -154,6 +154,14 @@ def draw_truth(groups: dict[str, list[dict[str, Any]]], probes: dict[str, Any], 
     save(drawn, file)
 
 
+def run_lines(lines: list[str]) -> list[str]:
+    """A sheet without the rows of which nothing was run; a table of such rows alone goes with its heading. The file has them all."""
+    kept = [line for line in lines if not (line.startswith("| ") and line.count("not run") >= 3)]
+    text = "\n".join(kept)
+    empty = r"(?m)^(#{3,6} [^\n]*\n\n)?\|[^\n]*\|\n\|(?: ?-+:? ?\|)+\n(?!\|)"
+    return [*re.sub(empty, "", text).split("\n"), "", "Rows of which nothing was run yet are left out here.", ""]
+
+
 def peers_section(name: str, record: dict[str, Any]) -> list[str]:
     """The newest side by side on a real model."""
     budget, data = record["budget"], record["data"]
@@ -229,7 +237,7 @@ def page() -> str:
         pictures = {
             width: file.relative_to(DOCS).as_posix() for width, file in save_plots(record, PLOTS, "pareto").items()
         }
-        lines += [*sheet(record, "###", pictures), f"File: `benchmarks/results/{name}`.", ""]
+        lines += [*run_lines(sheet(record, "###", pictures)), f"File: `benchmarks/results/{name}`.", ""]
     lines += ["### Before the sheet: one width, one L0", ""]
     for name, record in newest("quality-2*.json", '"library": "saelens"').values():
         lines += peers_section(name, record)

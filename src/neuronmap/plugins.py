@@ -8,15 +8,18 @@ kind of part is first asked for, and never keeps ``neuronmap --help`` from start
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 
 from neuronmap.errors import PluginError
 
-__all__ = ["GROUP", "collect", "hookimpl", "hookspec", "manager"]
+__all__ = ["GROUP", "collect", "hookimpl", "hookspec", "manager", "named"]
+
+Named = TypeVar("Named")
 
 GROUP = "neuronmap"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -80,6 +83,28 @@ def manager() -> pluggy.PluginManager:
                 hint="Update or uninstall the package that brings it.",
             ) from error
     return plugins
+
+
+def named(hook: str, kind: type[Named], ours: Iterable[Named]) -> dict[str, Named]:
+    """Parts by their ``name``: ours, then those of plug-ins.
+
+    Args:
+        hook: the plug-ins' hook.
+        kind: what each must be an object of.
+        ours: those that come with NeuronMap.
+
+    Raises:
+        PluginError: a plug-in gives something else, or a name that is taken.
+    """
+    found: dict[str, Named] = {}
+    for one in (*ours, *collect(hook)):
+        if not isinstance(one, kind):
+            raise PluginError(f"{one!r} is no {kind.__name__}.")
+        name: str = one.name  # type: ignore[attr-defined]  # every kind has one
+        if name in found:
+            raise PluginError(f"There are two parts of kind {kind.__name__} called {name!r}.")
+        found[name] = one
+    return found
 
 
 def collect(hook: str) -> list[Any]:

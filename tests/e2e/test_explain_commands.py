@@ -161,6 +161,14 @@ def test_wrong_input_is_answered(neuronmap, analysed, arguments, code, said):
     assert "Traceback" not in done.err
 
 
+def test_a_budget_that_is_used_up_ends_with_its_exit_code_and_the_document(neuronmap, analysed):
+    done = neuronmap("sae", "explain", "first", *AT, "--features", alive(2), "--budget", "10", "--json")
+    assert done.code == 10
+    document = json.loads(done.out)
+    assert (document["schema"], document["labels"]) == ("neuronmap/sae.explain/1", [])
+    assert document["stopped"]
+
+
 def test_an_endpoint_that_is_not_there_is_said_with_its_exit_code(neuronmap, analysed, monkeypatch):
     monkeypatch.setattr("random.uniform", lambda low, high: 0.001)  # pauses are times 0.5 to 1 by chance
     done = neuronmap("sae", "explain", "first", *AT, "--features", alive(2), "--json")

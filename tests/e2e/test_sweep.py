@@ -65,6 +65,8 @@ def test_from_a_file_to_evaluated_saes_and_a_plot(neuronmap, sweep_file, tmp_pat
         (name, "finished", "") for name in NAMES
     ]
     assert document["members"][4]["step"] == 20
+    taken = neuronmap("sae", "sweep", file, "--dry-run")
+    assert (taken.code, "many/topk-l1-4" in taken.err) == (6, True), "a dry run refuses names that the run would refuse"
     assert all(one["ce_score"] is not None for one in document["members"])
     assert any(one["front"] for one in document["members"])
     entries = {one.id: one for one in SAEModelHub().list()}

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from neuronmap.cli.exits import exit_code
 from neuronmap.cli.output import Output
-from neuronmap.errors import ConfigError
+from neuronmap.errors import BudgetError, ConfigError
 
 if TYPE_CHECKING:
     from neuronmap.interpretation.endpoint import EndpointConfig, Limit, Spending
@@ -112,6 +113,13 @@ def show_estimate(output: Output, found: Estimate, what: str, number: int) -> No
     )
     if found.calls:
         output.show(f"{(found.prompt + found.completion) / max(number, 1):,.0f} tokens for each of {number:,}.")
+
+
+def end_of_budget(output: Output, stopped: str) -> None:
+    """Say that a run ended early, if it did, and end the command with the exit code of a budget that is used up."""
+    if stopped:
+        output.show(f"[bold]Stopped:[/] {escape(stopped)} Run it again with a larger --budget to go on.")
+        raise typer.Exit(exit_code(BudgetError(stopped)))
 
 
 def show_failures(output: Output, failures: list[Failure], what: str) -> None:

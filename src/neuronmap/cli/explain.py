@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from neuronmap.cli.endpoint_options import (
     BudgetOption,
@@ -22,6 +21,7 @@ from neuronmap.cli.endpoint_options import (
     SeedOption,
     TimeoutOption,
     budget_limit,
+    end_of_budget,
     endpoint_config,
     listed,
     show_estimate,
@@ -104,11 +104,10 @@ def explain(
     show_failures(output, report.failures, "No label could be read")
     made = f"{len(report.labels):,} labels made, {report.known:,} were there already"
     output.show(f"{made}; {spent_words(report.spent)}, {report.seconds:.1f} s{_each(report)}.")
-    if report.stopped:
-        output.show(f"[bold]Stopped:[/] {escape(report.stopped)} Run it again with a larger --budget to go on.")
-    elif report.labels:
+    if report.labels and not report.stopped:
         output.show(f"Next: neuronmap sae score {entry.id} --scorer embedding --labels {_quoted(config.model)}")
     output.document(_document(entry.id, store.key, len(chosen), report=report))
+    end_of_budget(output, report.stopped)
 
 
 def _document(

@@ -135,7 +135,8 @@ def _parts(found: CostPlan, explain: bool) -> list[Any]:
         "",
         table("", ["part", "time", "arithmetic", "memory", "storage"], _rows(found), right=["time"]),
         "",
-        f"Fits: {fits}. Each device: {human_bytes(training.device_bytes)} of {human_bytes(found.device.usable_bytes)} for the SAE.",
+        f"Fits: {fits}. Each device: {human_bytes(training.device_bytes)} of {human_bytes(found.device.usable_bytes)}, the SAE and what "
+        "lies beside it.",
         f"Together: {duration(found.hours * 3600)}, {found.gpu_hours:,.2f} device hours, {human_bytes(found.storage.total)} on disk; "
         f"money: {money}.",
         *(f"  {note}" for note in found.notes),

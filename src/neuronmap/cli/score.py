@@ -23,6 +23,7 @@ from neuronmap.cli.endpoint_options import (
     SeedOption,
     TimeoutOption,
     budget_limit,
+    end_of_budget,
     endpoint_config,
     listed,
     show_estimate,
@@ -146,6 +147,7 @@ def score(
         )  # fmt: skip
     _show_report(output, report, found)
     output.document(_document(entry.id, store.key, len(found), report=report))
+    end_of_budget(output, report.stopped)
 
 
 def _document(
@@ -180,8 +182,6 @@ def _show_report(output: Output, report: ScoreReport, labels: list[Label]) -> No
         f"{len(report.scores):,} scores made, {report.known:,} were there already; {spent_words(report.spent)}, of these "
         f"{report.baseline_tokens:,} for baselines, {report.seconds:.1f} s."
     )
-    if report.stopped:
-        output.show(f"[bold]Stopped:[/] {escape(report.stopped)} Run it again with a larger --budget to go on.")
 
 
 def _show_scores(output: Output, scores: list[Score], labels: list[Label]) -> None:

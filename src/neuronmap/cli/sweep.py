@@ -92,7 +92,8 @@ def sweep(
         neuronmap sae sweep --resume 20260101-120000-sweep-sotu-1a2b3c
     """
     from neuronmap.errors import ConfigError
-    from neuronmap.hub.sweeping import plan_of_sweep, sweep_into_library
+    from neuronmap.hub import SAEModelHub
+    from neuronmap.hub.sweeping import plan_of_sweep, require_names_free, sweep_into_library
     from neuronmap.training import load_sweep
     from neuronmap.training.sweeping.summary import PLOT, sweep_rows
 
@@ -109,7 +110,9 @@ def sweep(
         )
     config = None if file is None else load_sweep(file, settings or [])
     if dry_run and config is not None:
-        members, plan = config.members(), plan_of_sweep(config, progress=output.progress())
+        members = config.members()
+        require_names_free(SAEModelHub(), members, replace=replace)
+        plan = plan_of_sweep(config, progress=output.progress())
         output.show(*_planned(members, plan))
         output.document(_plan_document(config, plan))
         return

@@ -20,6 +20,7 @@ from neuronmap.errors import ConfigError, DamagedError
 from neuronmap.evaluation.metrics import CoreMetrics, Estimate, Protocol
 from neuronmap.evaluation.suites.record import (
     AbsorptionSuite,
+    AnySuite,
     CoreSuite,
     ProbingSuite,
     StabilitySuite,
@@ -63,6 +64,8 @@ TITLES = {
 }
 """Each fact of a comparison key, in words."""
 
+LEAST_MAIN_F1 = 0.6
+"""Of an SAE whose absorption is ranked; what a dense probe must reach for a letter to count at all."""
 _OF_TRAINING = ("mask", "context_length")
 _COUNTED = Estimate(value=None, count=0, reason="no interval is stored for it")
 
@@ -348,11 +351,20 @@ def _of_suite(entry: LibraryEntry, metadata: BundleMetadata, record: SuiteRecord
         file,
         record.created,
         facts,
-        {row.figure: _figure(row.values["sae"]) for row in rows},
+        _meaningful({row.figure: _figure(row.values["sae"]) for row in rows}, result),
         l0,
         _suite_options(record),
         **place,
     )
+
+
+def _meaningful(figures: dict[str, StoredFigure], result: AnySuite) -> dict[str, StoredFigure]:
+    """Absorption is a figure only where something stands for the letters; from nothing nothing can be absorbed, and 0 would come first."""
+    main = figures.get("main_f1")
+    if not isinstance(result, AbsorptionSuite) or main is None or main.value is None or main.value >= LEAST_MAIN_F1:
+        return figures
+    reason = f"nothing stands for the letters: main_f1 is {main.value:.2f}, {LEAST_MAIN_F1} is needed"
+    return {**figures, **{name: StoredFigure(value=None, reason=reason) for name in ("fraction", "full")}}
 
 
 def _suite_facts(record: SuiteRecord) -> dict[str, Any]:

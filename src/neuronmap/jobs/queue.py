@@ -86,7 +86,7 @@ class JobQueue:
         """Check a job and put it into the queue.
 
         Args:
-            kind: train, analyze, evaluate, compare or track; see :func:`neuronmap.jobs.list_kinds`.
+            kind: one of :func:`neuronmap.jobs.list_kinds`.
             args: its arguments, as plain JSON types; see the ``args`` of :func:`neuronmap.jobs.get_kind`.
             idempotency_key: any text of up to 200 characters. Submitting again with the same key gives the job that is there.
 

@@ -14,8 +14,9 @@ from bundles import MODEL, make_bundle
 from neuronmap.config import FrozenConfig
 from neuronmap.corpora import open_corpus, tokenize
 from neuronmap.errors import ConfigError
+from neuronmap.evaluation.metrics import Estimate
 from neuronmap.evaluation.suites import SuiteRecord, evaluate_suites
-from neuronmap.evaluation.suites.record import AbsorptionSuite, CoreSuite
+from neuronmap.evaluation.suites.record import AbsorptionOf, AbsorptionSuite, CoreSuite
 from neuronmap.evaluation.suites.settings import SuiteSettings
 from neuronmap.hub import SAEModelHub
 from neuronmap.hub.comparable import TITLES
@@ -349,7 +350,7 @@ def test_suites_are_grouped_by_their_own_settings(hub: SAEModelHub, put: Put, re
     assert names(leaderboard(hub, suite="structure")) == ["a", "b", "c"], (
         "an SAE with several records stands where it fits"
     )
-    keep(hub, "d", edited(structure, rule=2), "000000000004")
+    keep(hub, "d", edited(structure, rule=structure.rule + 1), "000000000004")
     fields = [line.field for line in leaderboard(hub, suite="structure").left_out[0].differences]
     assert fields == ["rule"]
 
@@ -382,6 +383,36 @@ def test_core_of_a_suite_stands_beside_core_alone(hub: SAEModelHub, put: Put, re
     board = leaderboard(hub)
     assert names(board) == ["a", "b"]
     assert board.rows[1].file == "evaluations/core-000000000001.json"
+
+
+@pytest.mark.parametrize(("main_f1", "ranked"), [(0.59, False), (0.6, True)])
+def test_absorption_where_nothing_stands_for_a_letter_is_no_figure(
+    hub: SAEModelHub, put: Put, records: dict[str, SuiteRecord], main_f1: float, ranked: bool
+) -> None:
+    nothing = Estimate(value=0.0, low=0.0, high=0.02, count=40)
+    own = AbsorptionOf(
+        mean_absorption_fraction=nothing,
+        mean_full_absorption=nothing,
+        mean_main_f1=main_f1,
+        mean_main_latents=1.0,
+        letters=(),
+    )
+    measured = AbsorptionSuite(
+        possible=True,
+        reason=None,
+        words=300,
+        letters_reached=24,
+        probe_f1={},
+        template="{}",
+        dictionaries={"sae": own},
+    )
+    put("a")
+    keep(hub, "a", edited(records["structure"], result=measured), "000000000001")
+    (row,) = leaderboard(hub, suite="absorption").rows
+    assert (row.figures["fraction"].value is not None) is ranked
+    assert row.figures["main_f1"].value == main_f1
+    if not ranked:
+        assert "nothing stands for the letters: main_f1 is 0.59" in row.figures["fraction"].reason
 
 
 def test_a_suite_that_was_not_possible_has_no_figures(

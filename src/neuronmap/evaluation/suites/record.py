@@ -35,7 +35,7 @@ __all__ = [
     "SuiteRow",
 ]
 
-RULE = 1
+RULE = 2
 """Version of the definitions; a record of another version is measured again, never compared."""
 
 SuiteName = Literal["core", "probing", "absorption", "structure", "stability"]
@@ -249,11 +249,13 @@ class StabilitySuite(FrozenConfig):
     alive_share_above_09: float | None
     """Likewise above 0.9."""
     chance_mean_cosine: float | None
-    """The same after a random rotation of the second decoder, which keeps every angle inside it."""
+    """The same with random rows of the mean and covariance of the second decoder's."""
     chance_share_above_07: float
     """Pairs above 0.7 by chance, as that share."""
     chance_share_above_09: float
     """Pairs above 0.9 by chance."""
+    chance_alive_share_above_07: float | None
+    """Pairs above 0.7 by chance, among features of this SAE that fire."""
     best_forth: Redundancy
     """Each feature of this SAE and its nearest of the second; several may share one."""
     best_back: Redundancy

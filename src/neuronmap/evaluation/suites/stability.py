@@ -1,7 +1,8 @@
 """Seed stability: which features of an SAE a second one, trained with another seed, finds again.
 
 Decoder rows are made unit and matched one to one: by the best assignment, or, where F^2 would be too many, as pairs that are each other's
-nearest. Chance is the same after a random rotation of the second decoder: all angles inside it stay, and any relation to the first goes.
+nearest. Chance is the same with rows drawn at random with the mean and covariance of the second decoder's: what two decoders share because
+both lie in one cloud (a common mean, few large directions) is no feature that was found again.
 
 Shapes: A features of the first, B of the second, D = d_in.
 """
@@ -18,7 +19,7 @@ from torch import Tensor
 from neuronmap.errors import MismatchError
 from neuronmap.evaluation.suites.coding import pieces
 from neuronmap.evaluation.suites.record import StabilitySuite
-from neuronmap.evaluation.suites.structure import nearest, redundancy_of, unit_decoder
+from neuronmap.evaluation.suites.structure import matched_rows, nearest, redundancy_of, unit_decoder
 from neuronmap.progress import Progress
 
 __all__ = ["stability_suite"]
@@ -36,7 +37,7 @@ def stability_suite(
         sae, against: SAEs with ``W_dec`` [F, D] of one width D.
         name, digest: of the second.
         alive_F: bool [A], features of the first that fire; None if that is not known.
-        seed: of the rotation.
+        seed: of the random rows.
         progress: where the bar goes.
 
     Raises:
@@ -48,17 +49,20 @@ def stability_suite(
             f"The two SAEs read activations of width {first_AD.shape[1]} and {second_BD.shape[1]}; their features cannot be matched."
         )
     by_assignment = min(len(first_AD), len(second_BD)) <= MOST_ASSIGNED
-    turned_BD = second_BD @ _rotation(second_BD.shape[1], seed)
+    drawn_BD = matched_rows(second_BD, torch.Generator().manual_seed(seed))
     with progress.task("Matching features", 3, "matchings") as bar:
         mine_P, cosine_P = _matched(first_AD, second_BD, by_assignment)
         bar.advance(1)
-        _, chance_P = _matched(first_AD, turned_BD, by_assignment)
+        by_chance_P, chance_P = _matched(first_AD, drawn_BD, by_assignment)
         bar.advance(1)
         forth_A, back_B = nearest(first_AD, second_BD), nearest(second_BD, first_AD)
         bar.advance(1)
     size = min(len(first_AD), len(second_BD))
-    alive_P = None if alive_F is None else alive_F[mine_P]
-    alive = 0 if alive_F is None else min(int(alive_F.sum()), size)
+
+    def of_alive(pairs_P: Tensor, cosines_P: Tensor, threshold: float) -> float | None:
+        alive = 0 if alive_F is None else min(int(alive_F.sum()), size)
+        return _share(cosines_P[alive_F[pairs_P]], threshold, alive) if alive_F is not None and alive else None
+
     return StabilitySuite(
         against=name,
         against_digest=digest,
@@ -67,11 +71,12 @@ def stability_suite(
         mean_cosine=float(cosine_P.mean()) if len(cosine_P) else None,
         share_above_07=_share(cosine_P, 0.7, size),
         share_above_09=_share(cosine_P, 0.9, size),
-        alive_share_above_07=_share(cosine_P[alive_P], 0.7, alive) if alive_P is not None and alive else None,
-        alive_share_above_09=_share(cosine_P[alive_P], 0.9, alive) if alive_P is not None and alive else None,
+        alive_share_above_07=of_alive(mine_P, cosine_P, 0.7),
+        alive_share_above_09=of_alive(mine_P, cosine_P, 0.9),
         chance_mean_cosine=float(chance_P.mean()) if len(chance_P) else None,
         chance_share_above_07=_share(chance_P, 0.7, size),
         chance_share_above_09=_share(chance_P, 0.9, size),
+        chance_alive_share_above_07=of_alive(by_chance_P, chance_P, 0.7),
         best_forth=redundancy_of(forth_A),
         best_back=redundancy_of(back_B),
     )
@@ -94,11 +99,3 @@ def _matched(first_AD: Tensor, second_BD: Tensor, by_assignment: bool) -> tuple[
 
 def _argbest(first_AD: Tensor, second_BD: Tensor) -> Tensor:
     return torch.cat([(part_aD @ second_BD.T).argmax(1).cpu() for part_aD in pieces(first_AD, 1024)])
-
-
-def _rotation(width: int, seed: int) -> Tensor:
-    """A random rotation (Haar), [D, D]."""
-    normal_DD = torch.randn(width, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    q_DD, r_DD = torch.linalg.qr(normal_DD)
-    turned_DD: Tensor = (q_DD * r_DD.diagonal().sign()).float()
-    return turned_DD

@@ -69,7 +69,7 @@ def structure_suite(
     compared = {
         "sae": rows_FD,
         "random": _unit(torch.randn(rows_FD.shape, generator=generator)),
-        "matched": _matched_rows(rows_FD, generator),
+        "matched": matched_rows(rows_FD, generator),
     }
     width = max(META_K, rows_FD.shape[0] // 4)
     explained: dict[str, float | None] = {}
@@ -152,7 +152,7 @@ def _nearest_other(rows_FD: Tensor, seed: int) -> Tensor:
     return torch.cat(found)
 
 
-def _matched_rows(rows_FD: Tensor, generator: torch.Generator) -> Tensor:
+def matched_rows(rows_FD: Tensor, generator: torch.Generator) -> Tensor:
     """As many normal rows of the same mean and covariance, made unit."""
     mean_D = rows_FD.mean(0)
     covariance_DD = (rows_FD - mean_D).double().T @ (rows_FD - mean_D).double() / len(rows_FD)

@@ -104,5 +104,5 @@ def _stability_rows(result: StabilitySuite) -> list[SuiteRow]:
 
     rows = [SuiteRow("stability", name, pair(name)) for name in ("share_above_07", "share_above_09", "mean_cosine")]
     if result.alive_share_above_07 is not None:
-        rows.append(SuiteRow("stability", "alive_share_above_07", {"sae": result.alive_share_above_07}))
+        rows.append(SuiteRow("stability", "alive_share_above_07", pair("alive_share_above_07")))
     return rows

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from neuronmap import plugins
-from neuronmap.errors import ConfigError, PluginError
+from neuronmap.errors import ConfigError
 from neuronmap.features.storage.store import FeatureStore
 from neuronmap.interpretation.endpoint import Answer, Question
 from neuronmap.interpretation.explaining.example_sets import ExplainSet, Shown
@@ -173,15 +173,8 @@ def explainers() -> dict[str, Explainer]:
     Raises:
         PluginError: a plug-in gives something else, or a name that is taken.
     """
-    found: dict[str, Explainer] = {}
     ours = (QuantilesExplainer(), TopExplainer(), ContrastExplainer(), PromotedExplainer())
-    for one in (*ours, *plugins.collect("neuronmap_explainers")):
-        if not isinstance(one, Explainer):
-            raise PluginError(f"{one!r} is no Explainer.")
-        if one.name in found:
-            raise PluginError(f"There are two explainers called {one.name!r}.")
-        found[one.name] = one
-    return found
+    return plugins.named("neuronmap_explainers", Explainer, ours)
 
 
 def explainer_of(name: str) -> Explainer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from neuronmap import plugins
-from neuronmap.errors import ConfigError, PluginError
+from neuronmap.errors import ConfigError
 from neuronmap.interpretation.judging.choices import DetectionScorer, FuzzingScorer
 from neuronmap.interpretation.judging.grades import EmbeddingScorer, JsonSimulationScorer, SimulationScorer
 from neuronmap.interpretation.judging.intruder import IntruderScorer
@@ -26,14 +26,7 @@ def scorers() -> dict[str, Scorer]:
         EmbeddingScorer(),
         IntruderScorer(),
     )
-    found: dict[str, Scorer] = {}
-    for one in (*ours, *plugins.collect("neuronmap_scorers")):
-        if not isinstance(one, Scorer):
-            raise PluginError(f"{one!r} is no Scorer.")
-        if one.name in found:
-            raise PluginError(f"There are two scorers called {one.name!r}.")
-        found[one.name] = one
-    return found
+    return plugins.named("neuronmap_scorers", Scorer, ours)
 
 
 def scorer_of(name: str) -> Scorer:

@@ -9,7 +9,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, insert, or_, select, tuple_
 
 from neuronmap.database import Database, database_url
 from neuronmap.errors import ConfigError, InputError
@@ -25,6 +25,8 @@ __all__ = ["SORTS", "LabelBook", "Side", "Summary"]
 
 Side = Literal["input", "output"]
 ACTS, NOW = tables.acts, tables.current
+_INSIDE = (NOW.c.feature, NOW.c.at, NOW.c.id)
+"""The order of labels that are otherwise alike: by feature, the oldest first."""
 _CHUNK = 500
 _PAGE = 100_000
 
@@ -249,13 +251,13 @@ class LabelBook:
         query = select(NOW.c.held).where(*asked)
         with self.database.read() as connection:
             if after is not None:
-                last = connection.execute(select(value, NOW.c.feature, NOW.c.id).where(NOW.c.id == after)).first()
+                last = connection.execute(select(value, *_INSIDE).where(NOW.c.id == after)).first()
                 if last is None:
                     raise InputError(f"There is no label {after[:40]} any more to go on from.", hint="Begin anew.")
                 beyond = value < last[0] if down else value > last[0]
-                same = or_(NOW.c.feature > last[1], and_(NOW.c.feature == last[1], NOW.c.id > last[2]))
+                same = tuple_(*_INSIDE) > tuple_(*last[1:])
                 query = query.where(or_(beyond, and_(value == last[0], same)))
-            query = query.order_by(value.desc() if down else value, NOW.c.feature, NOW.c.id).limit(limit)
+            query = query.order_by(value.desc() if down else value, *_INSIDE).limit(limit)
             return [HeldLabel.from_dict(one) for one in connection.scalars(query)]
 
     def count(self, sae: str, **asked: Any) -> int:

@@ -259,6 +259,19 @@ def test_the_same_features_in_another_order_are_all_found_again() -> None:
     assert apart.mean_cosine == pytest.approx(apart.chance_mean_cosine, abs=0.03)
 
 
+def test_a_mean_that_two_decoders_share_is_no_feature_found_again() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.nn.functional.normalize(torch.randn(32, generator=generator), dim=0) * 4
+    first, second = (linear(mean + 0.5 * torch.randn(96, 32, generator=generator)) for _ in range(2))
+    alive = torch.arange(96) < 40
+    suite = stability_suite(first, second, name="b", digest="d", alive_F=alive, seed=0, progress=QUIET)
+    assert suite.share_above_07 > 0.9
+    assert suite.chance_share_above_07 > 0.9
+    assert suite.chance_alive_share_above_07 is not None
+    assert suite.alive_share_above_07 == pytest.approx(suite.chance_alive_share_above_07, abs=0.1)
+    assert suite.mean_cosine == pytest.approx(suite.chance_mean_cosine, abs=0.03)
+
+
 def test_mutual_best_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("neuronmap.evaluation.suites.stability.MOST_ASSIGNED", 1)
     directions = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))

@@ -284,7 +284,7 @@ def test_a_plug_in_adds_a_way_to_explain(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(plugins, "collect", lambda hook: given if hook == "neuronmap_explainers" else [])
     assert "mine" in explainers()
     given[:] = [Mine(), Mine()]
-    with pytest.raises(PluginError, match="two explainers called 'mine'"):
+    with pytest.raises(PluginError, match="Explainer called 'mine'"):
         explainers()
     given[:] = [object()]
     with pytest.raises(PluginError, match="no Explainer"):

@@ -104,6 +104,15 @@ def test_a_question_tells_neither_the_author_nor_the_truth(client: TestClient, s
         client.post(BLIND, data={"task": data["question"]["task"], "said": "yes"})
 
 
+def test_nobody_is_asked_about_labels_of_their_own(client: TestClient, store: FeatureStore) -> None:
+    labelled(store)
+    everybody = client.get(f"{BLIND}.json").json()["total"]
+    client.post("/labels/name", data={"name": SECRETIVE.name, "next": "/"})
+    theirs = [one for one in tasks_of(store) if one.label.author == SECRETIVE]
+    assert theirs
+    assert client.get(f"{BLIND}.json").json()["total"] == everybody - len(theirs)
+
+
 def answer(client: TestClient, judge: Any, seed: int = 0, most: int = 10_000) -> int:
     """Answer questions as ``judge`` says, until there are none."""
     count = 0

@@ -55,7 +55,7 @@ def test_add_list_reword_history_and_conflicts(here: Path) -> None:
     document("sae", "labels", "add", "first", "7", "flowers", "--author", "Bob")
     document("sae", "labels", "add", "first", "9", "rivers", "--side", "output")
     found = document("sae", "labels", "list", "first")
-    assert sorted((one["label"]["feature"], one["label"]["text"]) for one in found["labels"]) == [
+    assert [(one["label"]["feature"], one["label"]["text"]) for one in found["labels"]] == [
         (7, "colours"),
         (7, "flowers"),
         (9, "rivers"),

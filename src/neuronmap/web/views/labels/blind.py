@@ -113,7 +113,7 @@ def blind_page(
         name: of the reviewer; empty where it is not known.
         fixed: whether it is that of an account.
     """
-    tasks = _tasks(book, analysed, seed) if book is not None else []
+    tasks = _tasks(book, analysed, seed, name) if book is not None else []
     page = BlindPage(sae=sae, seed=seed, who=name, fixed=fixed, done=0, total=len(tasks), question=None)
     if book is None or not tasks:
         page.note = (
@@ -139,7 +139,7 @@ def answer_task(
     from neuronmap.interpretation.labels.blind import judged_labels, people_score, verdict_of
 
     with _WRITING:  # two clicks at once are one answer
-        tasks = _tasks(book, analysed, seed)
+        tasks = _tasks(book, analysed, seed, reviewer.name)
         open_tasks = _open(book, tasks, analysed.weights, reviewer.name)
         task = next((one for one in open_tasks if secrets.compare_digest(one.token(_SECRET), token)), None)
         if task is None:
@@ -192,13 +192,15 @@ def blind_results(book: LabelBook | None, sae: str, weights: str) -> BlindResult
     )
 
 
-def _tasks(book: LabelBook, analysed: OpenAnalysis, seed: int) -> list[BlindTask]:
+def _tasks(book: LabelBook, analysed: OpenAnalysis, seed: int, name: str) -> list[BlindTask]:
+    """The tasks of a seed without those about the reviewer's own labels: these they would know again."""
     from neuronmap.interpretation.labels.blind import draw_tasks
 
     labels = book.drawn_from(analysed.weights)
-    return _DRAWN.get(
+    drawn = _DRAWN.get(
         (analysed.key, seed, labels), lambda: draw_tasks(book, analysed.store, analysed.weights, seed=seed)
     )
+    return [task for task in drawn if (task.label.author.kind, task.label.author.name) != ("person", name)]
 
 
 def _verdicts(book: LabelBook, weights: str) -> list[Verdict]:

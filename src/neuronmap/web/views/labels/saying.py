@@ -16,11 +16,11 @@ BY_HAND = "by hand"
 _Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
-class _Said(BaseModel):
+class Said(BaseModel):
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
 
-class SayLabel(_Said):
+class SayLabel(Said):
     """A label, or a new wording of one's own."""
 
     kind: Literal["label"]
@@ -34,7 +34,7 @@ class SayLabel(_Said):
     replaces: _Id | None = Field(default=None, description="A label of one's own that this is the new wording of.")
 
 
-class SayVote(_Said):
+class SayVote(Said):
     """Yes, no or neither to a label."""
 
     kind: Literal["vote"]
@@ -42,7 +42,7 @@ class SayVote(_Said):
     value: Literal[-1, 0, 1]
 
 
-class SayComment(_Said):
+class SayComment(Said):
     """A remark on the feature, or on a label or comment."""
 
     kind: Literal["comment"]
@@ -50,7 +50,7 @@ class SayComment(_Said):
     on: _Id | None = Field(default=None, description="The label or comment; the feature when left out.")
 
 
-class SayFlag(_Said):
+class SayFlag(Said):
     """Something is wrong, or is not any more."""
 
     kind: Literal["flag"]
@@ -59,7 +59,7 @@ class SayFlag(_Said):
     raised: bool = True
 
 
-class SayListing(_Said):
+class SayListing(Said):
     """The feature is put on a list of one's own, or taken off."""
 
     kind: Literal["listing"]
@@ -68,7 +68,7 @@ class SayListing(_Said):
     note: str = Field(default="", max_length=1000)
 
 
-class SayRetract(_Said):
+class SayRetract(Said):
     """Something of one's own is taken back."""
 
     kind: Literal["retract"]
@@ -105,7 +105,7 @@ def saying_of(fields: dict[str, str]) -> Saying:
     try:
         return _READER.validate_python(given)
     except ValidationError as error:
-        raise config_error(error, _Said) from None
+        raise config_error(error, Said) from None
 
 
 def act_of(said: Saying, author: Author, sae: str, feature: int) -> Act:

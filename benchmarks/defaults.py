@@ -188,10 +188,13 @@ def main() -> int:
     if given.dry_run:
         return 0
     done = [found for trial in trials(FIELDS, range(given.seeds)) if (found := sweep.kept(trial)) is not None]
-    if not done:
+    if not done and given.render:
         raise SystemExit(
             "No trial was run with these settings, so there is nothing to write. Without --render they are run."
         )
+    if not done:
+        say("no trial is done yet: nothing written")
+        return 0
     record = record_of(given, done)
     given.results.mkdir(parents=True, exist_ok=True)
     path = given.results / f"defaults-{record['date']}"

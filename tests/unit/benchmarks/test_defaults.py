@@ -146,6 +146,10 @@ def test_a_sweep_is_kept_and_goes_on(
     monkeypatch.setattr(sys, "argv", [*options, "--cells-budget", "0"])
     assert defaults.main() == 0
     assert not (tmp_path / "work" / "trials").exists()
+    monkeypatch.setattr(sys, "argv", [*options, "--render"])
+    with pytest.raises(SystemExit, match="nothing to write"):
+        defaults.main()
+    assert not (tmp_path / "results").exists()
     monkeypatch.setattr(sys, "argv", options)
     assert defaults.main() == 0
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "work" / "trials").glob("*.json")}

@@ -153,6 +153,8 @@ def add(
 ) -> None:
     """Give a feature a label of your own. Others' labels stay beside it; what was said of your older wording stays with that.
 
+    The same label twice, word for word, is one: the first is shown again.
+
     Examples:
 
         neuronmap sae labels add demo 17 "names of colours"
@@ -176,9 +178,11 @@ def add(
             method="by hand",
             replaces=replaces,
         )
-        book.add([label])
-    output.show(f"Feature {feature} of {entry.id} is {escape(label.text)!r} by {escape(label.author.name)}: {label.id}")
-    output.document({"schema": "neuronmap/sae.labels.add/1", "sae": entry.id, "label": label.to_dict()})
+        said = book.say(label)
+    output.show(f"Feature {feature} of {entry.id} is {escape(label.text)!r} by {escape(label.author.name)}: {said.id}")
+    if said.id != label.id:
+        output.show(f"It was said before, at {said.at[:16]}; nothing was added.")
+    output.document({"schema": "neuronmap/sae.labels.add/1", "sae": entry.id, "label": said.to_dict()})
 
 
 @app.command("history")

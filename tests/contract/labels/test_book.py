@@ -67,6 +67,56 @@ def texts(book: LabelBook, feature: int | None = None) -> list[str]:
     return [held.label.text for held in book.labels(SAE, feature)]
 
 
+def test_the_same_label_twice_by_one_author_is_one_act(book: LabelBook) -> None:
+    first = label(7, "names of colours", explanation="Red and blue.")
+    again = label(7, "names of colours", explanation="Red and blue.")
+    assert book.say(first) == first
+    assert book.say(again) == first
+    assert book.add([again]) == 0
+    assert [act.id for act in book.acts(SAE)] == [first.id]
+
+    others = [
+        label(7, "names of colours"), label(7, "names of colours", BOB, explanation="Red and blue."),
+        label(8, "names of colours", explanation="Red and blue."),
+        label(7, "names of colours", side="output", explanation="Red and blue."),
+        label(7, "names of colours", explanation="Red and blue.", method="quantiles@1"),
+        label(7, "names of colours", explanation="Red and blue.", evidence={"analysis": "x"}),
+    ]  # fmt: skip
+    assert book.add(others) == len(others), "what differs in anything but the time is said"
+    twice = [label(9, "weather"), label(9, "weather")]
+    assert book.add(twice) == 1
+    assert [held.id for held in book.labels(SAE, 9)] == [twice[0].id], "the first of one batch"
+
+
+def test_a_label_that_holds_no_more_can_be_given_again(book: LabelBook) -> None:
+    first = label(7, "colours")
+    book.add([first])
+    reworded = book.say(label(7, "names of colours", replaces=first.id))
+    assert book.say(label(7, "names of colours", replaces=first.id)) == reworded, "the same new wording"
+    assert book.say(label(7, "names of colours", replaces=reworded.id)) == reworded, "reworded as it is"
+    back = label(7, "colours")
+    assert book.say(back) == back
+    book.add([retract(back)])
+    anew = label(7, "colours")
+    assert book.say(anew) == anew
+    assert sorted(texts(book, 7)) == ["colours", "names of colours"]
+    instead = label(7, "colours", replaces=reworded.id)
+    assert book.say(instead) == instead, "it takes another one's place"
+
+
+def test_a_label_that_something_is_said_of_in_the_same_breath_is_kept(book: LabelBook) -> None:
+    first, again = label(7, "colours"), label(7, "colours")
+    book.add([first])
+    assert book.add([again, score(again, 0.6)]) == 2
+
+
+def test_merging_takes_acts_as_they_are(book: LabelBook) -> None:
+    first, again = label(7, "colours"), label(7, "colours")
+    book.add([first])
+    assert book.add([again], merging=True) == 1
+    assert len(book.labels(SAE, 7)) == 2
+
+
 def test_the_migrations_make_the_tables_that_the_code_uses(book: LabelBook) -> None:
     with book.database.read() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": LABELS.version_table})

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 from neuronmap import plugins
 from neuronmap.errors import ConfigError
@@ -23,6 +23,7 @@ from neuronmap.interpretation.endpoint import Answer, Question
 from neuronmap.interpretation.explaining.example_sets import ExplainSet, Shown
 from neuronmap.interpretation.explaining.rendering import marked, numbered, plain, strengths
 from neuronmap.interpretation.explaining.templates import PromptTemplate, read_template
+from neuronmap.interpretation.explaining.told import MOST_EXPLANATION, Told, label_in, one_line
 from neuronmap.interpretation.hints.rules import quoted
 
 __all__ = ["SCHEMA", "Explainer", "Told", "explainer_of", "explainers"]
@@ -34,25 +35,8 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 """Of every explainer's answer."""
-_LONGEST_LABEL, _LONGEST_EXPLANATION = 80, 1500
 _LINE = re.compile(r"^\W*(label|explanation)\W*:\s*(.+)$", re.IGNORECASE | re.MULTILINE)
 _PROMOTED, _SUPPRESSED = 15, 8
-
-
-class Told(NamedTuple):
-    """What a language model said a feature is.
-
-    Attributes:
-        label: short; empty where there is a problem.
-        explanation: long.
-        repairs: what was done to read it.
-        problem: why there is no label.
-    """
-
-    label: str
-    explanation: str
-    repairs: tuple[str, ...] = ()
-    problem: str = ""
 
 
 class Explainer:
@@ -94,7 +78,7 @@ class Explainer:
         return Question(self.template.messages(**values), self.max_tokens, SCHEMA)
 
     def read(self, answer: Answer) -> Told:
-        """The label in an answer. Lines ``label: ...`` and ``explanation: ...`` do where no JSON could be asked for."""
+        """The label in an answer, of any length. Lines ``label: ...`` and ``explanation: ...`` do where no JSON could be asked for."""
         value, repairs = answer.value, answer.repairs
         if value is None and answer.form == "text" and not answer.problem.startswith("truncated"):
             lines = {name.lower(): text for name, text in reversed(_LINE.findall(answer.text))}
@@ -102,12 +86,10 @@ class Explainer:
                 value, repairs = {"explanation": "", **lines}, ("lines instead of JSON",)
         if value is None:
             return Told("", "", problem=answer.problem or "malformed: it holds no label")
-        label = _one_line(value["label"]).strip(" .\"'`*<>")
+        label = label_in(value)
         if not label:
             return Told("", "", problem="empty: the label has no text")
-        if len(label) > _LONGEST_LABEL:
-            label, repairs = f"{label[: _LONGEST_LABEL - 1].rstrip()}…", (*repairs, "label cut")
-        return Told(label, _one_line(value["explanation"])[:_LONGEST_EXPLANATION], repairs)
+        return Told(label, one_line(value["explanation"])[:MOST_EXPLANATION], repairs)
 
 
 class _FromTexts(Explainer):
@@ -196,8 +178,3 @@ def _texts(shown: Sequence[Shown]) -> str:
 
 def _listed(entries: Sequence[dict[str, Any]], store: FeatureStore) -> str:
     return ", ".join(quoted(entry["token"], store.vocabulary) for entry in entries) or "none"
-
-
-def _one_line(text: str) -> str:
-    """Without line breaks and signs that cannot be printed."""
-    return "".join(sign if sign.isprintable() else " " for sign in " ".join(str(text).split()))

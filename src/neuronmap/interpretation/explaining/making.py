@@ -10,11 +10,22 @@ from typing import Any, NamedTuple
 from neuronmap import progress as progress_module
 from neuronmap.errors import EndpointError, InputError
 from neuronmap.features.storage.store import FeatureStore
-from neuronmap.interpretation.endpoint import Answer, AnswerCache, Endpoint, EndpointConfig, Limit, Question, Spending
+from neuronmap.interpretation.endpoint import (
+    Answer,
+    AnswerCache,
+    Endpoint,
+    EndpointConfig,
+    Limit,
+    Question,
+    Spending,
+    Usage,
+)
 from neuronmap.interpretation.endpoint.working import run, work
+from neuronmap.interpretation.explaining.brevity import cut, longest_question, shorten_question, shortened, too_long
 from neuronmap.interpretation.explaining.example_sets import ExplainSet, explain_set
-from neuronmap.interpretation.explaining.explainers import Explainer, Told, explainer_of
+from neuronmap.interpretation.explaining.explainers import Explainer, explainer_of
 from neuronmap.interpretation.explaining.halves import Halves
+from neuronmap.interpretation.explaining.told import Told
 from neuronmap.interpretation.labels.acts import Author, Label, stamp
 from neuronmap.progress import Progress, Task
 
@@ -45,9 +56,9 @@ class Estimate(NamedTuple):
     """What asking would take, without asking.
 
     Attributes:
-        calls: questions.
-        prompt, completion: tokens, estimated (a token for 3.7 characters).
-        most: tokens at most, as the budget puts them aside.
+        calls: questions; not the second ones, for labels that are too long.
+        prompt, completion: tokens, estimated (a token for 3.7 characters), of these.
+        most: tokens at most, as the budget puts them aside, second questions included.
         money: of the estimate; None without prices.
         known: what is there already and would not be asked.
         impossible: what cannot be asked, for want of examples.
@@ -167,11 +178,12 @@ def estimate_explaining(
     numbers = [store.check_feature(feature) for feature in features]
     maker = _Maker(store, endpoint, chosen, set(map(_identity, known)), report, lambda _: None)
     calls = prompt = completion = most = 0
+    again = longest_question()
     for asked in maker.questions(numbers, None):
         calls += 1
         prompt += asked.question.expected_prompt
         completion += asked.explainer.usual_tokens
-        most += asked.question.most_prompt + asked.question.max_tokens
+        most += asked.question.most_prompt + asked.question.max_tokens + again.most_prompt + again.max_tokens
     return Estimate(
         calls, prompt, completion, most, endpoint.cost(prompt, completion), report.known, len(report.impossible)
     )
@@ -228,16 +240,26 @@ class _Maker:
     async def make(self, client: Endpoint, asked: _Asked, task: Task) -> None:
         """Ask, read and keep."""
         answer = await client.ask(asked.question)
-        told = asked.explainer.read(answer)
+        told, usage = asked.explainer.read(answer), answer.usage
         if told.problem:
             self._failed(asked, told, answer)
         else:
-            label = self._label(asked, told, answer)
+            if too_long(told.label):
+                told, usage = await self._shortened(client, told, usage)
+            label = self._label(asked, told, answer, usage)
             self.keep(label)
             self.report.labels.append(label)
         spent = client.spent
         money = {} if spent.money is None else {"cost": f"{spent.money:.4f}"}
         task.advance(1, tokens=f"{spent.tokens:,}", failed=f"{len(self.report.failures):,}", **money)
+
+    async def _shortened(self, client: Endpoint, told: Told, usage: Usage) -> tuple[Told, Usage]:
+        """Ask once more for a label that is too long. Where that cannot be paid or answered it is cut: the first answer is paid for."""
+        try:
+            again = await client.ask(shorten_question(told))
+        except EndpointError:
+            return cut(told), usage
+        return shortened(told, again), usage + again.usage
 
     def _failed(self, asked: _Asked, told: Told, answer: Answer) -> None:
         failures = self.report.failures
@@ -249,8 +271,8 @@ class _Maker:
                 hint="Check the name of the model and how long its context may be.",
             )
 
-    def _label(self, asked: _Asked, told: Told, answer: Answer) -> Label:
-        explainer, usage = asked.explainer, answer.usage
+    def _label(self, asked: _Asked, told: Told, answer: Answer, usage: Usage) -> Label:
+        explainer = asked.explainer
         evidence: dict[str, Any] = {
             "analysis": self.store.key,
             "split": self.halves.split,
@@ -263,6 +285,8 @@ class _Maker:
             evidence["missing"] = list(asked.examples.missing)
         if told.repairs:
             evidence["repairs"] = list(told.repairs)
+        if told.whole:
+            evidence["whole_label"] = told.whole[:_MOST_RAW]
         if (cost := self.config.cost(usage.prompt, usage.completion)) is not None:
             evidence["cost"] = cost
         return Label(

@@ -44,10 +44,11 @@ class Figures(NamedTuple):
 
 def judged_figures(judgements: Sequence[Judgement]) -> Figures:
     """Of yes-or-no judgements: balanced accuracy; recall of each group of firing examples and false positives of each group of silent ones
-    are in the details, each as ``{share, low, high, examples}``."""
+    are in the details, each as ``{share, low, high, examples}``. A judgement of 0.5 is half a yes and half a no: what a coin would score
+    on average where judges are evenly split."""
     read = [one for one in judgements if one.said is not None]
-    firing = [bool(one.said) for one in read if one.truth]
-    silent = [not one.said for one in read if not one.truth]
+    firing = [float(one.said or 0) for one in read if one.truth]
+    silent = [1.0 - float(one.said or 0) for one in read if not one.truth]
     details: dict[str, Any] = {
         "positives": len(firing),
         "negatives": len(silent),
@@ -144,10 +145,10 @@ def _pearson(pairs_N2: Floats) -> float:
 
 def _by_group(judgements: Sequence[Judgement], *, truth: bool) -> dict[str, Any]:
     """Of each group the share that was called firing."""
-    groups: dict[str, list[bool]] = {}
+    groups: dict[str, list[float]] = {}
     for one in judgements:
         if bool(one.truth) == truth:
-            groups.setdefault(one.group, []).append(bool(one.said))
+            groups.setdefault(one.group, []).append(float(one.said or 0))
     found = {}
     for group, said in sorted(groups.items()):
         low, high = wilson(sum(said), len(said))

@@ -215,7 +215,7 @@ class Score(Act):
     label: ActId
     """The label."""
     protocol: Annotated[str, Field(min_length=1, max_length=120), Line]
-    """``detection@1``, ``fuzzing@1``, ``simulation@1``, ``embedding@1``, ``people@1``, ..."""
+    """``detection@1``, ``fuzzing@1``, ``simulation@1``, ``embedding@1``, ``people@2``, ..."""
     value: Annotated[float, Field(ge=-1, le=1)] | None
     """The protocol's headline: balanced accuracy, correlation, area under the curve; None where too little could be read."""
     low: float | None = None

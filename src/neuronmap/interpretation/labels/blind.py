@@ -41,10 +41,12 @@ __all__ = [
     "verdict_of",
 ]
 
-PROTOCOL = "people@1"
-"""Scores by all who judged (:data:`~neuronmap.interpretation.labels.people.PEOPLE`)."""
+PROTOCOL = "people@2"
+"""Scores by all who judged (:data:`~neuronmap.interpretation.labels.people.PEOPLE`). Version 1 left out passages on which they were evenly
+split, so that two reviewers were scored on what they agreed on alone; version 2 counts these half right."""
 FEATURES, OF_EACH = 6, 8
 _MOST_LABELS = 6
+_TIE = 0.5
 _SHUFFLED = re.compile(r"shuffled-(\d+)-(.+)")
 
 
@@ -142,7 +144,7 @@ class Judged(NamedTuple):
     Attributes:
         label: its id.
         feature: its feature.
-        figures: of what most reviewers said of each passage.
+        figures: of what most reviewers said of each passage; ``tied`` in the details counts those on which they were evenly split.
         judgements: every answer.
         reviewers: who answered.
     """
@@ -186,20 +188,29 @@ def judged_labels(verdicts: Iterable[Verdict]) -> Results:
     for label, some in sorted(by_label.items()):
         judgements = tuple(one.judgement for one in some)
         reviewers = tuple(sorted({one.author.name for one in some}))
-        labels.append(Judged(label, some[0].feature, judged_figures(_majority(judgements)), judgements, reviewers))
+        labels.append(Judged(label, some[0].feature, _figures(judgements), judgements, reviewers))
     labels.sort(key=lambda one: -1.0 if one.figures.value is None else one.figures.value, reverse=True)
-    return Results(tuple(labels), judged_figures(_majority(shuffled)) if shuffled else None)
+    return Results(tuple(labels), _figures(shuffled) if shuffled else None)
+
+
+def _figures(judgements: Iterable[Judgement]) -> Figures:
+    """Figures of what most said of each passage."""
+    said = _majority(judgements)
+    figures = judged_figures(said)
+    return figures._replace(details={**figures.details, "tied": sum(one.said == _TIE for one in said)})
 
 
 def _majority(judgements: Iterable[Judgement]) -> list[Judgement]:
-    """One judgement a passage, what most said: answers to one passage are no independent examples. A tie is no answer."""
+    """One judgement a passage, what most said: answers to one passage are no independent examples. A tie is half a yes; where nobody can
+    tell there is no answer."""
     by_place: dict[tuple[str, int, int], list[Judgement]] = defaultdict(list)
     for one in judgements:
         by_place[one.group, one.sequence, one.position].append(one)
     found = []
     for some in by_place.values():
         votes = [1 if one.said else -1 for one in some if one.said is not None]
-        found.append(some[0].updated(said=None if sum(votes) == 0 else sum(votes) > 0))
+        most = _TIE if sum(votes) == 0 else sum(votes) > 0
+        found.append(some[0].updated(said=most if votes else None))
     return found
 
 

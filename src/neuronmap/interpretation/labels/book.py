@@ -15,10 +15,11 @@ from neuronmap.database import Database, database_url
 from neuronmap.errors import ConfigError, InputError
 from neuronmap.hashing import digest_json
 from neuronmap.interpretation.labels import tables
-from neuronmap.interpretation.labels.acts import Act, Author, Listing, Retract, Score, Verdict, read_act
+from neuronmap.interpretation.labels.acts import Act, Author, Label, Listing, Retract, Score, Verdict, read_act
 from neuronmap.interpretation.labels.choosing import SORTS, conditions, holding, order_by
 from neuronmap.interpretation.labels.database import LABELS
 from neuronmap.interpretation.labels.held import Conflict, HeldLabel, Said, Standing, held_labels
+from neuronmap.interpretation.labels.saying import said_before
 from neuronmap.interpretation.labels.sense import require_sense
 
 __all__ = ["SORTS", "LabelBook", "Side", "Summary"]
@@ -107,6 +108,9 @@ class LabelBook:
     def add(self, acts: Iterable[Act], *, merging: bool = False) -> int:
         """Write acts down, all of them or none. One that is there already is not written again.
 
+        Nor is a label that its author has given already and that holds (:func:`~neuronmap.interpretation.labels.saying.says_the_same`);
+        :meth:`say` gives the one that stands. Merging takes acts as they are: whoever merges the same books holds the same acts.
+
         Args:
             acts: in any order.
             merging: take acts about labels that are not known here (yet), as another book may have them; they change nothing until
@@ -123,7 +127,23 @@ class LabelBook:
             return 0
         with self.database.write() as connection:
             self.database.lock(connection, 1)
-            return self._put(connection, given, merging)
+            return len(self._put(connection, given, merging))
+
+    def say(self, act: Act) -> Act:
+        """Write one act down, as :meth:`add` does.
+
+        Returns:
+            The act; of a label that its author has given already and that still holds, that one: saying it twice is saying it once.
+
+        Raises:
+            InputError: it is about one that is not known, or that it may not be about.
+        """
+        with self.database.write() as connection:
+            self.database.lock(connection, 1)
+            said = said_before(connection, [act]) if isinstance(act, Label) else {}
+            if act.id not in said:
+                self._put(connection, {act.id: act}, False)
+        return said.get(act.id, act)
 
     def merged(self, acts: Iterable[Act], *, rehearse: bool = False) -> tuple[set[int], set[int]]:
         """Merge acts, and tell what was in conflict before and is after.
@@ -146,15 +166,20 @@ class LabelBook:
                 raise _Rehearsed
         return before, after
 
-    def _put(self, connection: Connection, given: dict[str, Act], merging: bool) -> int:
+    def _put(self, connection: Connection, given: dict[str, Act], merging: bool) -> dict[str, Act]:
+        """Write down what is new of some acts by id, and give that."""
         known = self._known(connection, given)
         new = {identifier: act for identifier, act in given.items() if identifier not in known}
         if not merging:
+            spoken_of = {act.target for act in new.values()}
+            labels = [act for act in new.values() if isinstance(act, Label) and act.id not in spoken_of]
+            for identifier in said_before(connection, labels):
+                del new[identifier]
             self._require_targets(connection, new)
         for rows in _chunks([_row(identifier, act) for identifier, act in new.items()]):
             connection.execute(insert(ACTS), rows)
         self._work_out(connection, {(act.sae, act.feature) for act in new.values() if not isinstance(act, Verdict)})
-        return len(new)
+        return new
 
     def _disputed(self, connection: Connection, touched: set[tuple[str, int]]) -> set[int]:
         found: set[int] = set()

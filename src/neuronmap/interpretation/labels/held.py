@@ -92,7 +92,8 @@ class HeldLabel(FrozenConfig):
     label: Label
     """The label."""
     scores: tuple[HeldScore, ...] = ()
-    """The newest of each author and protocol; in the order of protocols, see :attr:`score`, then the newest first."""
+    """The newest of each author and protocol; in the order of protocols, see :attr:`score`, of one protocol its newest version first, then
+    the newest first."""
     votes: tuple[HeldVote, ...] = ()
     """Votes for and against it, the oldest first."""
     flags: tuple[HeldFlag, ...] = ()
@@ -332,12 +333,14 @@ def _scores(scores: list[tuple[str, Score]], label: str) -> list[HeldScore]:
         if one.label == label
     ]
     found.sort(key=lambda one: (one.at, one.id), reverse=True)
-    return sorted(found, key=lambda one: (_protocol_rank(one.protocol), one.protocol))
+    return sorted(found, key=lambda one: _protocol_order(one.protocol))
 
 
-def _protocol_rank(protocol: str) -> int:
-    name = protocol.partition("@")[0]
-    return _PROTOCOLS.index(name) if name in _PROTOCOLS else len(_PROTOCOLS)
+def _protocol_order(protocol: str) -> tuple[int, str, int, str]:
+    name, _, rest = protocol.partition("@")
+    version = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    rank = _PROTOCOLS.index(name) if name in _PROTOCOLS else len(_PROTOCOLS)
+    return rank, name, -int(version or 0), protocol
 
 
 def _flags(standing: Standing, on: str | None) -> list[HeldFlag]:

@@ -122,12 +122,12 @@ def labels(explorer: ExplorerOf, query: Annotated[ListQuery, Query()]) -> LabelT
 
 @router.post("", status_code=201, summary="Say something of a feature", responses=responses(404, 409, 422))
 def say(request: Request, explorer: ExplorerOf, asked: SayRequest) -> SaidAnswer:
-    """Label, vote, comment, flag, list, or take back. The author is a person; nobody speaks for others where accounts are."""
+    """Label, vote, comment, flag, list, or take back. The author is a person; nobody speaks for others where accounts are. A label that the
+    author has given the feature already, word for word, is answered with the first, and nothing is added."""
     author = who_writes(request, asked.author)
     weights = _weights(explorer, asked.sae)
     checked_number(explorer.analysed(asked.sae), asked.feature)
-    act = act_of(asked.said, author, weights, asked.feature)
-    explorer.books.writing().add([act])
+    act = explorer.books.writing().say(act_of(asked.said, author, weights, asked.feature))
     return SaidAnswer(act=act.to_dict())
 
 

@@ -61,7 +61,7 @@ def say(
         return response
     act = act_of(saying_of(fields), who_writes(request), analysed.weights, feature)
     book = explorer.books.writing()
-    book.add([act])
+    book.say(act)
     return said_answer(request, label_panel(book, analysed.weights, feature, who_asks(request), analysed.home))
 
 

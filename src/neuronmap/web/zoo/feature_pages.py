@@ -206,7 +206,7 @@ def say_of_published(
     author = who_writes(request)  # before anything is said of what was sent
     act = act_of(saying_of(fields), author, looked.weights, found)
     book = _books(request).writing()
-    book.add([act])
+    book.say(act)
     return said_answer(request, label_panel(book, looked.weights, found, who_asks(request), looked.home))
 
 

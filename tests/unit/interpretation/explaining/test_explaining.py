@@ -20,8 +20,10 @@ from neuronmap import plugins
 from neuronmap.errors import ConfigError, EndpointError, InputError, PluginError
 from neuronmap.interpretation.endpoint import AnswerCache, EndpointConfig, Limit
 from neuronmap.interpretation.explaining import Explainer, explain_features, explainers
-from neuronmap.interpretation.explaining.making import ExplainReport, estimate_explaining
+from neuronmap.interpretation.explaining.brevity import cut, too_long
+from neuronmap.interpretation.explaining.making import ExplainReport, _Maker, estimate_explaining
 from neuronmap.interpretation.explaining.templates import parse_template
+from neuronmap.interpretation.explaining.told import Told
 from neuronmap.interpretation.labels.acts import Label
 from neuronmap.progress import SilentProgress
 
@@ -100,7 +102,6 @@ def test_a_label_says_what_it_rests_on(planted: Planted, server: FaultyServer) -
     ("text", "label", "repairs"),
     [
         ('{"label": " \\"Snow.\\" ", "explanation": "It\\nsnows."}', "Snow", []),
-        ('{"label": "' + "very " * 40 + '", "explanation": ""}', ("very " * 16).strip()[:79] + "…", ["label cut"]),
         ('{"label": "bell\\u0007", "explanation": "\\u001b[31mred"}', "bell", []),
     ],
 )
@@ -110,6 +111,85 @@ def test_labels_are_tidied(planted: Planted, server: FaultyServer, text: str, la
     assert made.text == label
     assert made.evidence.get("repairs", []) == repairs
     assert made.explanation.isprintable()
+
+
+LONG = "tokens that name a winter month or winter weather"
+
+
+def short_says(text: str) -> Any:
+    """An endpoint whose labels are too long, and what it answers when it is asked to shorten one."""
+
+    def act(handler: Handler, body: dict[str, Any]) -> None:
+        first = "You shorten names" not in body["messages"][0]["content"]
+        answer = json.dumps({"label": LONG, "explanation": "It fires on snow."}) if first else text
+        says(answer)(handler, body)
+
+    return act
+
+
+def test_a_label_of_too_many_words_is_asked_for_again_once(planted: Planted, server: FaultyServer) -> None:
+    server.usual = short_says('{"label": "winter months and weather"}')
+    report = explained(planted, server, [WINTER_F], price_in=1.0, price_out=1.0)
+    (label,) = report.labels
+    assert (label.text, label.explanation) == ("winter months and weather", "It fires on snow.")
+    assert len(server.requests) == 2
+    system, user = sent(server)
+    assert "1 to 6 words" in system
+    assert f"Name: {LONG}" in user
+    assert "<<" not in user, "the examples are not paid for twice"
+    assert label.evidence["whole_label"] == LONG
+    assert label.evidence["repairs"] == ["label asked for again: it was too long"]
+    assert label.evidence["tokens"]["prompt"] == 100 == report.spent.usage.prompt, "both questions are counted"
+    assert label.evidence["cost"] == pytest.approx(120e-6)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [json.dumps({"label": LONG}), '{"label": ""}', "I cannot.", None],
+    ids=["still too long", "empty", "no JSON", "nothing"],
+)
+def test_a_label_that_stays_too_long_is_cut_after_a_word_and_kept_whole(
+    planted: Planted, server: FaultyServer, second: str | None
+) -> None:
+    server.usual = short_says(second)  # type: ignore[arg-type]
+    (label,) = explained(planted, server, [WINTER_F]).labels
+    assert label.text == "tokens that name a winter month…"
+    assert label.explanation == f"{LONG}. It fires on snow."
+    assert label.evidence["repairs"] == ["label cut: it had 9 words"]
+    assert len(server.requests) == 2, "once"
+
+
+def test_a_label_is_cut_where_no_second_question_can_be_paid(planted: Planted, server: FaultyServer) -> None:
+    server.usual = short_says('{"label": "winter"}')
+    question = _Maker(planted.store, EndpointConfig(base_url=server.address, model="tiny"), [explainers()["quantiles"]],
+                      set(), ExplainReport(), lambda _: None)  # fmt: skip
+    (asked,) = question.questions([WINTER_F], None)
+    first = asked.question.most_prompt + asked.question.max_tokens
+    report = explained(planted, server, [WINTER_F], limit=Limit(tokens=first), concurrency=1)
+    server.usual = says(
+        json.dumps({"label": LONG, "explanation": ""}), usage={"prompt_tokens": first - 10, "completion_tokens": 9}
+    )
+    spent = explained(planted, server, [WINTER_F], limit=Limit(tokens=first), concurrency=1)
+    assert [label.text for label in report.labels] == ["winter"], "what was put aside and not used pays for it"
+    assert [label.text for label in spent.labels] == ["tokens that name a winter month…"]
+    assert spent.labels[0].explanation == LONG
+
+
+@pytest.mark.parametrize(
+    ("label", "short"),
+    [
+        ("very " * 40, "very very very very very very…"),
+        ("x" * 200, "x" * 79 + "…"),
+        (" ".join(["abcdefghijklmnopqrstuvwxyz"] * 5), " ".join(["abcdefghijklmnopqrstuvwxyz"] * 2) + "…"),
+        ("one, two, three, four, five, six, seven", "one, two, three, four, five, six…"),
+    ],
+)
+def test_no_label_has_more_than_six_words_or_eighty_signs(label: str, short: str) -> None:
+    made = cut(Told(label.strip(), "why"))
+    assert made.label == short
+    assert not too_long(made.label)
+    assert made.explanation.startswith(label.strip())
+    assert too_long(label)
 
 
 def test_lines_do_where_no_json_can_be_asked_for(planted: Planted, server: FaultyServer) -> None:
@@ -170,7 +250,7 @@ def test_answers_on_disk_cost_nothing(planted: Planted, server: FaultyServer) ->
 def test_a_budget_ends_the_run_and_keeps_what_was_made(planted: Planted, server: FaultyServer) -> None:
     kept: list[Label] = []
     bound = estimate_explaining(planted.store, [WINTER_F], EndpointConfig(base_url=server.address, model="tiny")).most
-    server.usual = says('{"label": "a", "explanation": ""}', usage={"prompt_tokens": 900, "completion_tokens": 9})
+    server.usual = says('{"label": "a", "explanation": ""}', usage={"prompt_tokens": 1900, "completion_tokens": 9})
     report = explained(planted, server, ALL, limit=Limit(tokens=bound + 1000), keep=kept.append, concurrency=1)
     assert 1 <= len(report.labels) < 4
     assert "is used up" in report.stopped

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronmap.interpretation.labels import Author, Judgement, Verdict
-from neuronmap.interpretation.labels.agreement import agreement_of, krippendorff_alpha, verdict_units
+from neuronmap.interpretation.labels.agreement import (
+    Asked,
+    agreement_of,
+    krippendorff_alpha,
+    verdict_agreement,
+    verdict_units,
+)
 
 SHA = "sha256:" + "a" * 64
 
@@ -105,16 +111,55 @@ def test_what_cannot_be_compared_is_said() -> None:
     assert "the same" in same.note
 
 
-def test_cannot_tell_is_no_answer_and_each_question_is_a_unit() -> None:
-    def verdict(name: str, position: int, said: bool | None, group: str = "top") -> Verdict:
-        judged = Judgement(sequence=1, position=position, group=group, truth=True, said=said)
-        at, author = "2026-01-01T00:00:00.000000Z", Author(kind="person", name=name)
-        return Verdict(sae=SHA, feature=1, author=author, at=at, label="b" * 32, analysis=SHA, judgement=judged)
+def verdict(
+    name: str, position: int, said: bool | None, group: str = "top", feature: int = 1, minute: int = 0
+) -> Verdict:
+    judged = Judgement(sequence=1, position=position, group=group, truth=True, said=said)
+    at, author = f"2026-01-01T00:{minute:02}:00.000000Z", Author(kind="person", name=name)
+    label = f"{feature:032x}"
+    return Verdict(sae=SHA, feature=feature, author=author, at=at, label=label, analysis=SHA, judgement=judged)
 
+
+def test_cannot_tell_is_no_answer_and_each_question_is_a_unit() -> None:
     found = verdict_units(
         [verdict("Ada", 1, True), verdict("Bob", 1, None), verdict("Ada", 2, False), verdict("Bob", 2, True),
-         verdict("Bob", 2, True, "shuffled-4-top")]
+         verdict("Bob", 2, True, "shuffled-4-top"), verdict("Ada", 3, True), verdict("Ada", 3, None, minute=1)]
     )  # fmt: skip
     assert sorted(sorted(one.items()) for one in found.values()) == [
-        [("Ada", False), ("Bob", True)], [("Ada", True)], [("Bob", True)],
+        [], [("Ada", False), ("Bob", True)], [("Ada", True)], [("Bob", True)],
     ]  # fmt: skip
+    assert {asked.feature for asked in found if isinstance(asked, Asked)} == {1, 4}, (
+        "a shuffled label's passage is another's"
+    )
+
+
+def test_the_interval_of_verdicts_resamples_whole_features() -> None:
+    """Twelve questions about each feature, on which two reviewers agree always or never, as the label is: as many questions that were
+    independent would tell far more."""
+    verdicts = []
+    for feature in range(8):
+        for position in range(12):
+            said = position % 2 == 0
+            verdicts.append(verdict("Ada", position, said, feature=feature))
+            verdicts.append(verdict("Bob", position, said if feature % 2 else not said, feature=feature))
+    found, alone = verdict_agreement(verdicts), agreement_of(verdict_units(verdicts))
+    assert found.alpha == alone.alpha == pytest.approx(0.0, abs=0.01)
+    assert (found.units, found.clusters, alone.clusters) == (96, 8, 96)
+    assert found.low is not None
+    assert found.high is not None
+    assert alone.low is not None
+    assert alone.high is not None
+    # the share of features they agree on, twice it less 1: +-1.96 * 2 sqrt(0.25 / 8) and sqrt(12) less
+    assert found.high - found.low == pytest.approx(2 * 1.96 * 2 * (0.25 / 8) ** 0.5, rel=0.2)
+    assert (found.high - found.low) / (alone.high - alone.low) == pytest.approx(12**0.5, rel=0.25)
+
+
+def test_three_features_are_too_few_for_an_interval() -> None:
+    verdicts = [
+        verdict(name, position, (position + feature) % 2 == 0 or name == "Bob", feature=feature)
+        for feature in range(3) for position in range(6) for name in ("Ada", "Bob")
+    ]  # fmt: skip
+    found = verdict_agreement(verdicts)
+    assert found.alpha is not None
+    assert (found.low, found.high, found.clusters) == (None, None, 3)
+    assert "3 of at least 4" in found.note

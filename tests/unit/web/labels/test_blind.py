@@ -156,7 +156,7 @@ def test_answers_become_scores_beside_shuffled_labels_and_agreement(
     scored = [one for one in labels if one.id in asked]
     label = client.get(f"/api/sae/labels/feature?sae=first&feature={scored[0].feature}").json()["labels"][0]
     (score,) = label["scores"]
-    assert (score["protocol"], score["by"]) == ("people@1", PEOPLE.name)
+    assert (score["protocol"], score["by"]) == ("people@2", PEOPLE.name)
     assert score["figures"]["reviewers"] == ["Ada"]
     assert "shuffled" in score["figures"]["baselines"]
     act = client.get(f"/api/sae/labels/act?id={score['id']}").json()["act"]
@@ -239,6 +239,35 @@ def test_figures_of_people_count_a_passage_once_and_shuffled_labels_apart() -> N
     score = people_score(one, labels[0].sae, results.shuffled)
     assert (score.value, score.figures["baselines"]["shuffled"]["value"]) == (one.figures.value, results.shuffled.value)
     assert len(score.judgements) == 25
+
+
+def test_a_passage_that_reviewers_are_split_on_is_half_right() -> None:
+    label = Label(sae="sha256:" + "a" * 64, feature=1, author=MODEL, at=stamp(), text="x", method="m")
+
+    def judged(name: str, position: int, truth: bool, said: bool | None) -> Verdict:
+        judgement = Judgement(sequence=0, position=position, group="top" if truth else "random", truth=truth, said=said)
+        return Verdict(sae=label.sae, feature=1, author=Author(kind="person", name=name), at=stamp(), label=label.id,
+                       analysis=label.sae, judgement=judgement)  # fmt: skip
+
+    verdicts = []
+    for position in range(
+        8
+    ):  # four with firing, four silent; on half of each they agree and are right, on half they are split
+        truth, together = position < 4, position % 2 == 0
+        verdicts += [
+            judged("Ada", position, truth, truth),
+            judged("Bob", position, truth, truth if together else not truth),
+        ]
+    verdicts += [judged("Ada", 9, True, None), judged("Bob", 9, True, None)]
+    verdicts += [judged("Ada", 10, True, True), judged("Bob", 10, True, None)]
+    (one,) = judged_labels(verdicts).labels
+    details = one.figures.details
+    assert (details["positives"], details["negatives"], details["tied"], details["unread"]) == (5, 4, 4, 1)
+    assert one.figures.value == pytest.approx(((3 + 2 * 0.5) / 5 + (2 + 2 * 0.5) / 4) / 2)
+    assert one.figures.low is not None
+    assert one.figures.low < one.figures.value
+    assert details["false_positives"]["random"]["share"] == pytest.approx(0.25)
+    assert people_score(one, label.sae).protocol == "people@2"
 
 
 def test_a_verdict_holds_the_truth_that_was_hidden(client: TestClient, store: FeatureStore) -> None:

@@ -77,7 +77,8 @@ class JudgedLabel(BaseModel):
     high: float | None
     positives: int = Field(description="Passages with firing that were judged.")
     negatives: int
-    unread: int = Field(description='Answers "cannot tell".')
+    unread: int = Field(description="Passages of which nobody could tell.")
+    tied: int = Field(description="Passages on which reviewers were evenly split; they count as half right.")
     reviewers: list[str]
     recall: list[GroupFigure] = Field(description="By fifth of the firings, the weakest first.")
     false_positives: list[GroupFigure] = Field(description="By kind of passage without firing.")
@@ -92,12 +93,13 @@ class BlindResults(BaseModel):
         description="Labels shown for another feature: what one that says nothing gets."
     )
     alpha: float | None = Field(description="Krippendorff's alpha among reviewers; null where it cannot be told.")
-    alpha_low: float | None
+    alpha_low: float | None = Field(description="95 % interval, whole features resampled; null with fewer than four.")
     alpha_high: float | None
     compared: int = Field(description="Questions that two reviewers or more answered.")
     reviewers: list[str]
     answers: int
-    note: str = Field(description="Why there is no alpha; empty if there is one.")
+    compared_features: int = Field(description="Features that these questions are about.")
+    note: str = Field(description="Why there is no alpha, or no interval of it; empty if there are both.")
 
 
 def blind_page(
@@ -166,11 +168,11 @@ def blind_results(book: LabelBook | None, sae: str, weights: str) -> BlindResult
         sae: id of the SAE.
         weights: digest of its weights.
     """
-    from neuronmap.interpretation.labels.agreement import agreement_of, verdict_units
+    from neuronmap.interpretation.labels.agreement import verdict_agreement
     from neuronmap.interpretation.labels.blind import judged_labels
 
     verdicts = _verdicts(book, weights) if book is not None and weights else []
-    results, agreement = judged_labels(verdicts), agreement_of(verdict_units(verdicts))
+    results, agreement = judged_labels(verdicts), verdict_agreement(verdicts)
     labels = []
     for one in results.labels:
         act = book.get(one.label) if book is not None else None
@@ -186,6 +188,7 @@ def blind_results(book: LabelBook | None, sae: str, weights: str) -> BlindResult
         alpha_low=agreement.low,
         alpha_high=agreement.high,
         compared=agreement.units,
+        compared_features=agreement.clusters,
         reviewers=sorted({one.author.name for one in verdicts}),
         answers=len(verdicts),
         note=agreement.note,
@@ -233,6 +236,7 @@ def _judged(figures: Figures, label: Label | None, shown: ShownLabel | None, rev
         positives=details["positives"],
         negatives=details["negatives"],
         unread=details["unread"],
+        tied=details["tied"],
         reviewers=reviewers,
         recall=_groups(details["recall"]),
         false_positives=_groups(details["false_positives"]),

@@ -16,10 +16,10 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 TORCH_PEERS := $(shell sed -n '/^torch==/p' constraints-peers.txt)
 
-.PHONY: help venv demo example test lint docs reference screenshots test-peers bench bench-full bench-analysis bench-end-to-end bench-explorer bench-ground-truth bench-guard bench-harvest bench-quality bench-sweep bench-zoo report wheel clean
+.PHONY: help venv demo example test lint docs reference screenshots test-peers bench bench-full bench-analysis bench-end-to-end bench-explorer bench-ground-truth bench-guard bench-harvest bench-l0 bench-quality bench-ray bench-sweep bench-zoo report wheel clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
 venv: $(VENV)/.ready ## make .venv with everything pinned in constraints.txt
 
@@ -81,12 +81,18 @@ bench-harvest: $(VENV)/.ready $(PEERS)/.ready ## harvesting against the bare mod
 bench-zoo: $(VENV)/.ready ## the zoo: search in 10,000 versions, a large upload at flat memory (about three minutes)
 	@$(BIN)/python benchmarks/zoo.py
 
+bench-ray: $(VENV)/.ready ## the feature analysis on Ray with 1 and 2 workers, and one killed: times, equal files (about ten minutes)
+	@$(BIN)/python benchmarks/ray_analysis.py
+
 bench-sweep: $(VENV)/.ready ## eight SAEs in one sweep against eight single runs: time, equality (about fifteen minutes on 2 cores)
 	@$(BIN)/python benchmarks/sweep.py
 
 bench-ground-truth: $(VENV)/.ready ## SAEs of several recipes on activations whose features are known (about an hour)
 	@$(BIN)/python benchmarks/ground_truth.py --preset synthsae-2k --features 512 --rows 2000000 --l0 0.7 \
 	  --recipes topk batchtopk "batchtopk, falling k" matryoshka "matryoshka, falling k" lista "lista, falling k" jumprelu
+
+bench-l0: $(VENV)/.ready ## how figures on a known truth change with L0, for each architecture, with a plot (about twenty minutes)
+	@$(BIN)/python benchmarks/ground_truth.py --l0-sweep
 
 report: $(VENV)/.ready ## write docs/quality.md and its plots from the newest results (a few seconds)
 	@$(BIN)/python benchmarks/report.py

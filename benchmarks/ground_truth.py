@@ -2,10 +2,11 @@
 
     python benchmarks/ground_truth.py --preset synthsae-2k --l0 0.5 1 2
     python benchmarks/ground_truth.py --preset tiny --quick
+    python benchmarks/ground_truth.py --l0-sweep                  # how each architecture changes with L0, with a plot
 
 trains with NeuronMap on rows drawn from ``neuronmap.evaluation.synthetic``, measures directions, firings, magnitudes and absorption,
-and writes ``benchmarks/results/ground-truth-<preset>-<date>.json`` and ``.md``. L0 is given in multiples of the true L0. Every run is
-kept in a work folder, so the command can be stopped at any time and repeated.
+and writes ``benchmarks/results/ground-truth-<preset>-<date>.json`` and ``.md``; for a sweep ``l0-sweep-<preset>-<date>`` and a ``.svg``.
+L0 is given in multiples of the true L0. Every run is kept in a work folder, so the command can be stopped at any time and repeated.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 
 import neuronmap
+from ground_truth_plot import save_sweep
 from ground_truth_report import markdown
 from neuronmap.evaluation.synthetic import (
     PRESETS,
@@ -76,6 +78,16 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 HERE = Path(__file__).resolve().parent
 COUNTED_ROWS = 16_384
+SWEEP: dict[str, Any] = {
+    "recipes": ["topk", "batchtopk", "jumprelu", "matryoshka", "lista"],
+    "l0": [0.35, 0.7, 1.0, 1.4, 2.0],
+    "seeds": 2,
+    "rows": 500_000,
+    "measure_rows": 16_384,
+    "bootstrap": 200,
+    "probes": 64,
+}
+"""What ``--l0-sweep`` has in place of the usual defaults; a quarter as many latents as truths."""
 
 
 def say(message: str) -> None:
@@ -109,7 +121,7 @@ class Benchmark:
         self.given, self.model, self.true_l0 = given, model, true_l0
         self.progress = LineProgress(interval_s=30)
         self.marks = {"code": code_digest()}
-        self.width = given.features or model.config.features
+        self.width = given.features or model.config.features // (4 if given.l0_sweep else 1)
 
     def runs(self) -> list[dict[str, Any]]:
         found = []
@@ -225,6 +237,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--preset", choices=list(PRESETS), default="synthsae-2k", help="synthetic model [synthsae-2k]")
     parser.add_argument("--quick", action="store_true", help="a minute: few rows, 1 seed; proves nothing")
     parser.add_argument(
+        "--l0-sweep",
+        action="store_true",
+        help="every architecture with an L0 to choose, over five of them, fewer rows, and a plot: defaults are "
+        + "; ".join(f"{name} {value}" for name, value in SWEEP.items())
+        + "; latents a quarter of the truths",
+    )
+    parser.add_argument(
         "--recipes",
         nargs="+",
         choices=list(RECIPES),
@@ -254,9 +273,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--results", type=Path, default=HERE / "results", help="folder for the tables [benchmarks/results]"
     )
+    if parser.parse_known_args()[0].l0_sweep:
+        parser.set_defaults(**SWEEP)
     given = parser.parse_args()
     if given.quick:
-        given.seeds, given.rows, given.measure_rows, given.batch, given.l0 = 1, 100_000, 8192, 256, [1.0]
+        given.seeds, given.rows, given.measure_rows, given.batch = 1, 100_000, 8192, 256
+        given.l0 = given.l0 if given.l0_sweep else [1.0]
         given.probes, given.probe_rows, given.bootstrap = 32, 4096, 200
     for name in ("seeds", "rows", "measure_rows", "probes", "probe_rows", "threads"):
         if getattr(given, name) < 1:
@@ -274,7 +296,7 @@ def main() -> int:
     facts = model_facts(model)
     benchmark = Benchmark(given, model, facts["l0"])
     record = {
-        "benchmark": "ground-truth",
+        "benchmark": "l0-sweep" if given.l0_sweep else "ground-truth",
         "date": datetime.date.today().isoformat(),
         "quick": given.quick,
         "synthetic": config.to_dict(),
@@ -291,9 +313,15 @@ def main() -> int:
         "runs": benchmark.runs(),
     }
     given.results.mkdir(parents=True, exist_ok=True)
-    path = given.results / f"ground-truth-{config.name}{'-quick' if given.quick else ''}-{record['date']}"
+    path = given.results / f"{record['benchmark']}-{config.name}{'-quick' if given.quick else ''}-{record['date']}"
     write_json(path.with_suffix(".json"), record)
-    path.with_suffix(".md").write_text(markdown(record), encoding="utf-8")
+    text = markdown(record)
+    if given.l0_sweep:
+        save_sweep(record, path.with_suffix(".svg"))
+        text += (
+            f"\n![Figures against L0]({path.name}.svg)\n\nLines are means over seeds, bands their lowest and highest.\n"
+        )
+    path.with_suffix(".md").write_text(text, encoding="utf-8")
     say(f"written: {path.with_suffix('.md')}")
     return 0
 

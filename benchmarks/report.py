@@ -2,8 +2,8 @@
 
     make report
 
-reads ``benchmarks/results/ground-truth-<preset>-<date>.json`` (the newest of each preset) and ``quality-<date>.json`` (the newest in which
-peers took part), and measures nothing itself. What a table does not hold was not measured.
+reads ``benchmarks/results/ground-truth-<preset>-<date>.json`` and ``l0-sweep-<preset>-<date>.json`` (the newest of each preset) and
+``quality-<date>.json`` (the newest in which peers took part), and measures nothing itself. What a table does not hold was not measured.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from defaults_report import draw
 from defaults_report import lines as defaults_lines
+from ground_truth_plot import PLOTTED, Point, curves, save_sweep
 from neuronmap.evaluation.synthetic import GroundTruth
 from quality_plot import save_plots
 from quality_report import sheet
@@ -118,6 +119,38 @@ def truth_section(name: str, record: dict[str, Any]) -> list[str]:
     picture = f"ground-truth-{synthetic['name']}.svg"
     draw_truth(groups, probes, PLOTS / picture)
     return [*lines, f"![F1 by recipe, with the probes' F1 as a line](images/quality/{picture})", ""]
+
+
+def sweep_section(name: str, record: dict[str, Any]) -> list[str]:
+    """Picture and table of one L0 sweep."""
+    synthetic = record["synthetic"]
+    picture = f"l0-sweep-{synthetic['name']}.svg"
+    save_sweep(record, PLOTS / picture)
+    by_figure = {figure: curves(record, figure) for figure, _ in PLOTTED}
+    lines = [
+        f"### {synthetic['name']}, L0 swept",
+        "",
+        f"{record['latents']:,} latents, {record['rows']:,} rows in steps of {record['batch']:,}, fewer than above; measured on "
+        f"{record['measure_rows']:,} others. Means over seeds, in brackets the lowest and highest; the dashed line is the true L0 "
+        f"({record['facts']['l0']:.1f}), the grey band what probes reach. File: `benchmarks/results/{name}`.",
+        "",
+        f"![Figures against L0](images/quality/{picture})",
+        "",
+        "| recipe | L0 | " + " | ".join(title for _, title in PLOTTED) + " |",
+        "| --- | --- |" + " --- |" * len(PLOTTED),
+    ]
+    for recipe, points in by_figure[PLOTTED[0][0]].items():
+        for at, point in enumerate(points):
+            cells = []
+            for figure, _ in PLOTTED:
+                some = by_figure[figure].get(recipe, [])
+                cells.append(_span(some[at]) if len(some) == len(points) else "–")
+            lines.append(f"| {recipe} | {point.l0:.1f} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _span(point: Point) -> str:
+    return f"{point.mean:.3f}" + (f" ({point.low:.3f} to {point.high:.3f})" if point.seeds > 1 else "")
 
 
 def _among_frequent(baselines: dict[str, Any]) -> str:
@@ -232,6 +265,8 @@ def page() -> str:
     ]
     for name, record in newest("ground-truth-*.json").values():
         lines += truth_section(name, record)
+    for name, record in newest("l0-sweep-*.json").values():
+        lines += sweep_section(name, record)
     lines += ["## Side by side", ""]
     for name, record in newest("quality-sheet-*.json").values():
         pictures = {

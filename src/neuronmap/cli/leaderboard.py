@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["leaderboard"]
 
 _COMMANDS_SHOWN = 4
+_OTHERS_SHOWN = 8
 
 
 @command_output
@@ -56,6 +57,9 @@ def leaderboard(
     Only figures that may be compared stand in one table: of the same model, hook, text, mask, number of tokens, ablations and
     version. What was measured otherwise is left out, with what differs and the commands that would make it comparable. Ranks
     are shared where 95 % intervals overlap; **front** marks SAEs that no other beats at an L0 as low.
+
+    An SAE stands in the table once. **evaluation** names the file that its figures are from, and how many others there are of it: on
+    another text, with other tokens, by another version. These are listed below the table, each with the **--group** that shows it.
 
     Examples:
 
@@ -106,19 +110,21 @@ def _shown(board: Leaderboard) -> list[RenderableType]:
             f"[bold]{escape(board.model)} at {escape(board.hook)}[/], suite {board.suite}, sorted by {board.sort}"
         )
         names = [one.name for one in board.metrics]
-        columns = ["rank", "name", "architecture", "features", "L0", *names, "front"]
+        columns = ["rank", "name", "architecture", "features", "L0", *names, "front", "evaluation"]
         rows = [_cells(row, names) for row in board.rows]
         parts += ["", table("", columns, rows, right=["rank", "features", "L0", *names], whole=["name"]), ""]
         parts.append("95 % intervals in brackets; - is not established or not measured, never 0.")
+        parts.append("evaluation: the file in the bundle, and how many others of that SAE are not shown.")
         if board.front_metric:
             parts.append(f"front: no other SAE has {board.front_metric} as good at an L0 as low.")
         parts += [escape(note) for note in board.notes]
         parts += ["", "[bold]What all of these figures share[/]"]
         parts.append(table("", ["", ""], [[line.title, line.value] for line in board.protocol]))
+        parts += _others(board)
     else:
         parts += ["No SAE that fits these conditions has an evaluation of this suite.", *map(escape, board.notes)]
     for left in board.left_out:
-        parts += ["", *_refused(left)]
+        parts += ["", *_refused(left, board.suite)]
     if board.not_measured:
         parts += ["", f"[bold]Not measured by the suite {board.suite}[/]"]
         parts += [f"  {escape(one.command)}" for one in board.not_measured[:_COMMANDS_SHOWN]]
@@ -137,7 +143,33 @@ def _cells(row: RankedSAE, names: list[str]) -> list[str]:
         number(row.l0.value, 1),
         *figures,
         "*" if row.on_front else "",
+        _file(row.file) + (f" (+{len(row.others)})" if row.others else ""),
     ]
+
+
+def _file(name: str) -> str:
+    return name.rsplit("/", 1)[-1].removesuffix(".json")
+
+
+def _others(board: Leaderboard) -> list[RenderableType]:
+    """Evaluations of the SAEs in the table that are not in it, and how to see them."""
+    lines = [(row.sae, one) for row in board.rows for one in row.others]
+    if not lines:
+        return []
+    shown = [f"  {escape(sae)}: {escape(_file(one.file))}, {escape(one.said)}" for sae, one in lines[:_OTHERS_SHOWN]]
+    more = [f"    and {len(lines) - _OTHERS_SHOWN} more; --json has all"] if len(lines) > _OTHERS_SHOWN else []
+    keys = dict.fromkeys(one.key for _, one in lines if one.key != board.key)
+    return [
+        "",
+        "[bold]Other evaluations of these SAEs[/] (each stands above once, with the newest that was measured alike)",
+        *shown,
+        *more,
+        *(f"  To see them: {_command(board.suite, key)}" for key in list(keys)[:_COMMANDS_SHOWN]),
+    ]
+
+
+def _command(suite: str, key: str) -> str:
+    return f"neuronmap sae leaderboard{'' if suite == 'core' else f' --suite {suite}'} --group {key}"
 
 
 def _cell(figure: StoredFigure) -> str:
@@ -146,7 +178,7 @@ def _cell(figure: StoredFigure) -> str:
     return f"{number(figure.value)} [{number(figure.low)}, {number(figure.high)}]"
 
 
-def _refused(left: RefusedGroup) -> list[RenderableType]:
+def _refused(left: RefusedGroup, suite: str) -> list[RenderableType]:
     shown = ", ".join(left.saes[:6]) + (", ..." if len(left.saes) > 6 else "")
     parts: list[RenderableType] = [
         f"[bold]Left out:[/] {escape(shown)}",
@@ -155,7 +187,7 @@ def _refused(left: RefusedGroup) -> list[RenderableType]:
         *(f"    {escape(command)}" for command in left.commands[:_COMMANDS_SHOWN]),
         *_more(len(left.commands)),
     ]
-    return [*parts, f"  To see them: neuronmap sae leaderboard --group {left.key}"]
+    return [*parts, f"  To see them: {_command(suite, left.key)}"]
 
 
 def _more(count: int) -> list[RenderableType]:

@@ -126,11 +126,13 @@ def measurements(entry: LibraryEntry, suite: SuiteName) -> tuple[list[Measured],
         suite: which one; ``core`` is read from ``metrics.json`` as well.
 
     Returns:
-        The evaluations, and what could not be read, in sentences.
+        The evaluations, and what could not be read, in sentences. The suite ``core`` leaves a copy of its figures in ``metrics.json``,
+        which is not counted again.
     """
     metadata = read_bundle_info(entry.path).metadata or BundleMetadata()
     found: list[Measured] = []
     notes: list[str] = []
+    core: CoreMetrics | None = None
     if suite == "core":
         try:
             content = read_json(entry.path / METRICS_FILE) if (entry.path / METRICS_FILE).is_file() else {}
@@ -141,6 +143,7 @@ def measurements(entry: LibraryEntry, suite: SuiteName) -> tuple[list[Measured],
         if core is not None:
             in_sample = content.get("heldout_is_training") is True
             found.append(_of_core(entry, metadata, core, METRICS_FILE, "", in_sample))
+    copied = False
     for file in sorted((entry.path / EVALUATIONS_FOLDER).glob(f"{suite}-*.json")):
         inside = f"{EVALUATIONS_FOLDER}/{file.name}"
         try:
@@ -149,11 +152,12 @@ def measurements(entry: LibraryEntry, suite: SuiteName) -> tuple[list[Measured],
             notes.append(f"{inside} of {entry.id} is no record that this NeuronMap reads, and is left out.")
             continue
         if isinstance(record.result, CoreSuite):
+            copied = copied or record.result.sae == core
             in_sample = _trained_on(metadata, record.protocol.tokens_digest)
             found.append(_of_core(entry, metadata, record.result.sae, inside, record.created, in_sample, record.rule))
         elif record.result.suite == suite:
             found.append(_of_suite(entry, metadata, record, inside))
-    return found, notes
+    return found[copied:], notes
 
 
 def differing(one: Measured, other: Measured) -> list[str]:

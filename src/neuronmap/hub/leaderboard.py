@@ -5,6 +5,7 @@ groups never: the largest group is shown, and the others are named with what the
 
 - **Rank.** Best first. An SAE shares the rank of the best one above it whose 95 % interval its own overlaps. Only intervals of each SAE
   are stored, none of differences, so that a shared rank says "not told apart here", not "equal". Without an interval there is no rank.
+- **One evaluation an SAE.** Of several with the group's key the newest; each row names its own, and those of the SAE that are not shown.
 - **Front.** An SAE is on the Pareto front when no other has a figure at least as good at an L0 at most as high, one of them strictly.
 """
 
@@ -22,9 +23,11 @@ from neuronmap.hub.comparable import TITLES, Measured, differing, measurements, 
 from neuronmap.hub.entry import LibraryEntry, name_matches
 from neuronmap.hub.leaderboard_record import (
     DifferingField,
+    EvaluationGroup,
     Leaderboard,
     LeaderboardColumn,
     NotEvaluated,
+    OtherEvaluation,
     RankedSAE,
     RefusedGroup,
     SharedFact,
@@ -207,7 +210,7 @@ def _gather(hub: SAEModelHub, suite: SuiteName, wanted: _Conditions) -> _Found:
     entries = hub.search(
         model=wanted.model, layer=wanted.layer, architecture=wanted.architecture, tag=wanted.tag, sort="id"
     )
-    outside = unknown = 0
+    outside = unknown = hidden = 0
     for entry in entries:
         place = wanted.hook
         if entry.problem or (place and not (name_matches(entry.component, place) or name_matches(entry.hook, place))):
@@ -228,10 +231,16 @@ def _gather(hub: SAEModelHub, suite: SuiteName, wanted: _Conditions) -> _Found:
             inside = [one for one in own if one.l0.value is not None and l0[0] <= one.l0.value <= l0[1]]
             found.measured.extend(inside)
             outside += not inside
+            hidden += len(own) - len(inside) if inside else 0
             unknown += all(one.l0.value is None for one in own)
     if outside:
         without = f", {unknown} of them without one" if unknown else ""
         found.notes.append(f"{_saes(outside)} with an L0 outside {wanted.l0}{without} {_are(outside)} not shown.")
+    if hidden:
+        found.notes.append(
+            f"{_counted(hidden, 'further evaluation')} of SAEs with an evaluation inside {wanted.l0} {_are(hidden)} not counted: "
+            "the L0 measured there is outside."
+        )
     return found
 
 
@@ -276,7 +285,7 @@ def _board(
     by = sort or columns[0].name
     metric = next((column for column in columns if column.name == by), columns[0])
     front = next((column for column in [metric, *columns] if column.better), None)
-    rows = _rows(shown, columns, by, metric, front)
+    rows = _rows(shown, columns, by, metric, front, _others(key, shown, found.measured))
     first = shown[0]
     lines = [
         SharedFact(field=name, title=TITLES[name], value=first.facts[name].shown)
@@ -295,6 +304,7 @@ def _board(
         sort=by,
         front_metric=front.name if front is not None and any(row.l0.value is not None for row in rows) else "",
         rows=tuple(rows),
+        groups=_groups(key, groups),
         left_out=_left_out(key, groups),
         not_measured=_not_measured(suite, found),
         notes=(*_cautions(rows, metric, by), *found.notes),
@@ -346,6 +356,7 @@ def _rows(
     by: str,
     metric: LeaderboardColumn,
     front: LeaderboardColumn | None,
+    others: dict[str, tuple[OtherEvaluation, ...]],
 ) -> list[RankedSAE]:
     """The SAEs in order, with ranks by the metric that they are sorted by."""
     missing = StoredFigure(value=None, reason="not part of this evaluation")
@@ -372,6 +383,7 @@ def _rows(
             on_front=on_front,
             file=shown[at].file,
             created=shown[at].created,
+            others=others[shown[at].entry.id],
         )
         for at, place, on_front in zip(order, places, fronts, strict=True)
     ]
@@ -393,6 +405,37 @@ def _sort_key(
     return False, -value if metric.name == by and metric.better == "higher" else value
 
 
+def _others(
+    key: str, shown: Sequence[Measured], measured: Sequence[Measured]
+) -> dict[str, tuple[OtherEvaluation, ...]]:
+    """The evaluations of each SAE that is shown, but for the one that it is shown with; the newest first."""
+    by_name = {one.entry.id: one for one in shown}
+    found: dict[str, list[OtherEvaluation]] = {name: [] for name in by_name}
+    for other in sorted(measured, key=lambda one: (one.created, one.file), reverse=True):
+        own = by_name.get(other.entry.id)
+        if own is None or other.file == own.file:
+            continue
+        said = "measured alike, before the one that is shown" if other.key == key else _told(_differences(own, other))
+        found[other.entry.id].append(
+            OtherEvaluation(file=other.file, created=other.created, key=short(other.key), said=said)
+        )
+    return {name: tuple(some) for name, some in found.items()}
+
+
+def _groups(key: str, groups: dict[str, list[Measured]]) -> tuple[EvaluationGroup, ...]:
+    first = groups[key][0]
+    ordered = sorted(groups.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+    return tuple(
+        EvaluationGroup(
+            key=short(other),
+            saes=len(members),
+            shown=other == key,
+            said="" if other == key else _told(_differences(first, members[0])),
+        )
+        for other, members in ordered
+    )
+
+
 def _left_out(key: str, groups: dict[str, list[Measured]]) -> tuple[RefusedGroup, ...]:
     shown = groups[key]
     names = {one.entry.id for one in shown}
@@ -402,7 +445,7 @@ def _left_out(key: str, groups: dict[str, list[Measured]]) -> tuple[RefusedGroup
         if other == key or not away:
             continue
         fields = differing(shown[0], away[0])
-        lines = tuple(_difference(name, shown[0], away[0]) for name in fields)
+        lines = _differences(shown[0], away[0])
         advice = remedy(shown, away, fields)
         found.append(
             RefusedGroup(
@@ -417,14 +460,22 @@ def _left_out(key: str, groups: dict[str, list[Measured]]) -> tuple[RefusedGroup
     return tuple(found)
 
 
-def _difference(name: str, shown: Measured, other: Measured) -> DifferingField:
-    ends = [one.facts[name].shown if name in one.facts else "not stated" for one in (shown, other)]
-    return DifferingField(field=name, title=TITLES[name], shown=ends[0], theirs=ends[1])
+def _differences(shown: Measured, other: Measured) -> tuple[DifferingField, ...]:
+    def told(one: Measured, name: str) -> str:
+        return one.facts[name].shown if name in one.facts else "not stated"
+
+    return tuple(
+        DifferingField(field=name, title=TITLES[name], shown=told(shown, name), theirs=told(other, name))
+        for name in differing(shown, other)
+    )
+
+
+def _told(lines: Sequence[DifferingField]) -> str:
+    return "; ".join(f"{line.title}: {line.theirs}, here {line.shown}" for line in lines)
 
 
 def _said(count: int, lines: Sequence[DifferingField]) -> str:
-    said = "; ".join(f"{line.title}: {line.theirs}, here {line.shown}" for line in lines)
-    return f"{_saes(count)} {_are(count)} left out, measured otherwise ({said})."
+    return f"{_saes(count)} {_are(count)} left out, measured otherwise ({_told(lines)})."
 
 
 def _not_measured(suite: SuiteName, found: _Found) -> tuple[NotEvaluated, ...]:
@@ -458,7 +509,11 @@ def _cautions(rows: Sequence[RankedSAE], metric: LeaderboardColumn, by: str) -> 
 
 
 def _saes(count: int) -> str:
-    return f"{count} SAE" if count == 1 else f"{count} SAEs"
+    return _counted(count, "SAE")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _are(count: int) -> str:

@@ -9,9 +9,11 @@ from neuronmap.evaluation.suites.record import SuiteName
 
 __all__ = [
     "DifferingField",
+    "EvaluationGroup",
     "Leaderboard",
     "LeaderboardColumn",
     "NotEvaluated",
+    "OtherEvaluation",
     "RankedSAE",
     "RefusedGroup",
     "SharedFact",
@@ -64,8 +66,21 @@ class SharedFact(FrozenConfig):
     """Shortened where it is a digest."""
 
 
+class OtherEvaluation(FrozenConfig):
+    """A stored evaluation, by the same suite, of an SAE that is shown with another one."""
+
+    file: str
+    """Where it is stored, within the bundle."""
+    created: str
+    """When it was measured; empty where the record does not say."""
+    key: str
+    """First digits of its comparison key; ``--group`` shows it. That of the table where it is an older one of the same kind."""
+    said: str
+    """What it differs in from the one that is shown, in a sentence."""
+
+
 class RankedSAE(FrozenConfig):
-    """One SAE."""
+    """One SAE, by one of its evaluations."""
 
     sae: str
     """Name in the library."""
@@ -91,6 +106,8 @@ class RankedSAE(FrozenConfig):
     """Where the evaluation is stored, within the bundle."""
     created: str
     """When it was measured; empty where the record does not say."""
+    others: tuple[OtherEvaluation, ...] = ()
+    """Its other evaluations by this suite, the newest first: each SAE stands in the table once."""
 
 
 class DifferingField(FrozenConfig):
@@ -121,6 +138,19 @@ class RefusedGroup(FrozenConfig):
     """What would make them comparable."""
     commands: tuple[str, ...]
     """Commands that do; empty where there are none."""
+
+
+class EvaluationGroup(FrozenConfig):
+    """Evaluations with one comparison key, to choose from."""
+
+    key: str
+    """First digits of it; ``--group`` shows them."""
+    saes: int
+    """How many SAEs have such an evaluation."""
+    shown: bool
+    """Whether it is the table's."""
+    said: str
+    """What they differ in from those that are shown; empty for these."""
 
 
 class NotEvaluated(FrozenConfig):
@@ -157,6 +187,8 @@ class Leaderboard(FrozenConfig):
     """LeaderboardColumn of the Pareto front against L0; empty if there is none."""
     rows: tuple[RankedSAE, ...]
     """The SAEs, best first; those without the figure come last."""
+    groups: tuple[EvaluationGroup, ...] = ()
+    """All evaluations that fit the conditions, by comparison key, the most SAEs first; one of them is shown."""
     left_out: tuple[RefusedGroup, ...]
     """What was refused, the largest group first."""
     not_measured: tuple[NotEvaluated, ...]
@@ -170,10 +202,12 @@ def table_rows(board: Leaderboard) -> tuple[list[str], list[dict[str, Any]]]:
     names = [one.name for one in board.metrics if one.name != "l0"]
     columns = ["rank", "shared", "sae", "architecture", "features", "k", "on_front", "l0", "l0_low", "l0_high"]
     columns += [column for name in names for column in (name, f"{name}_low", f"{name}_high")]
+    columns += ["file", "created", "other_evaluations"]
     rows = []
     for row in board.rows:
         line: dict[str, Any] = {name: getattr(row, name) for name in columns[:7]}
         for name, figure in (("l0", row.l0), *((name, row.figures[name]) for name in names)):
             line |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
+        line |= {"file": row.file, "created": row.created, "other_evaluations": len(row.others)}
         rows.append(line)
     return columns, rows

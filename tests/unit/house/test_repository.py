@@ -101,9 +101,9 @@ def test_the_licence_is_the_whole_apache_text(root: Path) -> None:
 
 
 def test_every_make_target_that_is_named_exists(root: Path, repository_files: list[Path]) -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), flags=re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (root / "Makefile").read_text(), flags=re.MULTILINE))
     for file in [root / ".ci" / "run", *(file for file in repository_files if file.suffix == ".md")]:
-        named = set(re.findall(r"(?:^|`)make ([a-z-]+)", file.read_text(), flags=re.MULTILINE))
+        named = set(re.findall(r"(?:^|`)make ([a-z0-9-]+)", file.read_text(), flags=re.MULTILINE))
         assert named <= targets, f"{file.relative_to(root)} names {sorted(named - targets)}"
 
 

@@ -441,3 +441,47 @@ def test_no_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program, "/nowhere"], check=True, timeout=60)
+
+
+# --- several evaluations of one SAE -------------------------------------------------------------------------------------
+
+
+def test_other_evaluations_of_an_sae_are_named_and_can_be_chosen(
+    hub: SAEModelHub, put: Put, records: dict[str, SuiteRecord]
+) -> None:
+    put("a", 4, 0.6, 0.01)
+    put("b", 4, 0.7, 0.01)
+    core = records["core"].to_dict()
+    once = {"protocol.mask": None, "result.sae.protocol.mask": None}
+    for name, created, values in (
+        ("core-1", "2026-01-01T00:00:00+00:00", {}),
+        ("core-2", "2026-01-02T00:00:00+00:00", {}),
+        ("core-3", "2026-01-03T00:00:00+00:00", {**once, "result.sae.sparsity.l0.value": 90.0}),
+    ):
+        folder = hub.root / "a" / "evaluations"
+        folder.mkdir(exist_ok=True)
+        write_json(folder / f"{name}.json", changed(core, {"created": created, **values}))
+    board = leaderboard(hub)
+    by_name = {row.sae: row for row in board.rows}
+    assert by_name["b"].others == ()
+    row = by_name["a"]
+    assert len(row.others) == 3
+    assert row.file not in {one.file for one in row.others}
+    newest = row.others[0]
+    assert (newest.file, newest.created) == ("evaluations/core-3.json", "2026-01-03T00:00:00+00:00")
+    assert "mask: not stated" in newest.said
+    shown = [group for group in board.groups if group.shown]
+    assert [(group.key, group.said) for group in shown] == [(board.key, "")]
+    assert sum(group.saes for group in board.groups) >= 3
+
+    other = leaderboard(hub, group=newest.key)
+    assert [(one.sae, one.file, len(one.others)) for one in other.rows] == [("a", "evaluations/core-3.json", 3)]
+    assert row.file == "evaluations/core-2.json"
+    assert [one.file for one in row.others if "before the one" in one.said] == [
+        "evaluations/core-1.json",
+        "metrics.json",
+    ]
+    assert any("not counted" in note for note in leaderboard(hub, l0="0:50").notes)
+    columns, lines = table_rows(board)
+    assert columns[-1] == "other_evaluations"
+    assert [line["other_evaluations"] for line in lines] == [len(row.others) for row in board.rows]

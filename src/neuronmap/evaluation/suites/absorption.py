@@ -21,7 +21,7 @@ Shapes: N words, D = d_in, F = width of a code, L letters.
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from torch import Tensor
 from neuronmap.errors import InputError, ModelError
 from neuronmap.evaluation.metrics import Estimate
 from neuronmap.evaluation.rows import Autoencoder
-from neuronmap.evaluation.suites.coding import decoder_bias, encoded, pieces
+from neuronmap.evaluation.suites.coding import decoder_bias, encoded, l0_of, pieces
 from neuronmap.evaluation.suites.record import AbsorptionOf, AbsorptionSuite, LetterAbsorption
 from neuronmap.evaluation.suites.sparse_probe import held_out_f1
 from neuronmap.models import HookPoint, LanguageModel, capture
@@ -110,7 +110,8 @@ def letter_words(model: LanguageModel, per_letter: int, seed: int) -> LetterWord
 
 
 def absorption_suite(
-    dictionaries: Mapping[str, Autoencoder],
+    sae: Autoencoder,
+    beside: Callable[[float], Mapping[str, Autoencoder]],
     *,
     model: LanguageModel,
     hook: HookPoint,
@@ -123,7 +124,8 @@ def absorption_suite(
     """Read the words after the examples, and measure absorption in every dictionary.
 
     Args:
-        dictionaries: the SAE under ``sae``, and the baselines; each with ``W_dec``.
+        sae: the SAE.
+        beside: the baselines for an L0, each with ``W_dec``: for that of the SAE on the words.
         model, hook: where the SAE reads.
         per_letter: most words a letter.
         batch_tokens: tokens in a forward pass.
@@ -135,6 +137,7 @@ def absorption_suite(
     if not len(words.words):
         return _impossible(0, 0, {}, "its vocabulary holds no word that is a single token with a leading space")
     rows_ND = _read(model, hook, words, batch_tokens, progress)
+    dictionaries = {"sae": sae, **beside(l0_of(sae, [rows_ND]))}
     return absorption_suite_of_rows(dictionaries, rows_ND, words, bootstrap=bootstrap, seed=seed, progress=progress)
 
 

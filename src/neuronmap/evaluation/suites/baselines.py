@@ -1,7 +1,7 @@
 """What any SAE must be compared with: the identity, as many principal components, random directions, and neurons.
 
 All are fitted on training rows, never on what is scored, and those that are sparse keep as many entries as the SAE has
-active features (L0).
+active features (L0) on the rows that are scored: its own L0 on training rows may be another.
 
     identity   f = x                                xhat = x
     pca        f = V_k (x - mean)                   xhat = f V_k + mean                   k components, dense
@@ -57,7 +57,7 @@ def make_baselines(rows_ND: Tensor, d_sae: int, l0: float, seed: int) -> dict[st
     Args:
         rows_ND: float32 training rows, on the device that everything runs on.
         d_sae: width of the SAE, and of the random dictionary.
-        l0: active features of the SAE a row; rounded, and at least 1, it is the baselines' k.
+        l0: active features of the SAE on a row of what is measured; rounded, and at least 1, it is the baselines' k.
         seed: of the random directions.
 
     Raises:

@@ -1,10 +1,11 @@
-"""Codes of rows, in pieces of bounded memory, and the rows that baselines are fitted on.
+"""Codes of rows, in pieces of bounded memory, the rows that baselines are fitted on, and how many features fire on a row (L0).
 
 Shapes: N rows, D = d_in, F = width of a code.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -19,7 +20,17 @@ from neuronmap.hashing import digest_parts
 from neuronmap.models import HookPoint, LanguageModel
 from neuronmap.progress import Progress
 
-__all__ = ["captured_rows", "decoder_bias", "device_of", "dtype_of", "encoded", "pieces", "tensors_digest"]
+__all__ = [
+    "captured_l0",
+    "captured_rows",
+    "decoder_bias",
+    "device_of",
+    "dtype_of",
+    "encoded",
+    "l0_of",
+    "pieces",
+    "tensors_digest",
+]
 
 _PIECE_VALUES = 16 << 20
 
@@ -56,6 +67,12 @@ def decoder_bias(sae: Autoencoder) -> Tensor:
     return bias.detach().float().cpu() if isinstance(bias, Tensor) else torch.zeros(sae.d_in)
 
 
+def l0_of(sae: Autoencoder, parts: Sequence[Tensor]) -> float:
+    """Mean number of active features over all rows of some tensors [N, D]."""
+    active = sum(int((encoded(sae, part_ND) != 0).sum()) for part_ND in parts)
+    return active / sum(len(part_ND) for part_ND in parts)
+
+
 def captured_rows(
     model: LanguageModel,
     tokens: TokenSet,
@@ -71,22 +88,68 @@ def captured_rows(
     Raises:
         EmptyCorpusError: if the mask leaves nothing.
     """
+    return torch.cat([
+        rows_nD.clone()
+        for rows_nD in _captured(
+            model, tokens, hook, mask, outlier_threshold, most, batch_tokens, progress, "Rows to fit baselines on"
+        )
+    ])  # fmt: skip
+
+
+def captured_l0(
+    sae: Autoencoder,
+    model: LanguageModel,
+    tokens: TokenSet,
+    hook: HookPoint,
+    mask: MaskConfig,
+    outlier_threshold: float | None,
+    most: int,
+    batch_tokens: int,
+    progress: Progress,
+) -> float:
+    """Mean number of active features on the rows that :func:`neuronmap.evaluation.evaluate_sae` takes for so many tokens; none is kept.
+
+    Raises:
+        EmptyCorpusError: if the mask leaves nothing.
+    """
+    active = count = 0
+    for rows_nD in _captured(
+        model, tokens, hook, mask, outlier_threshold, most, batch_tokens, progress, "Active features on the scored text"
+    ):
+        active += int((encoded(sae, rows_nD) != 0).sum())
+        count += len(rows_nD)
+    return active / count
+
+
+def _captured(
+    model: LanguageModel,
+    tokens: TokenSet,
+    hook: HookPoint,
+    mask: MaskConfig,
+    outlier_threshold: float | None,
+    most: int,
+    batch_tokens: int,
+    progress: Progress,
+    title: str,
+) -> Iterator[Tensor]:
+    """Rows [n, D] of evenly spread contexts, batch by batch: float32 on the CPU, valid until the next is asked for."""
     chosen = cast(TokenSet, SpreadContexts(tokens, -(-most // tokens.context_length)))
     batch = contexts_per_batch(tokens, batch_tokens)
     extractor = RowExtractor(model, chosen, [hook], mask, batch)
-    rows: list[Tensor] = []
     dropped: dict[str, int] = {}
-    with progress.task("Rows to fit baselines on", chosen.num_contexts * tokens.context_length, "tokens") as bar:
+    found_any = False
+    with progress.task(title, chosen.num_contexts * tokens.context_length, "tokens") as bar:
         for start in range(0, chosen.num_contexts, batch):
             stop = min(start + batch, chosen.num_contexts)
             for _, found in extractor.extract(start, stop, [hook], {hook.name: outlier_threshold}):
-                rows.append(found.rows_NW.float().cpu().clone())
                 for reason, count in found.dropped.items():
                     dropped[reason] = dropped.get(reason, 0) + count
+                if len(found.rows_NW):
+                    found_any = True
+                    yield found.rows_NW.float().cpu()
             bar.advance((stop - start) * tokens.context_length)
-    if not sum(len(part) for part in rows):
+    if not found_any:
         raise nothing_left(chosen, dropped)
-    return torch.cat(rows)
 
 
 def tensors_digest(sae: Any) -> str:

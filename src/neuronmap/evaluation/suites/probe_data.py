@@ -1,7 +1,8 @@
 """Data sets of sae-probes (2502.16681), read from its installed package or from a folder; the package itself is not imported.
 
-``sae_probes/data/cleaned_data/<number>_<name>.csv.zst``: columns ``prompt``, ``prompt_len``, ``target``. It pins an older pandas, so
-NeuronMap does not depend on it: ``pip install --no-deps sae-probes`` puts the files there, and nothing else is needed of it.
+``sae_probes/data/cleaned_data/<number>_<name>.csv.zst``: columns ``prompt``, ``prompt_len`` (in tokens; seven files of 0.4.2 lack it),
+``target``, every field in quotes. Of its 155 files (0.4.2, inside the wheel) 113 have two classes; the others are refused. It pins an older
+pandas, so NeuronMap does not depend on it: ``pip install --no-deps sae-probes`` puts the files there, and nothing else is needed of it.
 """
 
 from __future__ import annotations
@@ -18,10 +19,18 @@ from pyarrow import csv
 
 from neuronmap.concepts import ConceptData, Item
 from neuronmap.errors import InputError
+from neuronmap.hashing import digest_parts
 
-__all__ = ["installed_probe_data", "probe_files", "sae_probe_sets"]
+__all__ = ["ALL", "installed_probe_data", "probe_files", "probe_files_digest", "sae_probe_sets"]
 
+ALL = "all"
+"""Every data set that can be probed for, as a name."""
 _LONGEST = 128
+"""Tokens of a prompt; the package itself cuts prompts to their last 1,024."""
+_CHARACTERS = 4
+"""Of a token, where a file does not say how many tokens a prompt has."""
+_FEWEST = 12
+"""Usable prompts of each class."""
 _INSIDE = ("sae_probes/data/cleaned_data", "data/cleaned_data", "cleaned_data", ".")
 
 
@@ -57,28 +66,56 @@ def probe_files(folder: Path | None) -> dict[str, Path]:
     )
 
 
-def sae_probe_sets(
-    folder: Path | None, names: Sequence[str], *, items: int, seed: int
-) -> list[tuple[Literal["sae-probes"], ConceptData]]:
+Found = list[tuple[Literal["sae-probes"], ConceptData]]
+
+
+def sae_probe_sets(folder: Path | None, names: Sequence[str], *, items: int, seed: int) -> tuple[Found, dict[str, str]]:
     """Some data sets as items that are read at the last token; every prompt is a cluster of its own.
 
     Args:
         folder: see :func:`probe_files`.
-        names: whole names, or their numbers.
+        names: whole names, or their numbers; :data:`ALL` for all that can be probed for.
         items: most items, half of each class; a quarter of them test.
         seed: which ones are drawn.
 
+    Returns:
+        The data sets; and of :data:`ALL` those that cannot be probed for, with the reason.
+
     Raises:
-        InputError: no such data set, or one that does not tell two classes apart.
+        InputError: no such data set, or one asked for by name that does not tell two classes apart, or has too few prompts that are
+            short enough.
     """
     files = probe_files(folder)
-    found: list[tuple[Literal["sae-probes"], ConceptData]] = []
+    found: Found = []
+    skipped: dict[str, str] = {}
+    for name in _chosen(files, names):
+        try:
+            found.append(("sae-probes", _read(name, files[name], items, seed)))
+        except _Unfit as error:
+            if ALL not in names:
+                raise InputError(f"Data set {name} {error}.") from None
+            skipped[name] = str(error)
+    return found, skipped
+
+
+def probe_files_digest(folder: Path | None, names: Sequence[str]) -> str:
+    """Digest of the files of some data sets; arguments and errors as for :func:`sae_probe_sets`."""
+    files = probe_files(folder)
+    return digest_parts(part for name in _chosen(files, names) for part in (name.encode(), files[name].read_bytes()))
+
+
+def _chosen(files: dict[str, Path], names: Sequence[str]) -> list[str]:
+    chosen: dict[str, None] = {}
     for name in names:
-        chosen = [known for known in files if name in (known, str(_number(known)))]
-        if not chosen:
+        fitting = [known for known in files if name in (ALL, known, str(_number(known)))]
+        if not fitting:
             raise InputError(f"There is no data set '{name}' of sae-probes. There are: {', '.join(files)}.")
-        found.append(("sae-probes", _read(chosen[0], files[chosen[0]], items, seed)))
-    return found
+        chosen |= dict.fromkeys(fitting)
+    return list(chosen)
+
+
+class _Unfit(Exception):
+    """A data set that cannot be probed for."""
 
 
 def _number(name: str) -> int:
@@ -96,10 +133,13 @@ def _read(name: str, file: Path, items: int, seed: int) -> ConceptData:
     missing = {"prompt", "target"} - set(table.column_names)
     if missing:
         raise InputError(f"{file} has no column {', '.join(sorted(missing))}; it has {', '.join(table.column_names)}.")
-    rows = [(str(row["prompt"]), str(row["target"]), row.get("prompt_len") or 0) for row in table.to_pylist()]
+    rows = [
+        (str(row["prompt"]), str(row["target"]), row.get("prompt_len") or len(str(row["prompt"])) / _CHARACTERS)
+        for row in table.to_pylist()
+    ]
     classes = tuple(sorted({target for _, target, _ in rows}))
     if len(classes) != 2:
-        raise InputError(f"Data set {name} has {len(classes)} classes; a probe of this suite tells two apart.")
+        raise _Unfit(f"has {len(classes)} classes; a probe of this suite tells two apart")
     texts: dict[str, str] = {}
     for prompt, target, length in rows:
         if prompt.strip() and length <= _LONGEST:
@@ -107,6 +147,10 @@ def _read(name: str, file: Path, items: int, seed: int) -> ConceptData:
     drawn: list[Item] = []
     for label in classes:
         mine = sorted(text for text, target in texts.items() if target == label)
+        if len(mine) < _FEWEST:
+            raise _Unfit(
+                f"has {len(mine)} different prompts of class {label} with up to {_LONGEST} tokens; {_FEWEST} are needed"
+            )
         random.Random(f"{name}:{label}:{seed}").shuffle(mine)
         taken = mine[: items // 2]
         tested = max(1, round(len(taken) / 4))

@@ -8,7 +8,7 @@ Shapes: N items, D = d_in, F = width of a code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from neuronmap.concepts import Concept, ConceptData, list_concepts
 from neuronmap.errors import ConfigError, InputError
 from neuronmap.evaluation.metrics import Estimate
 from neuronmap.evaluation.rows import Autoencoder
-from neuronmap.evaluation.suites.coding import encoded
+from neuronmap.evaluation.suites.coding import encoded, l0_of
 from neuronmap.evaluation.suites.record import MeanScore, ProbedSet, ProbeScore, ProbingSuite
 from neuronmap.evaluation.suites.sparse_probe import ProbeItems, dense_score, probe_scores
 from neuronmap.models import HookPoint, LanguageModel
@@ -49,7 +49,8 @@ def concept_sets(
 
 
 def probing_suite(
-    dictionaries: Mapping[str, Autoencoder],
+    sae: Autoencoder,
+    beside: Callable[[float], Mapping[str, Autoencoder]],
     sets: Sequence[Named],
     skipped: Mapping[str, str],
     *,
@@ -63,7 +64,8 @@ def probing_suite(
     """Read every text once, then probe all dictionaries.
 
     Args:
-        dictionaries: the SAE under ``sae``, and the baselines.
+        sae: the SAE.
+        beside: the baselines for an L0: that of the SAE on the items.
         sets: from :func:`concept_sets` and :func:`neuronmap.evaluation.suites.probe_data.sae_probe_sets`.
         skipped: what is not among them, and why.
         model, hook: where the SAE reads.
@@ -80,6 +82,7 @@ def probing_suite(
         raise ConfigError("There is nothing to probe for: no concept has two classes.")
     read = read_hooks(model, [data for _, data in sets], [hook], progress=progress)
     rows = [(source, data, x_ND) for (source, _), (data, (x_ND,)) in zip(sets, read, strict=True)]
+    dictionaries = {"sae": sae, **beside(l0_of(sae, [x_ND for _, _, x_ND in rows]))}
     return probing_suite_of_rows(dictionaries, rows, skipped, ks=ks, bootstrap=bootstrap, seed=seed, progress=progress)
 
 
@@ -93,7 +96,7 @@ def probing_suite_of_rows(
     seed: int,
     progress: Progress,
 ) -> ProbingSuite:
-    """The same from activations that were read already; see :func:`probing_suite`."""
+    """The same from activations that were read already, for the SAE under ``sae`` and others beside it; see :func:`probing_suite`."""
     if not ks or min(ks) < 1 or len(set(ks)) < len(ks):
         raise ConfigError(f"ks = {list(ks)}: different numbers of latents, each 1 or more.")
     sets = []
@@ -135,6 +138,7 @@ def _items(data: ConceptData, bootstrap: int, seed: int) -> ProbeItems:
 def _means(sets: Sequence[ProbedSet], bootstrap: int, seed: int) -> dict[str, tuple[MeanScore, ...]]:
     """Means over sets; the same resamples of sets for all, so that differences are paired."""
     S = len(sets)
+    most = max(range(len(sets[0].scores["sae"])), key=lambda at: sets[0].scores["sae"][at].k or 0)
     drawn_RS = np.random.default_rng(seed).multinomial(S, np.full(S, 1 / S), size=bootstrap if S > 1 else 0) / S
 
     def values(name: str, at: int, measure: str) -> np.ndarray:
@@ -160,7 +164,7 @@ def _means(sets: Sequence[ProbedSet], bootstrap: int, seed: int) -> dict[str, tu
                 f1=mean(values(name, at, "f1")),
                 lead=None
                 if name == "sae"
-                else mean(values("sae", at if score.k is not None else -1, "auc") - values(name, at, "auc")),
+                else mean(values("sae", at if score.k is not None else most, "auc") - values(name, at, "auc")),
             )
             for at, score in enumerate(per_k)
         )

@@ -35,8 +35,9 @@ __all__ = [
     "SuiteRow",
 ]
 
-RULE = 2
-"""Version of the definitions; a record of another version is measured again, never compared."""
+RULE = 3
+"""Version of the definitions; a record of another version is measured again, never compared. 3: the baselines' k is the L0 on the
+measured rows."""
 
 SuiteName = Literal["core", "probing", "absorption", "structure", "stability"]
 SUITES: tuple[SuiteName, ...] = ("core", "probing", "absorption", "structure", "stability")
@@ -115,7 +116,7 @@ class MeanScore(FrozenConfig):
     f1: Estimate
     """Mean F1."""
     lead: Estimate | None = None
-    """Mean AUC of the SAE at this k minus this one's (at null: at the SAE's largest k); resamples are paired."""
+    """Mean AUC of the SAE at this k minus this one's (at null: at the SAE's largest k); resamples are paired. Null for the SAE itself."""
 
 
 class ProbingSuite(FrozenConfig):
@@ -295,7 +296,10 @@ class SuiteProtocol(FrozenConfig):
     fitted_rows: int
     """Rows of it."""
     l0: float | None
-    """Active features of the SAE on those rows: what the baselines' k is matched to."""
+    """Active features of the SAE on those rows."""
+    l0_measured: float | None = None
+    """Active features of the SAE on the rows that the suite measures (scored text, items, words), which the baselines' k is matched to;
+    null without baselines."""
     seed: int
     """Of every draw."""
     resamples: int
@@ -330,6 +334,8 @@ class SuiteRow(NamedTuple):
     figure: str
     values: dict[str, Estimate | float | None]
     """``sae``, the baselines, ``dense``, ``chance``: whichever there are."""
+    difference: bool = False
+    """Whether the values are the SAE's figure minus that of each column, so that the SAE has none."""
 
 
 class SuiteResult(FrozenConfig):

@@ -1,6 +1,7 @@
 """``evaluate_suites``: several suites on one SAE, each with the baselines, each kept as soon as it is finished.
 
-Order of the work: rows to fit baselines on -> baselines -> each suite. A suite whose stored record has the same key is not measured again.
+Order of the work: rows to fit baselines on -> each suite, with baselines for the SAE's L0 on the rows that it measures. A suite whose
+stored record has the same key is not measured again.
 """
 
 from __future__ import annotations
@@ -24,8 +25,16 @@ from neuronmap.evaluation.core import evaluate_beside
 from neuronmap.evaluation.rows import Autoencoder
 from neuronmap.evaluation.suites.absorption import absorption_suite
 from neuronmap.evaluation.suites.baselines import Dictionary, make_baselines
-from neuronmap.evaluation.suites.coding import captured_rows, device_of, dtype_of, encoded, pieces, tensors_digest
-from neuronmap.evaluation.suites.probe_data import sae_probe_sets
+from neuronmap.evaluation.suites.coding import (
+    captured_l0,
+    captured_rows,
+    device_of,
+    dtype_of,
+    encoded,
+    pieces,
+    tensors_digest,
+)
+from neuronmap.evaluation.suites.probe_data import probe_files_digest, sae_probe_sets
 from neuronmap.evaluation.suites.probing import concept_sets, probing_suite
 from neuronmap.evaluation.suites.record import (
     BASELINES,
@@ -134,6 +143,10 @@ class _SuiteRun:
     settings: SuiteSettings
     progress: Progress
     fitted_on: str = field(default="the training text", init=False)
+    beside: dict[str, Dictionary] = field(default_factory=dict, init=False)
+    """Baselines of the suite that was measured last; empty where it has none."""
+    l0_measured: float | None = field(default=None, init=False)
+    """The L0 that they are for."""
 
     def check(self, names: Sequence[SuiteName]) -> None:
         """Refuse early what would fail late, and split the text where there is only one."""
@@ -176,6 +189,7 @@ class _SuiteRun:
     def key(self, suite: SuiteName) -> str:
         """Digest of all that decides a suite's result."""
         names = [concept.to_dict() for concept in self.concepts] if self.concepts is not None else None
+        probes = (self.settings.probe_data, self.settings.probe_sets)
         return digest_json({
             "rule": RULE,
             "suite": suite,
@@ -189,13 +203,14 @@ class _SuiteRun:
             "fit_tokens": self.fit_tokens.digest if self.fit_tokens is not None else None,
             "against": self.against_digest if suite == "stability" else None,
             "concepts": names if suite == "probing" else None,
+            "probe_files": probe_files_digest(*probes) if suite == "probing" and probes[1] else None,
             "settings": self.settings.of(suite),
             "neuronmap": version("neuronmap"),
         })  # fmt: skip
 
     @cached_property
     def rows(self) -> Tensor:
-        """Training rows: for the baselines, L0, and which features fire."""
+        """Training rows: for the baselines, and which features fire."""
         model, hook = self._model()
         if self.fit_tokens is None:
             raise ConfigError("fit_tokens= is needed.")
@@ -220,13 +235,15 @@ class _SuiteRun:
         return int(self.fired.sum()) / len(self.rows)
 
     @cached_property
-    def baselines(self) -> dict[str, Dictionary]:
-        rows_ND = self.rows.to(device=device_of(self.sae), dtype=dtype_of(self.sae))
-        return make_baselines(rows_ND, self.sae.d_sae, self.l0, self.settings.seed)
+    def fit_rows(self) -> Tensor:
+        return self.rows.to(device=device_of(self.sae), dtype=dtype_of(self.sae))
 
-    @property
-    def dictionaries(self) -> dict[str, Autoencoder]:
-        return {"sae": self.sae, **self.baselines}
+    def baselines(self, l0: float) -> dict[str, Dictionary]:
+        """Those that keep as many entries as the SAE has on the rows that are measured."""
+        if self.l0_measured is None or round(l0) != round(self.l0_measured):
+            self.beside = make_baselines(self.fit_rows, self.sae.d_sae, l0, self.settings.seed)
+        self.l0_measured = l0
+        return self.beside
 
     def measure(self, suite: SuiteName, key: str) -> SuiteRecord:
         """Run one suite."""
@@ -237,13 +254,13 @@ class _SuiteRun:
             "structure": self._structure,
             "stability": self._stability,
         }
+        self.beside, self.l0_measured = {}, None
         result = measures[suite]()
-        uses_baselines = suite in _OF_MODEL
         return SuiteRecord(
             key=key,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             protocol=self._protocol(),
-            baselines={name: self.baselines[name].facts for name in BASELINES} if uses_baselines else {},
+            baselines={name: self.beside[name].facts for name in BASELINES if name in self.beside},
             result=result,
         )
 
@@ -251,10 +268,14 @@ class _SuiteRun:
         model, hook = self._model()
         if self.tokens is None:
             raise ConfigError("tokens= is needed.")
-        baselines = self.baselines  # fitting them also finds the outlier threshold
+        _ = self.rows  # which also finds the outlier threshold
+        l0 = captured_l0(
+            self.sae, model, self.tokens, hook, self.mask or MaskConfig(), self.threshold, self.settings.max_tokens,
+            self.settings.batch_tokens, self.progress,
+        )  # fmt: skip
         found = evaluate_beside(
             self.sae,
-            baselines,
+            self.baselines(l0),
             self.tokens,
             model=model,
             hook=hook,
@@ -273,13 +294,13 @@ class _SuiteRun:
         model, hook = self._model()
         settings = self.settings
         sets, skipped = concept_sets(settings.items, settings.seed, self.concepts)
-        sets += (
-            sae_probe_sets(settings.probe_data, settings.probe_sets, items=settings.items, seed=settings.seed)
-            if (settings.probe_sets)
-            else []
-        )
+        if settings.probe_sets:
+            more, unfit = sae_probe_sets(
+                settings.probe_data, settings.probe_sets, items=settings.items, seed=settings.seed
+            )
+            sets, skipped = [*sets, *more], {**skipped, **unfit}
         return probing_suite(
-            self.dictionaries, sets, skipped, model=model, hook=hook, ks=settings.ks, bootstrap=settings.bootstrap,
+            self.sae, self.baselines, sets, skipped, model=model, hook=hook, ks=settings.ks, bootstrap=settings.bootstrap,
             seed=settings.seed, progress=self.progress,
         )  # fmt: skip
 
@@ -287,7 +308,7 @@ class _SuiteRun:
         model, hook = self._model()
         settings = self.settings
         return absorption_suite(
-            self.dictionaries, model=model, hook=hook, per_letter=settings.words_per_letter,
+            self.sae, self.baselines, model=model, hook=hook, per_letter=settings.words_per_letter,
             batch_tokens=settings.batch_tokens, bootstrap=settings.bootstrap, seed=settings.seed, progress=self.progress,
         )  # fmt: skip
 
@@ -333,6 +354,7 @@ class _SuiteRun:
             fitted_on=self.fitted_on if with_model else None,
             fitted_rows=len(self.rows) if with_model else 0,
             l0=self.l0 if with_model else None,
+            l0_measured=self.l0_measured,
             seed=self.settings.seed,
             resamples=self.settings.bootstrap,
             versions={name: version(name) for name in ("neuronmap", "torch", "transformers", "scikit-learn")},

@@ -24,7 +24,7 @@ class SuiteSettings:
         ks: numbers of latents of the sparse probes.
         items: items of each concept or data set.
         probe_data: folder of sae-probes; None for its installed package.
-        probe_sets: its data sets to probe for, besides the concepts.
+        probe_sets: its data sets to probe for, besides the concepts: names or numbers, or ``all``.
         words_per_letter: most words a letter, for absorption.
         meta_steps: steps of the meta-SAEs.
         batch_tokens: tokens in a forward pass; not part of the keys.

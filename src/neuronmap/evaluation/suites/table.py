@@ -68,6 +68,19 @@ def _probing_rows(result: ProbingSuite) -> list[SuiteRow]:
             }
             values["dense"] = getattr(result.means["dense"][0], measure)
             rows.append(SuiteRow("probing", f"{measure}_k{k}", values))
+    return [*rows[: len(result.ks)], *_lead_rows(result), *rows[len(result.ks) :]]
+
+
+def _lead_rows(result: ProbingSuite) -> list[SuiteRow]:
+    """AUC of the SAE minus that of each column; of the dense probe, which reads everything, at the largest k alone."""
+    rows = []
+    for at, k in enumerate(result.ks):
+        values: dict[str, Figure] = {
+            who: means[at].lead for who, means in result.means.items() if who not in ("sae", "dense")
+        }
+        if k == max(result.ks):
+            values["dense"] = result.means["dense"][0].lead
+        rows.append(SuiteRow("probing", f"lead_k{k}", values, difference=True))
     return rows
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 import torch
+from rich.console import Console
 
+from neuronmap.cli.evaluate import suite_table
 from neuronmap.concepts import concept_from_texts
 from neuronmap.errors import ConfigError, InputError
 from neuronmap.evaluation.suites import SuiteRecord, evaluate_suites
@@ -92,6 +96,66 @@ def test_every_table_holds_the_baselines(sae, tiny_llama: LanguageModel, tokens,
     assert again == result.suites["probing"]
 
 
+class Uneven(torch.nn.Module):
+    """A code with one active entry on rows of one side, and eight on those of the other."""
+
+    architecture, d_in, d_sae = "uneven", 32, 48
+
+    def __init__(self, direction_D: torch.Tensor, middle: float) -> None:
+        super().__init__()
+        self.W_dec = torch.nn.Parameter(torch.eye(48, 32) + 0.01)
+        self.direction_D, self.middle = direction_D, middle
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        code = torch.zeros(*x.shape[:-1], 48)
+        code[..., 0] = 1.0
+        code[..., 1:8] = (x @ self.direction_D > self.middle).float()[..., None]
+        return code
+
+    def decode(self, f: torch.Tensor) -> torch.Tensor:
+        return f @ self.W_dec
+
+
+def test_baselines_keep_as_many_entries_as_the_sae_where_it_is_measured(
+    tiny_llama: LanguageModel, tokens, concept
+) -> None:  # type: ignore[no-untyped-def]
+    uneven = Uneven(torch.randn(32, generator=torch.Generator().manual_seed(1)), 0.0)
+    result = run(uneven, tiny_llama, tokens, concepts=[concept])
+    for record in result.suites.values():
+        l0 = record.protocol.l0_measured
+        assert l0 is not None
+        assert l0 != record.protocol.l0
+        assert record.baselines["neurons"].k == record.baselines["random"].k == max(1, round(l0))
+    core = result.suites["core"].result
+    assert isinstance(core, CoreSuite)
+    assert core.sae.sparsity.l0.value == pytest.approx(result.suites["core"].protocol.l0_measured)
+
+
+def test_the_lead_over_each_baseline_is_in_the_table(sae, tiny_llama: LanguageModel, tokens, concept) -> None:  # type: ignore[no-untyped-def]
+    other = concept_from_texts(
+        "other",
+        positive=[f"The {number} is strong" for number in range(12)],
+        negative=[f"The {number} was lazy" for number in range(12)],
+    )
+    result = run(sae, tiny_llama, tokens, ("probing",), concepts=[concept, other])
+    rows = {row.figure: row for row in result.rows()}
+    for k in (1, 2):
+        auc, lead = rows[f"auc_k{k}"].values, rows[f"lead_k{k}"]
+        assert lead.difference
+        assert set(lead.values) == {"identity", "pca", "random", "neurons"} | ({"dense"} if k == 2 else set())
+        for name, value in lead.values.items():
+            assert value.value == pytest.approx(auc["sae"].value - auc[name].value)
+            assert value.low <= value.value <= value.high
+    assert not any("lead" in name for name in result.summary()), "each SAE's baselines are its own"
+    shown = Console(width=250)
+    with shown.capture() as caught:
+        for part in suite_table(result):
+            shown.print(part)
+    assert "lead_k1" in caught.get()
+    assert "lead: AUC of the SAE minus that of the column" in " ".join(caught.get().split())
+    assert "probing: the SAE's L0 is 4 on the rows measured here" in " ".join(caught.get().split())
+
+
 def test_what_was_measured_on_equal_inputs_is_not_measured_again(
     sae, tiny_llama: LanguageModel, tokens, concept
 ) -> None:  # type: ignore[no-untyped-def]
@@ -145,15 +209,48 @@ def test_what_is_missing_is_said_before_anything_runs(sae, tiny_llama: LanguageM
         evaluate_suites(sae, ("structure",), model=tiny_llama, progress=SilentProgress())
 
 
-def test_data_of_sae_probes_is_read_from_its_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "sae_probes" / "data" / "cleaned_data"
-    folder.mkdir(parents=True)
-    lines = [f'"text, number {at}",5,{at % 2}' for at in range(60)]
-    lines += ['"text, number 0",5,1', '"long",900,1']  # the same prompt twice, and one that is too long
-    (folder / "5_toy.csv").write_text("prompt,prompt_len,target\n" + "\n".join(lines) + "\n")
-    assert list(probe_files(tmp_path)) == ["5_toy"]
-    ((_, data),) = sae_probe_sets(tmp_path, ["5"], items=40, seed=0)
-    assert (data.name, data.classes, len(data.items)) == ("5_toy", ("0", "1"), 40)
+def packed(folder: Path, name: str, rows: list[tuple[str, ...]], columns: tuple[str, ...]) -> None:
+    """A file as sae-probes 0.4.2 has them: every field in quotes, inner ones doubled, Zstandard."""
+    quoted = [",".join('"' + field.replace('"', '""') + '"' for field in row) for row in [columns, *rows]]
+    folder.mkdir(parents=True, exist_ok=True)
+    with pa.output_stream(str(folder / f"{name}.csv.zst"), compression="zstd") as stream:
+        stream.write(("\n".join(quoted) + "\n").encode())
+
+
+@pytest.fixture
+def probes(tmp_path: Path) -> Path:
+    """The package's folder with a set of each kind that it has."""
+    folder, columns = tmp_path / "sae_probes" / "data" / "cleaned_data", ("prompt", "prompt_len", "target")
+    rows = [(f'"text",\nnumber {at}', "5", str(at % 2)) for at in range(60)]
+    rows += [('"text",\nnumber 0', "5", "1"), ("long", "900", "1")]  # the same prompt twice, and one that is too long
+    packed(folder, "5_hist_fig_ismale", rows, columns)
+    packed(folder, "22_headline_isobama", [(row[0], row[1], str(row[2] == "1")) for row in rows], columns)
+    packed(
+        folder,
+        "131_temp_cat_Typical Time",
+        [(row[0], row[1], "time" if row[2] == "1" else "other") for row in rows],
+        columns,
+    )
+    packed(folder, "158_code_C", [(row[0], row[2]) for row in rows[:-1]] + [("x" * 4000, "1")], ("prompt", "target"))
+    packed(folder, "43_temp_cat", [(*row[:2], str(at % 3)) for at, row in enumerate(rows)], columns)
+    packed(folder, "142_cancer_cat_Thyroid_Cancer", [(row[0], "400", row[2]) for row in rows], columns)
+    packed(tmp_path / "sae_probes" / "data", "probing_datasets_MASTER", [("x", "y")], ("Source", "Dataset Tag"))
+    return tmp_path
+
+
+def test_data_of_sae_probes_is_read_as_its_package_has_it(probes: Path) -> None:
+    assert list(probe_files(probes)) == [
+        "5_hist_fig_ismale", "22_headline_isobama", "43_temp_cat", "131_temp_cat_Typical Time",
+        "142_cancer_cat_Thyroid_Cancer", "158_code_C",
+    ]  # fmt: skip
+    (((source, data),), skipped) = sae_probe_sets(probes, ["5"], items=40, seed=0)
+    assert (source, data.name, data.classes, len(data.items), skipped) == (
+        "sae-probes",
+        "5_hist_fig_ismale",
+        ("0", "1"),
+        40,
+        {},
+    )
     assert data.counts(("label", "split")) == {
         ("0", "test"): 5,
         ("0", "train"): 15,
@@ -161,7 +258,45 @@ def test_data_of_sae_probes_is_read_from_its_folder(tmp_path: Path) -> None:
         ("1", "train"): 15,
     }
     assert all(item.word == item.text[-1] for item in data.items)
+    assert all(item.text.startswith('"text",\nnumber ') for item in data.items), "quotes and line breaks are kept"
+    every, skipped = sae_probe_sets(probes, ["all"], items=200, seed=0)
+    assert [data.classes for _, data in every] == [("0", "1"), ("False", "True"), ("other", "time"), ("0", "1")]
+    assert [len(data.items) for _, data in every] == [60] * 4, "one long prompt is left out, with or without its length"
+    assert skipped["43_temp_cat"].startswith("has 3 classes")
+    assert "up to 128 tokens" in skipped["142_cancer_cat_Thyroid_Cancer"]
+
+
+def test_what_of_sae_probes_cannot_be_probed_for_is_refused(probes: Path) -> None:
     with pytest.raises(InputError, match="no data set '6'"):
-        sae_probe_sets(tmp_path, ["6"], items=40, seed=0)
+        sae_probe_sets(probes, ["6"], items=40, seed=0)
+    with pytest.raises(InputError, match="43_temp_cat has 3 classes"):
+        sae_probe_sets(probes, ["43"], items=40, seed=0)
     with pytest.raises(InputError, match="cleaned_data"):
-        probe_files(tmp_path / "sae_probes" / "nothing")
+        probe_files(probes / "sae_probes" / "nothing")
+
+
+def test_a_set_of_sae_probes_is_probed_beside_the_concepts(
+    sae, tiny_llama: LanguageModel, tokens, concept, probes: Path
+) -> None:  # type: ignore[no-untyped-def]
+    found: dict[str, str] = {}
+    for _ in range(2):
+        settings = dataclasses.replace(SMALL, probe_data=probes, probe_sets=("5", "43_temp_cat"))
+        with pytest.raises(InputError, match="43_temp_cat"):
+            evaluate_suites(
+                sae, ("probing",), model=tiny_llama, tokens=tokens, hook=HOOK, concepts=[concept], settings=settings,
+                progress=SilentProgress(),
+            )  # fmt: skip
+        result = evaluate_suites(
+            sae, ("probing",), model=tiny_llama, tokens=tokens, hook=HOOK, concepts=[concept],
+            settings=dataclasses.replace(settings, probe_sets=("5",)), progress=SilentProgress(),
+        )  # fmt: skip
+        suite = result.suites["probing"].result
+        assert isinstance(suite, ProbingSuite)
+        assert [(one.name, one.source) for one in suite.sets] == [
+            ("toy", "concepts"),
+            ("5_hist_fig_ismale", "sae-probes"),
+        ]
+        found[result.suites["probing"].key] = suite.sets[1].items_digest
+        rows = [(f"another text, number {at}", "5", str(at % 2)) for at in range(60)]
+        packed(probes / "sae_probes/data/cleaned_data", "5_hist_fig_ismale", rows, ("prompt", "prompt_len", "target"))
+    assert len(found) == len(set(found.values())) == 2, "another file is another measurement"

@@ -98,6 +98,35 @@ def test_plots_have_tables_and_are_drawn_without_scripts(compared: TestClient) -
     assert compared.get("/api/sae/leaderboard/plots/nonsense").status_code == 404
 
 
+def test_other_evaluations_of_an_sae_are_shown_and_chosen(compared: TestClient, home: Path) -> None:
+    library = home / "library"
+    for name, tokens in (("first", "200"), ("first", "300"), ("second", "300")):
+        asked = ["sae", "evaluate", name, "--suite", "core", "--tokens", tokens, "--ce-tokens", "64"]
+        done = CliRunner().invoke(commands, asked)
+        assert done.exit_code == 0, done.output
+    files = [read_json(file) for file in (library / "first" / "evaluations").glob("core-*.json")]
+    tokens_of = {
+        f"evaluations/core-{one['key'][7:19]}.json": one["result"]["sae"]["protocol"]["tokens"] for one in files
+    }
+    stored, shown = (Path(file) for file in sorted(tokens_of, key=lambda file: tokens_of[file]))
+    html = compared.get("/leaderboard", headers=HTML).text
+    assert 'href="#others">1 other</a>' in html
+    assert stored.stem in html
+    said = words(html)
+    assert "Other evaluations of these SAEs" in said
+    page = compared.get("/leaderboard.json").json()["board"]
+    (other,) = next(row["others"] for row in page["rows"] if row["sae"] == "first")
+    assert (other["file"], "scored tokens" in other["said"]) == (str(stored), True)
+    assert f"group={other['key']}" in html
+    assert f'<option value="{other["key"]}">' in html
+    chosen = compared.get("/leaderboard.json", params={"group": other["key"]}).json()["board"]
+    assert [row["file"] for row in chosen["rows"] if row["sae"] == "first"] == [other["file"]]
+    told = CliRunner().invoke(commands, ["sae", "leaderboard"], env={"COLUMNS": "300"}).output
+    assert f"{shown.stem} (+1)" in told
+    assert f"first: {stored.stem}, scored tokens" in told
+    assert f"neuronmap sae leaderboard --group {other['key']}" in told
+
+
 def test_figures_that_are_not_there_are_shown_as_that(compared: TestClient, home: Path) -> None:
     file = home / "library" / "first" / "metrics.json"
     content: dict[str, Any] = read_json(file)

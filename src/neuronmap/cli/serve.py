@@ -153,11 +153,15 @@ def run_server(
         output: where.
         opened: address to open in the browser then.
     """
-    import uvicorn
+    from neuronmap.web.collecting import uncollected
 
-    from neuronmap.web.logs import log_plainly
+    with uncollected():
+        import uvicorn
 
-    log_plainly()
+        from neuronmap.web.logs import log_plainly
+
+        log_plainly()
+        app = making()
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -171,7 +175,7 @@ def run_server(
                 webbrowser.open(opened)
 
     config = uvicorn.Config(
-        making(),
+        app,
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -1,6 +1,7 @@
-"""The server: what stands before every request, the first page and static files. All else is behind :class:`Rest`.
+"""The server: what stands before every request, the first pages and static files. All else is behind :class:`Rest`.
 
-    Measured > Guard > Compressing > Etags >  /static, /                      at once
+    Measured > Guard > Compressing > Etags >  /static, /plotly.js, /          at once
+                                              /sae/...  (web.early)           until the whole is there
                                               /api/zoo  (web.zoo.mount)       imported when first asked for
                                               all else  (web.whole)           imported while the first page is looked at
 
@@ -17,22 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 from anyio.to_thread import current_default_thread_limiter
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from neuronmap.web import plotly
 from neuronmap.web.caching import Etags
+from neuronmap.web.early import EarlySAE, first_page
 from neuronmap.web.errors import HANDLERS
 from neuronmap.web.explorer import Explorer
 from neuronmap.web.guard import Guard
 from neuronmap.web.measuring import Measured, Measures
-from neuronmap.web.rendering import render
 from neuronmap.web.rest import Rest
 from neuronmap.web.settings import ServerSettings
-from neuronmap.web.views.home import home_page
 from neuronmap.web.warming import Warming
 from neuronmap.web.zoo.bodies import Compressing
 from neuronmap.web.zoo.mount import embedded_zoo
@@ -65,7 +64,8 @@ class Application(Starlette):
         settings: host, limits, folders.
 
     Attributes:
-        rest: hands on what is neither the first page nor a static file.
+        rest: hands on what is neither a first page nor a static file.
+        warming: makes it while nobody waits; None before the start, and where no jobs are run.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -77,7 +77,9 @@ class Application(Starlette):
         super().__init__(
             routes=[
                 Mount("/static", _Files(directory=Path(str(files("neuronmap.web") / "static"))), name="static"),
-                Route("/", self._first_page, name="home"),
+                plotly.ROUTE,
+                Route("/", first_page, name="home"),
+                EarlySAE(self.rest),
                 zoo,
                 self.rest,
             ],
@@ -100,13 +102,6 @@ class Application(Starlette):
         from neuronmap.web.whole import whole_app
 
         return whole_app(self.state)
-
-    def _first_page(self, request: Request) -> Response:
-        """The page of :mod:`neuronmap.web.pages.home`, before that can be imported."""
-        answer = render(request, "home.html", {"page": home_page(self.state.explorer), "nav": "home"})
-        if self.warming is not None:
-            answer.background = BackgroundTask(self.warming.page_sent)
-        return answer
 
 
 @asynccontextmanager

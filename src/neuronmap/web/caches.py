@@ -3,12 +3,14 @@
     <home>/cache/examples/   texts of examples, to search in        (:mod:`neuronmap.web.views.example_index`)
     <home>/cache/semantic/   vectors of features, to search by meaning   (:mod:`neuronmap.web.views.semantic_index`)
 
-Everything in them can be made again in seconds to minutes. A file that is dropped while somebody reads it stays readable to them. When
-something was used last is its time of modification, which :func:`touch` sets: file systems do not keep the time of reading.
+Together they take 12 GiB at most, two thirds of it examples; ``NEURONMAP_SEARCH_CACHE`` says another number of GiB, 0 for what is in use
+alone. Everything in them can be made again in seconds to minutes. A file that is dropped while somebody reads it stays readable to them.
+When something was used last is its time of modification, which :func:`touch` sets: file systems do not keep the time of reading.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -17,19 +19,43 @@ from contextlib import suppress
 from pathlib import Path
 
 from neuronmap import paths
-from neuronmap.errors import NeuronMapError
+from neuronmap.errors import ConfigError, NeuronMapError
 from neuronmap.features.storage.manifest import read_manifest
 from neuronmap.features.storage.store import FeatureStore
 from neuronmap.hub import AnalysisEntry, SAEModelHub, list_analyses
 from neuronmap.paths import cache_folder
 from neuronmap.web.logs import logger
 
-__all__ = ["MOST_BYTES", "bound", "drop_orphans", "tidy", "touch"]
+__all__ = ["SWITCH", "bound", "drop_orphans", "most_bytes", "tidy", "touch"]
 
-MOST_BYTES = {"examples": 8 << 30, "semantic": 4 << 30}
-"""Of each cache. An analysis of 65,536 features over two million tokens has about 150 MB and 50 MB."""
+SWITCH = "NEURONMAP_SEARCH_CACHE"
+"""Environment variable: most GiB of both caches together."""
+_MOST_GIB = 12.0
+_SHARES = {"examples": 2 / 3, "semantic": 1 / 3}
+"""Of it, for each. An analysis of 65,536 features over two million tokens has about 150 MB and 50 MB."""
 _RECENT_S = 3600.0
 """What was used in the last hour is not dropped for want of an analysis: it may be of a library that another server shows."""
+
+
+def most_bytes(kind: str) -> int:
+    """How large a cache may be.
+
+    Args:
+        kind: ``examples`` or ``semantic``.
+
+    Raises:
+        ConfigError: the environment variable holds no number from 0.
+    """
+    said = os.environ.get(SWITCH, "").strip()
+    try:
+        gib = float(said) if said else _MOST_GIB
+    except ValueError:
+        gib = math.nan
+    if not 0 <= gib < math.inf:
+        raise ConfigError(
+            f"{SWITCH} = {said!r} is no number of GiB.", hint=f"For example {SWITCH}=20; {_MOST_GIB:g} if left out."
+        )
+    return int(gib * _SHARES[kind] * 2**30)
 
 
 def touch(path: Path) -> None:
@@ -39,7 +65,7 @@ def touch(path: Path) -> None:
 
 
 def bound(kind: str, keep: Path | None = None) -> list[Path]:
-    """Drop what was not used for longest until a cache is no larger than its :data:`MOST_BYTES`.
+    """Drop what was not used for longest until a cache is no larger than its :func:`most_bytes`.
 
     Args:
         kind: ``examples`` or ``semantic``.
@@ -48,11 +74,11 @@ def bound(kind: str, keep: Path | None = None) -> list[Path]:
     Returns:
         What was dropped.
     """
-    parts = sorted(_parts(kind), key=_used)
+    most, parts = most_bytes(kind), sorted(_parts(kind), key=_used)
     sizes = {part: _size(part) for part in parts}
     total, dropped = sum(sizes.values()), []
     for part in parts:
-        if total <= MOST_BYTES[kind]:
+        if total <= most:
             break
         if part != keep and _drop(part):
             total -= sizes[part]
@@ -98,7 +124,7 @@ def tidy(library: Path | None) -> None:
     try:
         own = [folder for folder in (paths.library_folder(),) if folder.is_dir()]
         dropped = drop_orphans([*own, *([library] if library is not None else [])])
-        dropped += [part for kind in MOST_BYTES for part in bound(kind)]
+        dropped += [part for kind in _SHARES for part in bound(kind)]
     except (OSError, NeuronMapError) as error:
         log.warning("caches", message=str(error))
         return

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from neuronmap.web.errors import field_fault
 
-__all__ = ["Analysis", "Depth", "Least", "Number", "SAEInPath", "SAEInQuery", "known_query"]
+__all__ = ["Analysis", "Depth", "Least", "Number", "SAEInPath", "SAEInQuery", "known_query", "unknown_query"]
 
 _MOST = 600
 """Characters of an SAE's id."""
@@ -39,16 +39,21 @@ async def known_query(request: Request) -> None:
     Raises:
         RequestValidationError: names the parameter, and near ones that there are.
     """
+    for name in unknown_query(request):
+        names = _names(request.scope["route"].dependant)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        known = f"Parameters: {', '.join(names)}." if names else "It has none."
+        hint = f"Did you mean {' or '.join(near)}?" if near else known
+        raise field_fault("query", name[:100], message="this address has no such parameter", hint=hint)
+
+
+def unknown_query(request: Request) -> list[str]:
+    """Names in the query of a request that its route does not take, in their order."""
     route = request.scope.get("route")
     if not request.query_params or not isinstance(route, APIRoute):
-        return
+        return []
     names = _names(route.dependant)
-    for name in request.query_params:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-            known = f"Parameters: {', '.join(names)}." if names else "It has none."
-            hint = f"Did you mean {' or '.join(near)}?" if near else known
-            raise field_fault("query", name[:100], message="this address has no such parameter", hint=hint)
+    return [name for name in request.query_params if name not in names]
 
 
 def _names(dependant: Dependant) -> list[str]:

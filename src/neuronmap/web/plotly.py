@@ -23,18 +23,16 @@ import gzip
 import hashlib
 from importlib.resources import files
 
-from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from neuronmap.web.caching import unchanged
-from neuronmap.web.rendering import environment
 
-__all__ = ["MOST_POINTS", "plotly_address", "router"]
+__all__ = ["MOST_POINTS", "ROUTE", "plotly_address"]
 
 MOST_POINTS = 10_000
 """Points that an SVG scatter shows at once; more are sampled, and the page says so."""
-
-router = APIRouter()
 
 
 @functools.cache
@@ -56,8 +54,7 @@ def plotly_address() -> str:
     return f"/plotly.js?v={_version()}"
 
 
-@router.get("/plotly.js", include_in_schema=False)
-def script(request: Request) -> Response:
+def _answer(request: Request) -> Response:
     """Plotly's script; a browser that has it keeps it."""
     packed, digest = _script()
     headers = {
@@ -73,4 +70,4 @@ def script(request: Request) -> Response:
     return Response(gzip.decompress(packed), media_type="text/javascript", headers=headers)
 
 
-environment().globals["plotly_address"] = plotly_address
+ROUTE = Route("/plotly.js", _answer, name="plotly")

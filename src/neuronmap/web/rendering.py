@@ -18,6 +18,7 @@ from neuronmap.paths import human_bytes
 from neuronmap.web import charts, tokens
 from neuronmap.web.addresses import base_path
 from neuronmap.web.guard import is_embedded
+from neuronmap.web.plotly import plotly_address
 from neuronmap.web.zoo import COOKIE as ZOO_COOKIE
 
 __all__ = ["asset", "environment", "render", "report_path", "sae_path"]
@@ -65,7 +66,14 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(sae_path=sae_path, report_path=report_path, asset=asset, charts=charts, tokens=tokens)
+    made.globals.update(
+        sae_path=sae_path,
+        report_path=report_path,
+        asset=asset,
+        plotly_address=plotly_address,
+        charts=charts,
+        tokens=tokens,
+    )
     made.filters.update(
         visible=_visible,
         count=_count,
@@ -97,6 +105,7 @@ def render(
         "again": functools.partial(_again, request, base),
         "embedded": is_embedded(request.scope),
         "nav": "",
+        "ignored": (),
         "zoo_only": not hasattr(request.app.state, "explorer"),
         "signed_in": ZOO_COOKIE in request.cookies,
         "as_json": _as_json(request, base),

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
+from neuronmap.web.collecting import uncollected
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
@@ -44,9 +46,16 @@ class Rest(BaseRoute):
 
     def _make(self, made: Future[FastAPI]) -> None:
         try:
-            made.set_result(self._making())
+            with uncollected():
+                app = self._making()
+            made.set_result(app)
         except Exception as error:  # noqa: BLE001 - every request that needs it raises this, and the log has it
             made.set_exception(error)
+
+    @property
+    def made(self) -> bool:
+        """Whether it has been made, or cannot be."""
+        return self._made is not None and self._made.done()
 
     @property
     def app(self) -> FastAPI:

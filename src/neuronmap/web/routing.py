@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from neuronmap.web.errors import responses
 from neuronmap.web.explorer import Explorer
+from neuronmap.web.parameters import known_query, unknown_query
 from neuronmap.web.rendering import render
 
 __all__ = ["ExplorerOf", "PageRouter"]
@@ -30,7 +31,13 @@ class PageRouter(APIRouter):
     """A router whose routes are pages: one function makes the context, which is shown as HTML and as JSON."""
 
     def page(
-        self, path: str, template: str, *, nav: str = "", errors: tuple[int, ...] = (404, 409, 422)
+        self,
+        path: str,
+        template: str,
+        *,
+        nav: str = "",
+        errors: tuple[int, ...] = (404, 409, 422),
+        any_query: bool = False,
     ) -> Callable[[Context], Context]:
         """Register a page.
 
@@ -39,6 +46,8 @@ class PageRouter(APIRouter):
             template: file under ``templates``; it sees the context as ``page``.
             nav: which entry of the head is marked.
             errors: statuses it may answer with besides 200.
+            any_query: whether it reads the query by itself. Of others the page says which parameters it does not have; ``.json`` is for
+                scripts, and refuses them.
         """
 
         def register(function: Context) -> Context:
@@ -47,7 +56,8 @@ class PageRouter(APIRouter):
             def as_html(request: Request, context: Any = Depends(function)) -> Response:
                 if isinstance(context, Response):
                     return context
-                return render(request, template, {"page": context, "nav": nav})
+                ignored = [] if any_query else unknown_query(request)
+                return render(request, template, {"page": context, "nav": nav, "ignored": ignored})
 
             def as_json(context: Any = Depends(function)) -> Response:
                 if isinstance(context, Response):
@@ -63,6 +73,7 @@ class PageRouter(APIRouter):
                 tags=["pages"],
                 summary=(function.__doc__ or name).strip().splitlines()[0],
                 responses=responses(*errors),
+                dependencies=[] if any_query else [Depends(known_query)],
             )
             self.add_api_route(
                 path, as_html, name=name, response_class=HTMLResponse, include_in_schema=False, methods=["GET"]

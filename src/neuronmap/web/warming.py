@@ -1,8 +1,9 @@
 """What is done while nobody waits: once the first page was sent, or soon after the start where nobody asks for it.
 
-The other pages are imported (1.5 s), then what the first look at an SAE needs: pyarrow and the page's template. Then jobs are run from
-here. What tables of features need comes after it: DuckDB, the pandas that pyarrow imports by itself, all templates. Last, the caches of
-searches are tidied. Nothing of the library is opened: memory at rest stays what it was.
+What the first look at an SAE needs is imported first: its view, pyarrow, the page's template. Then the other pages (a second), and jobs
+are run from here. What tables of features need comes after it: DuckDB, the pandas that pyarrow imports by itself, all templates. All
+of that is left out when Python looks for garbage. Last, the caches of searches are tidied. Nothing of the library is opened: memory at
+rest stays what it was.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 
+from neuronmap.web.collecting import leave_out, uncollected
+from neuronmap.web.early import SAE_MODULE, SAE_TEMPLATE
 from neuronmap.web.explorer import Explorer
 from neuronmap.web.rendering import environment
 from neuronmap.web.rest import Rest
@@ -30,7 +33,7 @@ _AFTER_PAGE_S = 0.15
 """Seconds after the first page: its style and scripts have been sent by then, and nobody clicks faster."""
 _PAUSE_S = 0.004
 """Between two steps, so that requests get their turn."""
-_FIRST_MODULES, _FIRST_TEMPLATES = ("pyarrow.parquet",), ("sae.html",)
+_FIRST_MODULES, _FIRST_TEMPLATES = (SAE_MODULE, "pyarrow.parquet"), (SAE_TEMPLATE,)
 """What the first look at an SAE needs."""
 _MODULES = ("pyarrow.compute", "pandas", "duckdb")
 _TEMPLATES = ("features.html", "feature.html", "cards.html", "_card.html")
@@ -72,11 +75,15 @@ class Warming:
     def _work(self) -> None:
         if self._page_sent.wait(_LATEST_S):
             time.sleep(_AFTER_PAGE_S)
-        if self._ended or self._rest.begin().exception() is not None:  # whoever asks for a page is told
+        if self._ended:
             return
-        _make_ready(_FIRST_MODULES, _FIRST_TEMPLATES)
-        self._supervise()
-        _make_ready(_MODULES, (*_TEMPLATES, *environment().list_templates()))
+        with uncollected():
+            _make_ready(_FIRST_MODULES, _FIRST_TEMPLATES)
+            if self._rest.begin().exception() is not None:  # whoever asks for a page is told
+                return
+            self._supervise()
+            _make_ready(_MODULES, (*_TEMPLATES, *environment().list_templates()))
+        leave_out()
         if not self._ended:
             from neuronmap.web.caches import tidy
 

@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from tests.unit.web.conftest import made_app
 
+from neuronmap.errors import ConfigError
 from neuronmap.hub import SAEModelHub
 from neuronmap.hub.analyses import delete_analysis, list_analyses, open_analysis
 from neuronmap.paths import cache_folder
@@ -75,7 +76,8 @@ def test_what_was_used_lately_or_may_be_of_a_missing_disk_stays(library: Path, e
 
 def test_above_its_size_the_least_recently_used_goes_first(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     del home
-    monkeypatch.setitem(caches.MOST_BYTES, "semantic", 250)
+    monkeypatch.setenv(caches.SWITCH, str(3 * 250 / 2**30))
+    assert (caches.most_bytes("examples"), caches.most_bytes("semantic")) == (500, 250)
     parts = []
     for age in range(4):
         part = cache_folder("semantic") / f"{age}.npy"
@@ -85,15 +87,23 @@ def test_above_its_size_the_least_recently_used_goes_first(home: Path, monkeypat
     caches.touch(parts[3])  # the oldest is used again
     assert caches.bound("semantic") == [parts[2], parts[1]]
     assert caches.bound("semantic") == []
-    monkeypatch.setitem(caches.MOST_BYTES, "semantic", 0)
+    monkeypatch.setenv(caches.SWITCH, "0")
     assert caches.bound("semantic", keep=parts[0]) == [parts[3]]
+
+
+@pytest.mark.parametrize("said", ["much", "-1", "nan", "inf"])
+def test_a_size_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv(caches.SWITCH, said)
+    with pytest.raises(ConfigError, match="NEURONMAP_SEARCH_CACHE"):
+        caches.most_bytes("semantic")
+    monkeypatch.delenv(caches.SWITCH)
+    assert caches.most_bytes("examples") + caches.most_bytes("semantic") == 12 << 30
 
 
 def test_building_one_bounds_its_cache_and_using_one_counts(
     library: Path, encoder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(caches.MOST_BYTES, "examples", 1)
-    monkeypatch.setitem(caches.MOST_BYTES, "semantic", 1)
+    monkeypatch.setenv(caches.SWITCH, "0")
     old = [cache_folder("examples") / "old", cache_folder("semantic") / "old.npy"]
     old[0].mkdir(parents=True)
     (old[0] / "text.npy").write_bytes(b"x" * 10)

@@ -15,6 +15,7 @@ from tests.unit.web.conftest import made_app
 from neuronmap.web import warming as warming_module
 from neuronmap.web.app import Application
 from neuronmap.web.fetch import fetch_now
+from neuronmap.web.rest import Rest
 
 HEAVY = [
     "fastapi",
@@ -50,6 +51,15 @@ def test_the_first_page_needs_none_of_the_heavy_libraries(library: Path) -> None
         "answer = asyncio.run(fetch(create_app(), '/'))\nassert answer.status == 200 and b'/sae/first' in answer.body"
     )
     assert loaded_after(answered) == []
+
+
+def test_the_page_of_an_sae_needs_neither_fastapi_nor_other_pages(library: Path) -> None:
+    del library
+    answered = (
+        "import asyncio\nfrom neuronmap.web.app import create_app\nfrom neuronmap.web.fetch import fetch\n"
+        "answer = asyncio.run(fetch(create_app(), '/sae/first'))\nassert answer.status == 200 and b'Features together' in answer.body"
+    )
+    assert not set(loaded_after(answered)) & {"fastapi", "duckdb", "pandas", "scipy", "torch", "neuronmap.web.pages"}
 
 
 def test_serve_is_there_without_the_other_commands() -> None:
@@ -107,6 +117,45 @@ def test_the_first_page_is_the_same_whoever_answers(
     assert sorted(answers[0].headers.items()) == sorted(answers[1].headers.items())
 
 
+SAE_ADDRESSES = [
+    "/sae/first",
+    "/sae/first/",
+    "/sae/second",
+    "/sae/first?colour=class",
+    "/sae/first?colour=taste",
+    "/sae/first.json",
+    "/sae/first/-",
+    "/sae/first/-/nothing",
+    "/sae/fir",
+    "/sae/none",
+    "/sae/",
+    f"/sae/{'n' * 700}",
+    "/sae/..%2Ffirst",
+]
+
+
+def test_the_page_of_an_sae_is_the_same_whoever_answers(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its route, and as before the whole is there."""
+
+    def answers() -> list[tuple[int, bytes, list[tuple[str, str]]]]:
+        found = []
+        for path in SAE_ADDRESSES:
+            for method, headers in (("GET", PAGE), ("GET", {}), ("HEAD", PAGE), ("POST", PAGE)):
+                answer = client.request(method, path, headers=headers)
+                found.append((answer.status_code, answer.content, sorted(answer.headers.items())))
+        return found
+
+    def counted() -> dict[str, str]:
+        lines = client.get("/api/metrics").text.splitlines()
+        return dict(line.rsplit(" ", 1) for line in lines if "requests_total{" in line and "/sae/{" in line)
+
+    late, once = answers(), counted()
+    monkeypatch.setattr(Rest, "made", False)
+    assert answers() == late
+    assert counted() == {name: f"{2 * float(count)}" for name, count in once.items()} != {}
+    assert {status for status, *_ in late} == {200, 404, 405, 422}
+
+
 def test_it_is_not_sent_again_where_it_has_not_changed(client: TestClient) -> None:
     tag = client.get("/").headers["etag"]
     assert client.get("/", headers={"if-none-match": tag}).status_code == 304
@@ -129,13 +178,14 @@ def test_what_is_asked_for_before_the_rest_is_made_waits_for_it(library: Path, m
         def ask(path: str) -> None:
             answers[path] = client.get(path, headers=PAGE).status_code
 
-        paths = ["/sae/first", "/api/sae/list_models", "/nowhere", "/sae/none", "/jobs/"]
+        paths = ["/sae/first.json", "/api/sae/list_models", "/nowhere", "/sae/none?fits=first", "/jobs/"]
         threads = [threading.Thread(target=ask, args=(path,)) for path in paths]
         for thread in threads:
             thread.start()
         assert client.get("/", headers=PAGE).status_code == 200
+        assert client.get("/sae/first", headers=PAGE).status_code == 200
         assert client.get("/static/icon.svg").status_code == 200
-        refused = client.get("/sae/first", headers={"host": "rebound.example"})
+        refused = client.get("/sae/first.json", headers={"host": "rebound.example"})
         assert refused.json()["error"]["code"] == "host"
         assert not answers
         go.set()

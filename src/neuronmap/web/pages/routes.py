@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from neuronmap.web import plotly
 from neuronmap.web.pages import (
     analyze,
     concepts,
@@ -64,4 +63,3 @@ def include(app: FastAPI) -> None:
     """Add all pages."""
     for module in _MODULES:
         app.include_router(module.router)
-    app.include_router(plotly.router)

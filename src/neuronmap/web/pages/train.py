@@ -84,7 +84,7 @@ def _first_values(explorer: Explorer) -> dict[str, str]:
     return found
 
 
-@router.page("/train", "train.html", nav="train")
+@router.page("/train", "train.html", nav="train", any_query=True)
 def train_form(request: Request, explorer: ExplorerOf) -> TrainPage:
     """Choose what to train; any setting may be given in the address."""
     given = {name: value[:2000] for name, value in request.query_params.items()}

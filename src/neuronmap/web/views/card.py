@@ -18,4 +18,6 @@ def card_html(text: str) -> Markup:
     from neuronmap.safe_html import safe_html
 
     shown = _FRONT.sub("", text[:_LONGEST].replace("\r\n", "\n"), count=1)
-    return Markup(safe_html(shown, deeper=2))
+    made = safe_html(shown, deeper=2)  # in which "<" begins nothing but its own tags
+    # Code is wider than a phone: keys must reach it to scroll it.
+    return Markup(made.replace("<pre>", '<pre tabindex="0">'))

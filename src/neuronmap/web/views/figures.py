@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from neuronmap.errors import DamagedError
-from neuronmap.evaluation.metrics import Behaviour, CoreMetrics, Reconstruction, Sparsity, Spread
+from neuronmap.evaluation.metrics import Behaviour, CoreMetrics, Estimate, Reconstruction, Sparsity, Spread
 from neuronmap.paths import read_json
 from neuronmap.saes.metadata import METRICS_FILE, BundleInfo, summary_numbers
 
-__all__ = ["Evaluation", "MetricLine", "SpreadLine", "evaluation_of"]
+__all__ = ["Evaluation", "MetricLine", "SpreadLine", "about_core", "evaluation_of", "in_words"]
 
 _FURTHER = {
     "fvu": "Fraction of variance unexplained: 1 - explained variance.",
@@ -29,7 +29,30 @@ _ABOUT = {
 } | _FURTHER
 
 
-_SPELT = {"l0": "L0", "l1": "L1", "ce": "CE", "kl": "KL", "mse": "MSE", "fvu": "FVU", "n": "N"}
+_SPELT = {
+    "l0": "L0",
+    "l1": "L1",
+    "ce": "CE",
+    "kl": "KL",
+    "mse": "MSE",
+    "fvu": "FVU",
+    "auc": "AUC",
+    "f1": "F1",
+    "sae": "SAE",
+    "07": "0.7",
+    "09": "0.9",
+    "n": "N",
+}
+
+
+def in_words(name: str) -> str:
+    """The name of a figure in words: ``kl_score_mean`` is KL score mean."""
+    return " ".join(_SPELT.get(word, word) for word in name.split("_"))
+
+
+def about_core(name: str) -> str:
+    """What a figure of the core metrics is; empty for one that is none."""
+    return _ABOUT.get(name, "")
 
 
 class MetricLine(BaseModel):
@@ -38,12 +61,14 @@ class MetricLine(BaseModel):
     name: str
     value: float | None
     error: float | None = Field(default=None, description="Standard error, from resampling whole contexts.")
+    low: float | None = Field(default=None, description="Lower end of the 95 % interval, likewise.")
+    high: float | None = Field(default=None, description="Upper end of it.")
     about: str = Field(description="What it is.")
 
     @property
     def title(self) -> str:
         """The name in words."""
-        return " ".join(_SPELT.get(word, word) for word in self.name.split("_"))
+        return in_words(self.name)
 
 
 class SpreadLine(BaseModel):
@@ -88,11 +113,7 @@ def evaluation_of(info: BundleInfo) -> Evaluation | None:
     if not isinstance(content, dict):
         raise DamagedError(f"{METRICS_FILE} holds a {type(content).__name__}, not a JSON object.")
     core = _core(content)
-    lines = (
-        [MetricLine(name=row.name, value=row.value, error=row.error, about=row.explanation) for row in core.rows()]
-        if core
-        else []
-    )
+    lines = _lines(core) if core else []
     known = {line.name for line in lines}
     rest = [
         MetricLine(name=name, value=value, about=_ABOUT.get(name, ""))
@@ -108,6 +129,20 @@ def evaluation_of(info: BundleInfo) -> Evaluation | None:
         if content.get("heldout_is_training") is True
         else "",
     )
+
+
+def _lines(core: CoreMetrics) -> list[MetricLine]:
+    stored = {
+        name: value for part in (core.reconstruction, core.sparsity, core.behaviour) for name, value in part or ()
+    }
+    lines = []
+    for row in core.rows():
+        ends = stored[row.name]
+        low, high = (ends.low, ends.high) if isinstance(ends, Estimate) else (None, None)
+        lines.append(
+            MetricLine(name=row.name, value=row.value, error=row.error, low=low, high=high, about=row.explanation)
+        )
+    return lines
 
 
 def _core(content: dict[str, Any]) -> CoreMetrics | None:

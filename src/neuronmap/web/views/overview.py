@@ -20,6 +20,7 @@ from neuronmap.web.views.figures import Evaluation, evaluation_of
 from neuronmap.web.views.names import FeatureName, feature_names
 from neuronmap.web.views.plots import HISTORY_FILE, Plot, analysis_plots, curves
 from neuronmap.web.views.saes import SAELine, sae_line
+from neuronmap.web.views.suites import Suites, suites_of
 
 __all__ = ["FILES", "Cluster", "Dictionary", "Fit", "SAEPage", "dictionary_of", "sae_page"]
 
@@ -112,6 +113,7 @@ class SAEPage(BaseModel):
     fit: Fit | None = Field(description="Against the other SAE that was asked for.")
     others: list[str] = Field(description="Other SAEs of the library.")
     evaluation: Evaluation | None
+    suites: Suites | None = Field(description="What the evaluation suites found; null where none has measured it.")
     curves: list[Plot]
     dictionary: Dictionary | None = Field(description="Of the chosen analysis; null where there is none.")
     analysis: str = Field(description="The chosen analysis; empty if there is none.")
@@ -147,6 +149,7 @@ def sae_page(explorer: Explorer, sae: str, analysis: str = "", fits: str = "") -
         fit=None,
         others=[other.id for other in explorer.entries() if other.id != sae],
         evaluation=None,
+        suites=None,
         curves=[],
         dictionary=None,
         analysis="",
@@ -166,6 +169,8 @@ def sae_page(explorer: Explorer, sae: str, analysis: str = "", fits: str = "") -
     ]
     page.card = _card(entry)
     page.evaluation = _kept(page.notes, lambda: evaluation_of(info))
+    page.suites, unread = suites_of(entry)
+    page.notes += unread
     page.curves = _kept(page.notes, lambda: curves(info)) or []
     page.notes = [_without_path(entry, note) for note in page.notes]
     if analysis or page.sae.analyses:

@@ -201,7 +201,10 @@ def curves(info: BundleInfo) -> list[Plot]:
     if not file.is_file():
         return []
     try:
-        return training_curves(pq.read_table(file).to_pylist())
+        with pq.ParquetFile(
+            file
+        ) as history:  # not read_table(): pyarrow imports its datasets for it, and they import pandas
+            return training_curves(history.read().to_pylist())
     except (pa.ArrowException, OSError) as error:
         raise DamagedError(f"{HISTORY_FILE} cannot be read ({str(error).splitlines()[0]}).") from error
 

@@ -40,7 +40,7 @@ def _about(context: ZooContext) -> str:
     )
 
 
-@router.page("/zoo", "zoo/browse.html", nav="zoo", errors=_ERRORS)
+@router.page("/zoo", "zoo/browse.html", nav="zoo", errors=_ERRORS, any_query=True)
 def browse(request: Request, context: ContextOf, reader: Reader) -> BrowsePage:
     """What is published, to search and to narrow down."""
     return browse_page(
@@ -48,13 +48,13 @@ def browse(request: Request, context: ContextOf, reader: Reader) -> BrowsePage:
     )
 
 
-@router.page("/zoo/compatible", "zoo/compatible.html", nav="zoo", errors=_ERRORS)
+@router.page("/zoo/compatible", "zoo/compatible.html", nav="zoo", errors=_ERRORS, any_query=True)
 def fitting(request: Request, context: ContextOf, reader: Reader) -> CompatiblePage:
     """Which SAEs fit a model and a layer."""
     return compatible_page(context.registry, reader, dict(request.query_params))
 
 
-@router.page("/zoo/{namespace}", "zoo/browse.html", nav="zoo", errors=_ERRORS)
+@router.page("/zoo/{namespace}", "zoo/browse.html", nav="zoo", errors=_ERRORS, any_query=True)
 def namespace(request: Request, context: ContextOf, reader: Reader, namespace: Name) -> BrowsePage:
     """What a person or an organisation has published."""
     reference_of(namespace, "any")

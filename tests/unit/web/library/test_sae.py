@@ -171,7 +171,7 @@ def test_the_card_is_text_not_html(client: TestClient, library: Path) -> None:
     card.write_text(
         "---\ntags: x\n---\n# Title\n<script>alert(1)</script> <img src=x onerror=alert(2)>\n\n"
         "[run](javascript:alert(3)) [out](https://example.org) [near](../../etc/passwd) ![pic](https://example.org/x.png)\n\n"
-        "| a | b |\n|:-:|--:|\n| 1 | 2 |\n"
+        "| a | b |\n|:-:|--:|\n| 1 | 2 |\n\n```\nlong = '<pre>'\n```\n"
     )
     page = client.get("/sae/first", headers=HTML).text
     assert "<script>alert" not in page
@@ -184,6 +184,7 @@ def test_the_card_is_text_not_html(client: TestClient, library: Path) -> None:
     assert "style=" not in shown
     assert "<h3>Title</h3>" in shown
     assert "tags: x" not in shown
+    assert "<pre tabindex=\"0\"><code>long = '&lt;pre&gt;'" in shown
 
 
 def test_map_needs_a_map(client: TestClient) -> None:

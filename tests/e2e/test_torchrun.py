@@ -46,8 +46,11 @@ def test_stopped_and_resumed_by_two_processes(train_arguments):
     assert said.count(f"after step {stopped} of 150; everything is saved") == 1
     assert SAEModelHub().list() == []
 
-    out, said = (process := started("sae", "train", "--resume", run.folder.name, "--json")).communicate(timeout=240)
+    shared = ["--feature-ranks", "2"]  # from now on each has half of the features
+    process = started("sae", "train", "--resume", run.folder.name, *shared, "--json")
+    out, said = process.communicate(timeout=240)
     assert process.returncode == 0, said
+    assert said.count("2 processes, each with 128 of a batch's 128 activations and") == 1
     document = json.loads(out)  # one document, of one process
     DOCUMENTS["sae train"].model_validate(document)
     assert said.count(f"at step {stopped} of 150") == 1

@@ -6,12 +6,12 @@ by products or by memory (coefficients of one H200 at B = 32,768; the other cell
     step = 2BDF / product rate                      the encoder
          + passes x 2BF / copy rate                 selection
          + entry bytes x BkD / copy rate            decoding, both weight gradients
-         + (gradient + update bytes) x 2DF / copy rate
+         + (gradient + update bytes / data_parallel) x 2DF / copy rate
          + launches + exchange between devices
 
-Features are split over ``tensor_parallel`` devices (each holds F / tp of them), rows over ``data_parallel``. Moments are counted on every
-data-parallel device. What the devices exchange: reconstructions and candidates within a group, gradients between groups (a ring), none of
-it hidden behind arithmetic.
+Features are split over ``tensor_parallel`` devices (each holds F / tp of them), rows over ``data_parallel``; of these each keeps the
+moments of a share of its features, and updates those. What the devices exchange: reconstructions and candidates within a group, gradients
+and updated weights between groups (a ring), none of it hidden behind arithmetic.
 
 Legend: B rows a step, D width, F features, k active features a row.
 """
@@ -127,7 +127,7 @@ def cost_of_training(
         exchange_seconds=exchange,
         seconds=steps * step,
         parameter_bytes=sizes.weights(1),
-        optimiser_bytes=sizes.moments(1),
+        optimiser_bytes=sizes.moments(1, 1),
         step_bytes=sizes.scratch(*split),
         device_bytes=sizes.device_bytes(*split) + beside_bytes,
         shuffle_bytes=min(rows, _SHUFFLED_ROWS) * (d_in * row_values + 8) * (2 if rows > _SHUFFLED_ROWS else 1),
@@ -182,10 +182,10 @@ class _Sizes:
 
         return weight_bytes(self._d_in, self._features(tp))
 
-    def moments(self, tp: int) -> int:
+    def moments(self, tp: int, dp: int) -> int:
         from neuronmap.training.plan import optimiser_bytes
 
-        return optimiser_bytes(self._d_in, self._features(tp), self._rounds)
+        return optimiser_bytes(self._d_in, self._features(tp), self._rounds, dp)
 
     def scratch(self, tp: int, dp: int) -> int:
         """Of a step on one device; a group's every device sees all rows of the group."""
@@ -204,7 +204,7 @@ class _Sizes:
         return None if self._config.k is None else min(self._config.k, self._features(tp))
 
     def device_bytes(self, tp: int, dp: int) -> int:
-        return self.weights(tp) + self.moments(tp) + self.scratch(tp, dp)
+        return self.weights(tp) + self.moments(tp, dp) + self.scratch(tp, dp)
 
     def seconds(self, tp: int, dp: int) -> tuple[float, float]:
         """Of a step, and of the exchange in it."""
@@ -220,7 +220,7 @@ class _Sizes:
         moved = (
             value_of(self.selection) * 2.0 * B * F
             + value_of("entry_bytes") * B * self.k * d
-            + (value_of("gradient_bytes") + value_of("update_bytes")) * 2.0 * d * F
+            + (value_of("gradient_bytes") + value_of("update_bytes") / dp) * 2.0 * d * F
         )
         exchange = self._exchange(tp, dp, B, F)
         return product + moved / self._device.copy_rate + value_of("launches_gpu") + exchange, exchange

@@ -62,7 +62,7 @@ class AuxProblem:
 
     Attributes:
         pre_BM: their pre-activations; overwritten.
-        dead_M: int64, which features they are; at least one.
+        dead_M: int64, which features they are; at least one, here or on a rank with other features.
         centred_BD: x - b_dec.
         error_BD: xhat - x (the residual's negative).
         aux_k: features a row may use.
@@ -113,7 +113,10 @@ def auxk_gradients(
     g_W_enc_MD = workspace.get("auxk.g_W_enc", shape, dtype)
     g_W_dec_MD = workspace.get("auxk.g_W_dec", shape, dtype)
     g_b_M = workspace.get("auxk.g_b", (len(dead_M),), dtype)
-    products = _sparse_products if problem.aux_k < kernels.dense_above * len(dead_M) else _dense_products
+    total = len(dead_M)  # on all ranks, so that they go the same way
+    if workspace.features.count > 1:
+        total = int(workspace.features.sum_(torch.tensor(total, device=W_dec.device)))
+    products = _sparse_products if problem.aux_k < kernels.dense_above * total else _dense_products
     miss = products(problem, W_MD, (g_W_enc_MD.T, g_b_M, g_W_dec_MD), kernels, workspace)
     step = weight * (2.0 * coefficient / rows)
     for gradient, share in (
@@ -136,7 +139,11 @@ def _dense_products(
     """Write the gradients by matrix products; returns mean_b |e - ehat|^2."""
     f_BM = kernels.keep_top_k(problem.pre_BM, problem.aux_k)
     miss_BD = workspace.get("auxk.miss", tuple(problem.error_BD.shape), f_BM.dtype)
-    torch.addmm(problem.error_BD, f_BM, W_MD, out=miss_BD)
+    if workspace.features.rank == 0:
+        torch.addmm(problem.error_BD, f_BM, W_MD, out=miss_BD)
+    else:  # the error counts once
+        torch.mm(f_BM, W_MD, out=miss_BD)
+    workspace.features.sum_(miss_BD)
     g_BM = workspace.get("auxk.gradient", tuple(f_BM.shape), f_BM.dtype)
     torch.mm(miss_BD, W_MD.T, out=g_BM)
     keep_where_positive(g_BM, f_BM)

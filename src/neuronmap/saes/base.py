@@ -32,6 +32,7 @@ from neuronmap.errors import ConfigError
 from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.normalisation import normalise, output_scale, undo_normalisation
 from neuronmap.saes.options import ArchitectureOptions
+from neuronmap.saes.slices import FeatureSlice, drawn_rows
 from neuronmap.saes.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class SparseAutoencoder(nn.Module):
 
     splits_batches: ClassVar[bool] = False
     """Whether several processes may share a batch: its loss is a mean over rows but for what it asks ``Workspace.ranks``."""
+    splits_features: ClassVar[bool] = False
+    """Whether several processes may share its features: what its step sums over features it sums over ``Workspace.features``."""
     trainable: ClassVar[bool] = True
     """Whether NeuronMap trains it. Others can be read, run and saved only (``neuronmap.saes.inference``)."""
     reads: ClassVar[Reads] = "rows"
@@ -131,6 +134,8 @@ class SparseAutoencoder(nn.Module):
     """How each row is normalised before the encoder: a rule of :mod:`neuronmap.saes.normalisation`. Stored in the bundle."""
     provenance: Provenance | None = None
     """Where it comes from; set by the trainer and by ``load_sae``, None for one that was put together by hand."""
+    slice: FeatureSlice | None = None
+    """Which of all features these are, where processes share them; ``d_sae`` is then how many are here. None for a whole SAE."""
 
     W_enc: nn.Parameter
     """[D, F]; in memory [F, D]"""
@@ -162,6 +167,11 @@ class SparseAutoencoder(nn.Module):
         self.d_in, self.d_sae = d_in, d_sae
         self.options = options if options is not None else self.Options()
         self.options.check_width(d_in, d_sae)
+
+    @property
+    def whole_d_sae(self) -> int:
+        """F, with the features that other processes hold."""
+        return self.d_sae if self.slice is None else self.slice.whole
 
     @property
     def device(self) -> torch.device:
@@ -247,7 +257,7 @@ class SparseAutoencoder(nn.Module):
             generator: the run's seeded CPU generator; nothing else is random.
         """
         with torch.no_grad():
-            rows_FD = torch.randn(self.d_sae, self.d_in, generator=generator, dtype=torch.float32)
+            rows_FD = drawn_rows(self.slice or FeatureSlice(0, self.d_sae, self.d_sae), self.d_in, generator)
             rows_FD /= rows_FD.norm(dim=1, keepdim=True).clamp_min(1e-12)
             self.W_dec.copy_(rows_FD)
             self.W_enc.copy_(rows_FD.T * self.encoder_start())

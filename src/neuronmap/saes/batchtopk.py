@@ -81,10 +81,10 @@ class BatchTopKSAE(TopKFamily):
         return select_top_of_batch(pre_BF, k * len(pre_BF), workspace)
 
     def encode_kept(self, kernels: Kernels, encoder: Encoder, k: int) -> Encoded:
-        """The same, fused with the product; of the rows on all ranks."""
-        ranks = kernels.workspace.ranks
-        if ranks.count > 1:
-            return encode_top_across(kernels, encoder, k * encoder.num_rows * ranks.count, kernels.workspace)
+        """The same, fused with the product; of the rows and features on all ranks."""
+        workspace = kernels.workspace
+        if workspace.everyone.count > 1:
+            return encode_top_across(kernels, encoder, k * encoder.num_rows * workspace.ranks.count, workspace)
         return kernels.encode_top_of_batch(encoder, k * encoder.num_rows)
 
     def encode(self, x: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ class GatedSAE(SparseAutoencoder):
     Options: ClassVar[type[ArchitectureOptions]] = GatedOptions
     revival: ClassVar[Revival] = "resample"
     splits_batches: ClassVar[bool] = True
+    splits_features: ClassVar[bool] = True
 
     b_gate: nn.Parameter
     """[F]"""
@@ -135,7 +136,7 @@ class GatedSAE(SparseAutoencoder):
         norm_F = torch.linalg.vector_norm(self.W_dec, dim=1)
         weight = state.sparsity_scale * self._penalty / rows
         gate_sum_F = sums_over_entries(gates, gates.value_N)
-        sparsity = torch.dot(gate_sum_F, norm_F) / rows
+        sparsity = workspace.features.sum_(torch.dot(gate_sum_F, norm_F) / rows)
 
         frozen = kernels.reconstruct(gates, self.W_dec, c_BD, widths, scale)
         aux = frozen.squared_L[-1]
@@ -155,7 +156,7 @@ class GatedSAE(SparseAutoencoder):
         if not state.unit_rows:  # else the parameter step would take it out again
             dense.add_norm_gradient(self.W_dec, norm_F, gate_sum_F.mul_(weight))
         b_dec_grad = torch.sum(found.error_BD, dim=0, out=dense.gradient_of(self.b_dec)).mul_(scale)
-        b_dec_grad.addmv_(self.W_enc, g_pre_sum_F, alpha=-1.0)
+        dense.subtract_encoder_share(b_dec_grad, self.W_enc, g_pre_sum_F, workspace.features)
         total = mse + state.sparsity_scale * self._penalty * sparsity + aux
         fired_F = sums_over_entries(code, (f_N > 0).to(f_N.dtype)).to(torch.int64)
         return StepLoss(total, {"mse": mse, "sparsity": sparsity, "aux": aux}, fired_F)
@@ -185,9 +186,10 @@ class GatedSAE(SparseAutoencoder):
         fired_F = dense.count_active(torch.gt(f_BF, 0, out=g_f_BF))
         gate_sum_F = gate_BF.sum(dim=0)
 
-        mse = dense.decode_error(f_BF, x_BD, self.W_dec, self.b_dec, error_2BD[:rows])
-        aux = dense.decode_error(gate_BF, x_BD, self.W_dec, self.b_dec, error_2BD[rows:])
-        sparsity = torch.dot(gate_sum_F, norm_F) / rows
+        features = workspace.features
+        mse = dense.decode_error(f_BF, x_BD, self.W_dec, self.b_dec, error_2BD[:rows], features)
+        aux = dense.decode_error(gate_BF, x_BD, self.W_dec, self.b_dec, error_2BD[rows:], features)
+        sparsity = features.sum_(torch.dot(gate_sum_F, norm_F) / rows)
 
         error_2BD.mul_(2.0 / rows)
         torch.mm(f_BF.T, error_2BD[:rows], out=dense.gradient_of(self.W_dec))
@@ -206,7 +208,7 @@ class GatedSAE(SparseAutoencoder):
 
         g_pre_BF = g_gate_BF.addcmul_(g_f_BF, scale_F)
         g_pre_sum_F = torch.addcmul(g_gate_F, g_mag_F, scale_F)
-        dense.encoder_gradients(c_BD, g_pre_BF, g_pre_sum_F, self.W_enc, self.b_dec)
+        dense.encoder_gradients(c_BD, g_pre_BF, g_pre_sum_F, self.W_enc, self.b_dec, features)
         total = mse + state.sparsity_scale * self._penalty * sparsity + aux
         return StepLoss(total, {"mse": mse, "sparsity": sparsity, "aux": aux}, fired_F)
 

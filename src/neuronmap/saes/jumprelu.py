@@ -76,6 +76,7 @@ class JumpReLUSAE(SparseAutoencoder):
     revival: ClassVar[Revival] = "none"
     rate_factor: ClassVar[float] = 0.5
     splits_batches: ClassVar[bool] = True
+    splits_features: ClassVar[bool] = True
 
     b_enc: nn.Parameter
     """[F]"""
@@ -132,11 +133,11 @@ class JumpReLUSAE(SparseAutoencoder):
         super().initialise(mean_D, generator)
         chosen = cast(JumpReLUOptions, self.options)
         first = self._anneal if self._anneal > 1 else _START_FACTOR
-        usual = self.d_sae if self._tanh else first * (self.target_l0 or _USUAL_L0)
-        start = min(chosen.initial_l0 or usual, self.d_sae / 2)
+        usual = self.whole_d_sae if self._tanh else first * (self.target_l0 or _USUAL_L0)
+        start = min(chosen.initial_l0 or usual, self.whole_d_sae / 2)
         variance = max(1.0 - float(mean_D.double().square().sum()), 1e-3) / self.d_in
         with torch.no_grad():
-            threshold = NormalDist().inv_cdf(1.0 - start / self.d_sae) * math.sqrt(variance)
+            threshold = NormalDist().inv_cdf(1.0 - start / self.whole_d_sae) * math.sqrt(variance)
             self.threshold.fill_(max(threshold, self._least_start))
 
     def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:
@@ -202,8 +203,9 @@ class JumpReLUSAE(SparseAutoencoder):
         g_threshold_F = dense.gradient_of(self.threshold).zero_()
         if self._tanh:
             sparsity, g_norm_F = self._tanh_at_entries(code, g_N, norm_F, weight / rows)
+            workspace.features.sum_(sparsity)
         else:
-            l0 = workspace.ranks.mean_(fired_F.sum().to(x_BD.dtype) / rows)
+            l0 = workspace.ranks.mean_(workspace.features.sum_(fired_F.sum()).to(x_BD.dtype) / rows)
             sparsity, g_l0 = self._count_term(l0, weight, self._target(state))
             in_window_F = torch.bincount(code.feature_N[window_N], minlength=self.d_sae).to(x_BD.dtype)
             g_threshold_F.addcmul_(in_window_F, g_l0, value=-1.0 / (self.bandwidth * rows))
@@ -217,12 +219,13 @@ class JumpReLUSAE(SparseAutoencoder):
         kernels.weight_gradients(code, g_N, found, c_BD, widths, scale, gradients)
         total, parts = mse + weight * sparsity, {"mse": mse, "sparsity": sparsity}
         if dead_M is not None and encoded.kept_BM is not None:
-            parts["aux"] = self._dead_at_columns(encoded.kept_BM, dead_M, c_BD, norm_F, g_norm_F)
+            aux = self._dead_at_columns(encoded.kept_BM, dead_M, c_BD, norm_F, g_norm_F)
+            parts["aux"] = workspace.features.sum_(aux)
             total = total + self._dead_penalty * parts["aux"]
         if not state.unit_rows:  # else the parameter step would take it out again
             dense.add_norm_gradient(self.W_dec, norm_F, g_norm_F)
         b_dec_grad = torch.sum(found.error_BD, dim=0, out=dense.gradient_of(self.b_dec)).mul_(scale)
-        b_dec_grad.addmv_(self.W_enc, dense.gradient_of(self.b_enc), alpha=-1.0)
+        dense.subtract_encoder_share(b_dec_grad, self.W_enc, dense.gradient_of(self.b_enc), workspace.features)
         return StepLoss(total, parts, fired_F)
 
     def _tanh_at_entries(self, code: SparseCode, g_N: Tensor, norm_F: Tensor, weight: float) -> tuple[Tensor, Tensor]:
@@ -267,22 +270,22 @@ class JumpReLUSAE(SparseAutoencoder):
         torch.addmm(self.b_enc, c_BD, self.W_enc, out=pre_BF)
         fired_F = dense.count_active(torch.gt(pre_BF, self.threshold, out=f_BF))
         f_BF.mul_(pre_BF)
-        mse = dense.decode_error(f_BF, x_BD, self.W_dec, self.b_dec, error_BD)
+        mse = dense.decode_error(f_BF, x_BD, self.W_dec, self.b_dec, error_BD, workspace.features)
         error_BD.mul_(2.0 / rows)
         dense.decoder_gradients(f_BF, error_BD, self.W_dec, self.b_dec, g_BF)
 
         g_l0: Tensor | None = None
         if self._tanh:
-            sparsity = self._add_tanh(f_BF, g_BF, norm_F, weight / rows, workspace)
+            sparsity = workspace.features.sum_(self._add_tanh(f_BF, g_BF, norm_F, weight / rows, workspace))
         else:
-            l0 = workspace.ranks.mean_(fired_F.sum().to(x_BD.dtype) / rows)
+            l0 = workspace.ranks.mean_(workspace.features.sum_(fired_F.sum()).to(x_BD.dtype) / rows)
             sparsity, g_l0 = self._count_term(l0, weight, self._target(state))
         total = mse + weight * sparsity
         parts = {"mse": mse, "sparsity": sparsity}
         below_BF: Tensor | None = None
         if state.dead_F is not None and self._dead_penalty > 0:
             below_BF = workspace.get("t", (rows, self.d_sae), dtype)
-            parts["aux"] = self._add_dead(pre_BF, below_BF, norm_F, state.dead_F)
+            parts["aux"] = workspace.features.sum_(self._add_dead(pre_BF, below_BF, norm_F, state.dead_F))
             total = total + self._dead_penalty * parts["aux"]
 
         window_BF = pre_BF.sub_(self.threshold).abs_().lt_(self.bandwidth / 2)  # the last use of pre
@@ -297,7 +300,7 @@ class JumpReLUSAE(SparseAutoencoder):
         if below_BF is not None:
             g_BF.sub_(below_BF)
         g_sum_F = torch.sum(g_BF, dim=0, out=dense.gradient_of(self.b_enc))
-        dense.encoder_gradients(c_BD, g_BF, g_sum_F, self.W_enc, self.b_dec)
+        dense.encoder_gradients(c_BD, g_BF, g_sum_F, self.W_enc, self.b_dec, workspace.features)
         return StepLoss(total, parts, fired_F)
 
     def _target(self, state: StepState) -> float | None:

@@ -54,6 +54,7 @@ class ListaSAE(MatryoshkaSAE):
     architecture: ClassVar[str] = "lista"
     Options: ClassVar[type[ArchitectureOptions]] = ListaOptions
     cuts_pre_activations: ClassVar[bool] = False
+    splits_features: ClassVar[bool] = False
     options: ListaOptions
 
     first_threshold: Tensor

@@ -45,8 +45,9 @@ class MatryoshkaSAE(BatchTopKSAE):
     options: MatryoshkaOptions
 
     def level_widths(self) -> tuple[int, ...]:
-        """Features up to each level, ascending; the last is F."""
-        return self.options.level_widths(self.d_sae)
+        """Features up to each level, ascending; the last is F. Of a slice, those of its own features that a level holds."""
+        widths = self.options.level_widths(self.whole_d_sae)
+        return widths if self.slice is None else self.slice.clipped(widths)
 
     def detaches_levels(self) -> bool:
         """As the option says."""

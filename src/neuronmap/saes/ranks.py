@@ -1,10 +1,13 @@
-"""The processes that share one training batch, as a step sees them.
+"""The processes that share one training step, as the step sees them.
 
-Shapes: B rows of the whole batch; each of W processes (ranks) holds B / W of them, rank 0 the first.
+Shapes: B rows of the whole batch, F features. W = R x T processes (ranks): the rows are shared by R, each with B / R of them, the first
+rank the first; the features by T, each with F / T of them, likewise. The ranks that hold the same features are ``Workspace.ranks``, those
+that hold the same rows ``Workspace.features``, all of them ``Workspace.everyone``.
 
 A step computes the mean over its own rows of what is a mean over rows; means of equal shares are the mean of all, and the trainer takes
 it. What is not a mean over rows (which entries are the largest of the batch, the variance that AuxK divides by, the L0 that is steered to
-a target) asks :class:`Ranks` here, at the same places on every rank. One process alone is :data:`ALONE`, which answers without work.
+a target) asks ``ranks``, and what is a sum over features (a reconstruction, a sparsity term) asks ``features``, at the same places on every
+rank. One process alone is :data:`ALONE`, which answers without work.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ class Ranks(Protocol):
 
     @property
     def count(self) -> int:
-        """W, how many processes there are."""
+        """How many processes there are."""
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """The sum over the ranks, in place."""
@@ -34,7 +37,7 @@ class Ranks(Protocol):
         """The mean over the ranks, in place."""
 
     def gathered(self, tensor: Tensor) -> Tensor:
-        """[W, ...], the tensor of each rank, all of one shape."""
+        """[count, ...], the tensor of each rank, all of one shape."""
 
 
 class Alone:

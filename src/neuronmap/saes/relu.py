@@ -43,6 +43,7 @@ class ReLUSAE(SparseAutoencoder):
     Options: ClassVar[type[ArchitectureOptions]] = ReLUOptions
     revival: ClassVar[Revival] = "resample"
     splits_batches: ClassVar[bool] = True
+    splits_features: ClassVar[bool] = True
 
     b_enc: nn.Parameter
     """[F]"""
@@ -103,7 +104,7 @@ class ReLUSAE(SparseAutoencoder):
         norm_F = torch.linalg.vector_norm(self.W_dec, dim=1)
         weight = state.sparsity_scale * self._penalty / rows
         sum_F = sums_over_entries(code, code.value_N)
-        sparsity = torch.dot(sum_F, norm_F) / rows
+        sparsity = workspace.features.sum_(torch.dot(sum_F, norm_F) / rows)
 
         found = kernels.reconstruct(code, self.W_dec, c_BD, widths, scale)
         gradient_N = found.gradient_N.add_(at_entries(norm_F, code), alpha=weight)
@@ -113,7 +114,7 @@ class ReLUSAE(SparseAutoencoder):
         if not state.unit_rows:  # else the parameter step would take it out again
             dense.add_norm_gradient(self.W_dec, norm_F, sum_F.mul_(weight))
         b_dec_grad = torch.sum(found.error_BD, dim=0, out=dense.gradient_of(self.b_dec)).mul_(scale)
-        b_dec_grad.addmv_(self.W_enc, b_enc_grad, alpha=-1.0)
+        dense.subtract_encoder_share(b_dec_grad, self.W_enc, b_enc_grad, workspace.features)
         mse = found.squared_L[-1]
         total = mse + state.sparsity_scale * self._penalty * sparsity
         return StepLoss(total, {"mse": mse, "sparsity": sparsity}, code.fired())
@@ -133,6 +134,8 @@ class ReLUSAE(SparseAutoencoder):
         W_dec_grad, b_enc_grad = dense.gradient_of(self.W_dec), dense.gradient_of(self.b_enc)
 
         torch.neg(c_BD, out=error_BD)
+        if workspace.features.rank:
+            error_BD.zero_()  # x counts once
         f_parts: list[Tensor] = []
         for start, stop in blocks:
             f_BW = f_buffer[rows * start : rows * stop].view(rows, stop - start)
@@ -142,8 +145,9 @@ class ReLUSAE(SparseAutoencoder):
             torch.sum(f_BW, dim=0, out=sum_F[start:stop])
             error_BD.addmm_(f_BW, self.W_dec[start:stop])
             f_parts.append(f_BW)
+        workspace.features.sum_(error_BD)
         mse = torch.linalg.vector_norm(error_BD, dim=1).square_().mean()
-        sparsity = torch.dot(sum_F, norm_F) / rows
+        sparsity = workspace.features.sum_(torch.dot(sum_F, norm_F) / rows)
 
         error_BD.mul_(2.0 / rows)
         for (start, stop), f_BW in zip(blocks, f_parts, strict=True):
@@ -156,7 +160,7 @@ class ReLUSAE(SparseAutoencoder):
         if not state.unit_rows:  # else the parameter step would take it out again
             dense.add_norm_gradient(self.W_dec, norm_F, sum_F.mul_(weight))
         b_dec_grad = torch.sum(error_BD, dim=0, out=dense.gradient_of(self.b_dec))
-        b_dec_grad.addmv_(self.W_enc, b_enc_grad, alpha=-1.0)
+        dense.subtract_encoder_share(b_dec_grad, self.W_enc, b_enc_grad, workspace.features)
         total = mse + state.sparsity_scale * self._penalty * sparsity
         return StepLoss(total, {"mse": mse, "sparsity": sparsity}, fired_F)
 

@@ -22,7 +22,7 @@ from neuronmap.saes.auxk import AuxProblem, auxk_gradients, auxk_loss
 from neuronmap.saes.base import ArchitectureOptions, Revival, SparseAutoencoder, StepLoss, StepState
 from neuronmap.saes.kernels.choice import backend, is_sparse, kernels_for
 from neuronmap.saes.kernels.code import SparseCode
-from neuronmap.saes.kernels.dense import gradient_of
+from neuronmap.saes.kernels.dense import gradient_of, subtract_encoder_share
 from neuronmap.saes.kernels.protocol import Encoded, Encoder, Kernels
 from neuronmap.saes.kernels.select import select_top_k
 from neuronmap.saes.options import TopKOptions
@@ -47,6 +47,7 @@ class TopKFamily(SparseAutoencoder):
     Options: ClassVar[type[ArchitectureOptions]] = TopKOptions
     revival: ClassVar[Revival] = "auxk"
     splits_batches: ClassVar[bool] = True
+    splits_features: ClassVar[bool] = True
     options: TopKOptions
 
     b_enc: nn.Parameter
@@ -96,7 +97,7 @@ class TopKFamily(SparseAutoencoder):
     # --- training ------------------------------------------------------------------------------------------------
 
     def _k(self, state: StepState) -> int:
-        return min(state.k if state.k is not None else self.options.k, self.d_sae)
+        return min(state.k if state.k is not None else self.options.k, self.whole_d_sae)
 
     def _dead(self, state: StepState) -> Tensor | None:
         """The dead mask if AuxK has anything to do."""
@@ -107,7 +108,7 @@ class TopKFamily(SparseAutoencoder):
     def _dead_features(self, state: StepState) -> Tensor | None:
         """int64 [M], the dead features if AuxK has anything to do. The device is only asked if the state holds a mask alone."""
         if state.dead_M is not None and self.options.aux_coefficient != 0.0:
-            return state.dead_M if len(state.dead_M) else None
+            return state.dead_M if len(state.dead_M) or state.dead_F is not None else None
         dead_F = self._dead(state)
         return None if dead_F is None else torch.nonzero(dead_F).view(-1)
 
@@ -144,7 +145,7 @@ class TopKFamily(SparseAutoencoder):
         rows, k, widths = len(x_BD), self._k(state), self.level_widths()
         W_enc_grad, b_enc_grad = gradient_of(self.W_enc), gradient_of(self.b_enc)
         W_dec_grad, b_dec_grad = gradient_of(self.W_dec), gradient_of(self.b_dec)
-        kernels = kernels_for(workspace, self.W_enc, k / self.d_sae)
+        kernels = kernels_for(workspace, self.W_enc, k / self.whole_d_sae)
         centred_BD = torch.sub(x_BD, self.b_dec, out=workspace.get("centred", (rows, self.d_in), self.dtype))
         dead_M = self._dead_features(state)
         encoder = Encoder(centred_BD, self.W_enc, self.b_enc, dead_M, state.rounded_W_enc)
@@ -168,7 +169,7 @@ class TopKFamily(SparseAutoencoder):
             )
             total = total + coefficient * parts["aux"]
         # The product with the encoder's transpose is only needed summed over rows: sum first, then one vector.
-        b_dec_grad.addmv_(self.W_enc, b_enc_grad, alpha=-1.0)
+        subtract_encoder_share(b_dec_grad, self.W_enc, b_enc_grad, workspace.features)
         return StepLoss(total, parts, encoded.code.fired(), encoded.code.smallest(), extra)
 
 
@@ -197,7 +198,7 @@ class TopKSAE(TopKFamily):
     def encode_entries(self, x_BD: Tensor, workspace: Workspace) -> SparseCode | None:
         """The k largest of each row, without the others."""
         kernels = backend(workspace, self.W_enc)
-        if not is_sparse(workspace, kernels, self.options.k / self.d_sae):
+        if not is_sparse(workspace, kernels, self.options.k / self.whole_d_sae):
             return None
         encoder = Encoder((self.normalised(x_BD) - self.b_dec).contiguous(), self.W_enc, self.b_enc)
         return kernels.encode_top_k(encoder, self.options.k).code.trimmed()

@@ -27,6 +27,8 @@ class Workspace:
         kernels: backend of the steps that use this workspace (:mod:`neuronmap.saes.kernels.choice`).
         products: whether they run sparse or dense; ``auto`` goes by the share of active entries.
         ranks: the processes that share each batch; this one alone when left out.
+        features: the processes that share the features of the SAE; this one alone when left out.
+        everyone: all of them; ``ranks`` when left out.
 
     Attributes:
         ran: how the last step's products were done, ``sparse`` or ``dense``; empty before the first.
@@ -43,9 +45,12 @@ class Workspace:
         kernels: str = "auto",
         products: str = "auto",
         ranks: Ranks = ALONE,
+        features: Ranks = ALONE,
+        everyone: Ranks | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.kernels, self.products, self.ranks = kernels, products, ranks
+        self.kernels, self.products = kernels, products
+        self.ranks, self.features, self.everyone = ranks, features, everyone or ranks
         self.last_cut = 0.0
         self.ran = ""
         self.backends: dict[str, Any] = {}

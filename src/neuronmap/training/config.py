@@ -144,6 +144,9 @@ class SAEConfig(FrozenConfig):
     """Number format of the factors of the encoder's product while training, and then also of pre-activations and of rows that are gathered.
     Weights, gradients and Adam's moments are float32 either way, and so are sums. bfloat16 needs the triton kernels and an architecture of
     the top-k family; auto: bfloat16 there on CUDA, float32 elsewhere."""
+    feature_ranks: int = Field(default=1, ge=1)
+    """Under torchrun: processes that share the features of one SAE, for widths that one GPU does not hold; as many groups of them as there
+    are share the rows of a batch. 1: each process holds all weights. The SAE that comes out does not depend on it."""
     seed: int = Field(default=0, ge=0, le=2**40)
     """One seed for initialisation, data order and resampling."""
     data_seed: int | None = Field(default=None, ge=0, le=2**40)

@@ -23,13 +23,14 @@ from neuronmap.activations import (
     MaskConfig,
     RowSource,
     RowStatistics,
-    harvest,
 )
+from neuronmap.activations.together import harvest_together
 from neuronmap.corpora import TokenSet, open_corpus, tokenize
 from neuronmap.errors import ConfigError, EmptyCorpusError, MismatchError
 from neuronmap.models import HookPoint, LanguageModel, load_model, resolve_hook, wrap_model
 from neuronmap.progress import Progress
 from neuronmap.training.config import SAEConfig
+from neuronmap.training.parallel.team import Team
 
 __all__ = ["RowRange", "TrainingData", "prepare", "prepare_many", "split_tokens"]
 
@@ -142,6 +143,7 @@ def prepare(
     heldout: Any = None,
     model: LanguageModel | Any | None = None,
     progress: Progress,
+    team: Team | None = None,
 ) -> TrainingData:
     """Open, tokenise, harvest (or reuse) and split.
 
@@ -152,11 +154,12 @@ def prepare(
         heldout: rows kept apart, for sources that are rows already; the last part of the rows when left out.
         model: a loaded LanguageModel or Hugging Face model to use instead of ``config.model_name``.
         progress: where notes and bars go.
+        team: the processes that train together, each of which calls this; they share the forward passes.
 
     Raises:
         ConfigError, CorpusNotFoundError, EmptyCorpusError, ModelError, MismatchError: each says which input is at fault.
     """
-    return prepare_many([config], source, heldout=heldout, model=model, progress=progress)[0]
+    return prepare_many([config], source, heldout=heldout, model=model, progress=progress, team=team)[0]
 
 
 def prepare_many(
@@ -166,12 +169,13 @@ def prepare_many(
     heldout: Any = None,
     model: LanguageModel | Any | None = None,
     progress: Progress,
+    team: Team | None = None,
 ) -> list[TrainingData]:
     """The data of several trainings that differ in what they train, and in the hook, from one pass of the model.
 
     Args:
         configs: the configurations; text, model, mask and number formats are those of the first.
-        source, heldout, model, progress: as for :func:`prepare`. Rows of activations are those of one hook.
+        source, heldout, model, progress, team: as for :func:`prepare`. Rows of activations are those of one hook.
 
     Returns:
         One for each configuration; those of one hook are the same object.
@@ -198,7 +202,7 @@ def prepare_many(
         return [found] * len(configs)
     if heldout is not None:
         raise ConfigError("heldout= goes with rows of activations; for text, set heldout_fraction.")
-    return _from_text(configs, source, model, progress)
+    return _from_text(configs, source, model, progress, team or Team())
 
 
 def _from_rows(config: SAEConfig, source: RowSource, heldout: Any, progress: Progress) -> TrainingData:
@@ -222,14 +226,23 @@ def _from_rows(config: SAEConfig, source: RowSource, heldout: Any, progress: Pro
     return TrainingData(rows=rows, heldout=heldout, **known)
 
 
-def _from_text(configs: Sequence[SAEConfig], source: Any, model: Any, progress: Progress) -> list[TrainingData]:
+def _from_text(
+    configs: Sequence[SAEConfig], source: Any, model: Any, progress: Progress, team: Team
+) -> list[TrainingData]:
     config = configs[0]
-    language_model = _language_model(config, model, progress)
+
+    def loaded() -> LanguageModel:
+        return _language_model(config, model, progress)
+
+    def split() -> tuple[TokenSet, TokenSet, bool]:
+        return split_tokens(config, source, language_model, progress)
+
+    language_model = team.first_then(loaded, loaded)  # what rank 0 has fetched and tokenised, the others find
     hooks = [resolve_hook(language_model, one.layer, one.component) for one in configs]
     for one, hook in zip(configs, hooks, strict=True):
         _check_width(one, hook.width, f"{hook.name} of {language_model.identity.name}")
         one.sae_options(hook.width)  # before hours of harvesting
-    train, heldout, in_sample = split_tokens(config, source, language_model, progress)
+    train, heldout, in_sample = team.first_then(split, split)
     mask = MaskConfig(**config.mask_fields())
     corpus = {
         "name": _corpus_name(source),
@@ -237,14 +250,20 @@ def _from_text(configs: Sequence[SAEConfig], source: Any, model: Any, progress: 
         "heldout": heldout.digest,
         "tokens": train.num_tokens,
     }
+
+    def harvested(tokens: TokenSet) -> dict[str, ActivationStore]:
+        return harvest_together(
+            team, language_model, tokens, hooks, dtype=config.store_dtype, mask=mask, progress=progress
+        )
+
     rows: Mapping[str, RowSource | ActivationStream]
     if config.stream:
         rows = ActivationStream.of_hooks(language_model, train, hooks, mask=mask, progress=progress)
     else:
-        rows = harvest(language_model, train, hooks, dtype=config.store_dtype, mask=mask, progress=progress)
+        rows = harvested(train)
     kept: Mapping[str, Any] = rows
     if not in_sample or config.stream:
-        kept = harvest(language_model, heldout, hooks, dtype=config.store_dtype, mask=mask, progress=progress)
+        kept = harvested(heldout)
     found = {
         hook.name: TrainingData(
             rows=rows[hook.name],

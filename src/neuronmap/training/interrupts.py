@@ -10,11 +10,25 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-__all__ = ["StopSignals"]
+__all__ = ["StopSignals", "request_stop"]
+
+_WAITING: list[StopSignals] = []
+"""Those that are open, wherever they were opened."""
+
+
+def request_stop(by: str) -> None:
+    """Ask what is under way in this process to stop, as a signal would; for threads that signals do not reach.
+
+    Args:
+        by: who asks, for the message.
+    """
+    for waiting in tuple(_WAITING):
+        waiting.requested = waiting.requested or by
 
 
 class StopSignals:
-    """Context manager that turns the first SIGINT or SIGTERM into ``requested``; outside the main thread it does nothing.
+    """Context manager that turns the first SIGINT or SIGTERM into ``requested``; outside the main thread
+    only :func:`request_stop` does.
 
     Args:
         again_ends: whether a second signal ends at once.
@@ -26,6 +40,7 @@ class StopSignals:
         self._old: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
+        _WAITING.append(self)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._old[number] = signal.signal(number, self._handle)
@@ -34,6 +49,7 @@ class StopSignals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _WAITING.remove(self)
         for number, handler in self._old.items():
             signal.signal(number, handler)
 

@@ -20,12 +20,14 @@ from neuronmap.progress import Progress
 from neuronmap.saes import BundleMetadata, SparseAutoencoder, Workspace, get_architecture, read_bundle_info
 from neuronmap.saes.kernels.choice import require
 from neuronmap.saes.provenance import Provenance
+from neuronmap.saes.slices import FeatureSlice, feature_axis, sliced
 from neuronmap.training.batches import Batches
 from neuronmap.training.checkpoint import drop_checkpoint, latest_checkpoint, load_checkpoint
 from neuronmap.training.config import SAEConfig
 from neuronmap.training.data import TrainingData
 from neuronmap.training.history import History
 from neuronmap.training.loggers import Logger
+from neuronmap.training.parallel.split import slice_of
 from neuronmap.training.parallel.team import Team
 from neuronmap.training.plan import Plan
 from neuronmap.training.result import TrainingResult
@@ -33,9 +35,9 @@ from neuronmap.training.run import TrainingRun
 from neuronmap.training.session import Session, measure_heldout
 from neuronmap.training.snapshot import Snapshots
 
-__all__ = ["OpenRun", "asked_device", "device_of", "input_scale", "open_session"]
+__all__ = ["GLANCE_ROWS", "OpenRun", "asked_device", "device_of", "input_scale", "open_session"]
 
-_GLANCE_ROWS = 4096
+GLANCE_ROWS = 4096
 """Held-out rows that are measured on while training goes on; all of them are at the end."""
 
 
@@ -49,8 +51,8 @@ class _Pace:
 
     @classmethod
     def of(cls, config: SAEConfig, steps: int, checkpoint: int | None) -> _Pace:
-        # Measuring _GLANCE_ROWS costs about a step of as many rows; it may take a twentieth of the time.
-        rarest = math.ceil(20 * _GLANCE_ROWS / config.batch_rows)
+        # Measuring GLANCE_ROWS costs about a step of as many rows; it may take a twentieth of the time.
+        rarest = math.ceil(20 * GLANCE_ROWS / config.batch_rows)
         return cls(
             history=config.history_every_steps or max(1, steps // 400),
             evaluation=config.eval_every_steps or max(1, steps // 20, min(rarest, steps // 4)),
@@ -89,6 +91,8 @@ class OpenRun:
         self._pace = _Pace.of(session.config, session.plan.steps, checkpoint_every)
         self._history = History(run.history_path)
         self._snapshots = Snapshots(run.folder, session.data, session.scale, session.config.seed)
+        self._whole: SparseAutoencoder | None = None
+        self._dead: int | None = None
 
     @property
     def done(self) -> bool:
@@ -118,16 +122,16 @@ class OpenRun:
         Raises:
             TrainingDivergedError: as :meth:`Session.train_step`; call :meth:`diverged` then.
         """
-        session, pace = self.session, self._pace
+        session = self.session
         loss = session.train_step()
         if not self.quiet and (path := session.new_path()) is not None:
             self.progress.note(f"Step {session.step}: {path}.")
         session.resample_if_due()
         row: dict[str, float] = {}
-        if self.done or session.step % pace.history == 0 or session.step % pace.evaluation == 0 or session.step == 1:
+        if self._row_due:
             row = session.figures(loss)
-            if self.done or session.step % pace.evaluation == 0:
-                measured = self._snapshots.take(session, _GLANCE_ROWS)
+            if self._evaluation_due:
+                measured = self._snapshots.take(session, GLANCE_ROWS)
                 if measured.explained_variance is not None:
                     row["heldout_explained_variance"] = measured.explained_variance
                 row["heldout_l0"] = measured.l0 or 0.0
@@ -135,9 +139,29 @@ class OpenRun:
             self.row = row
             for logger in self.loggers:
                 logger.log(session.step, row)
-        if session.step % pace.checkpoint == 0 and not self.done:
+        if self._checkpoint_due:
             session.save()
         return row
+
+    @property
+    def _row_due(self) -> bool:
+        step = self.session.step
+        return self._evaluation_due or step % self._pace.history == 0 or step == 1
+
+    @property
+    def _evaluation_due(self) -> bool:
+        return self.done or self.session.step % self._pace.evaluation == 0
+
+    @property
+    def _checkpoint_due(self) -> bool:
+        return self.session.step % self._pace.checkpoint == 0 and not self.done
+
+    def bring_together(self) -> None:
+        """Make the SAE whole, and save; every process of a team calls this before :meth:`finish`, which is for rank 0."""
+        if self.session.team.count > 1:
+            self.session.save()
+            self._dead = self.session.dead.count()
+            self._whole = self.session.whole_sae()
 
     def end_steps(self) -> None:
         """Tell the loggers that the last step is made."""
@@ -164,19 +188,24 @@ class OpenRun:
     def finish(self) -> TrainingResult:
         """Calibrate, fold, measure and write the bundle."""
         session = self.session
-        sae, data, scale = session.sae, session.data, session.scale
+        sae, data, scale = self._whole or session.sae, session.data, session.scale
         if sae.calibrated and not self.quiet:
             self.progress.note("Fitting the inference threshold on held-out activations.")
         calibration = sae.calibrate(lambda: data.heldout_batches(scale, sae.device))
-        session.save()
+        if session.team.count == 1:
+            session.save()
         sae.fold_input_scale(scale)
         sae.requires_grad_(False).eval()
         for parameter in sae.parameters():
             parameter.grad = None
-        measured = measure_heldout(sae, data, 1.0, session.workspace).to_dict()
+        # What was brought together from several processes lies in main memory, and what shares a step does not share this.
+        kept = (
+            session.workspace if session.team.count == 1 else Workspace(sae.device, kernels=self._kernels(sae.device))
+        )
+        measured = measure_heldout(sae, data, 1.0, kept).to_dict()
         numbers = {name: value for name, value in measured.items() if isinstance(value, int | float)}
         metrics: dict[str, Any] = {
-            "summary": {**numbers, "dead_in_training": session.dead.count()},
+            "summary": {**numbers, "dead_in_training": session.dead.count() if self._dead is None else self._dead},
             "heldout_is_training": data.heldout_is_training,
         }
         metadata = BundleMetadata(
@@ -205,6 +234,10 @@ class OpenRun:
         self.run.set("finished", step=session.step, bundle=str(self.run.bundle))
         shutil.rmtree(self.run.checkpoints, ignore_errors=True)  # only an unfinished run can be resumed
         return result
+
+    def _kernels(self, device: torch.device) -> str:
+        """Those that the run asked for, where the finished SAE lies on the same device."""
+        return self.config.kernels if device == self.session.sae.device else "auto"
 
 
 def open_session(
@@ -236,21 +269,26 @@ def open_session(
     device = device_of(config, data)
     require(config.kernels, device)
     scale = input_scale(data)
+    held = slice_of(team, plan.d_sae) if team is not None else None
     sae = get_architecture(config.resolved_architecture)(
-        data.width, plan.d_sae, config.sae_options(data.width), device=device
+        data.width, plan.d_sae, config.sae_options(data.width), device=device if held is None else "meta"
     )
+    if held is not None:
+        sae = sliced(sae, held, device)
     generator = torch.Generator().manual_seed(config.seed)
     sae.initialise(data.rows.statistics.mean_D.float() * scale, generator)
     if start_from is not None:
         _start_from(sae, start_from, scale)
     if team is not None:
         for tensor in sae.state_dict().values():
-            team.copy_first_(tensor)
+            team.rows.copy_first_(tensor)
+        team.features.copy_first_(sae.b_dec.detach())
     session = Session(config, plan, data, sae, batches, scale, run.checkpoints, workspace, team)
     notes: list[str] = []
     checkpoint = latest_checkpoint(run.checkpoints)
     if checkpoint is not None:
-        differs = session.restore(*load_checkpoint(checkpoint, str(device)))
+        place = None if session.team.count == 1 else session.placing.place
+        differs = session.restore(*load_checkpoint(checkpoint, str(device), place))
         notes = [f"Not bit for bit: {difference}." for difference in differs]
         notes.append(f"Resumed {run.folder.name} at step {session.step} of {plan.steps}.")
     return session, notes
@@ -289,7 +327,7 @@ def _start_from(sae: SparseAutoencoder, other: SparseAutoencoder, scale: float) 
         for name, theirs, ours in (
             ("architecture", other.architecture, sae.architecture),
             ("input width", other.d_in, sae.d_in),
-            ("number of features", other.d_sae, sae.d_sae),
+            ("number of features", other.d_sae, sae.whole_d_sae),
             ("input normalisation", other.input_norm, sae.input_norm),
         )
         if theirs != ours
@@ -299,5 +337,13 @@ def _start_from(sae: SparseAutoencoder, other: SparseAutoencoder, scale: float) 
             f"The SAE to start from does not fit this run: {'; '.join(differs)}.",
             hint="Set architecture, hidden_dim and the hook to those of the SAE.",
         )
-    sae.load_state_dict(other.state_dict())
+    held = sae.slice or FeatureSlice(0, sae.d_sae, sae.d_sae)
+    tensors = {**dict(other.named_parameters()), **dict(other.named_buffers())}
+    axes = {name: feature_axis(other, tensor) for name, tensor in tensors.items()}
+    sae.load_state_dict(
+        {
+            name: tensor if axes[name] is None else tensor.narrow(axes[name] or 0, held.start, held.width)
+            for name, tensor in other.state_dict().items()
+        }
+    )
     sae.fold_input_scale(1.0 / scale)

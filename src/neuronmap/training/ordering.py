@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from neuronmap.saes import SparseAutoencoder, StepLoss
+from neuronmap.saes.slices import feature_axis
 from neuronmap.training.dead import DeadFeatures
-from neuronmap.training.parameters import ParameterStep, feature_axis
+from neuronmap.training.parameters import ParameterStep
 
 __all__ = ["FrequencyOrder"]
 
@@ -64,8 +65,7 @@ class FrequencyOrder:
             axis = feature_axis(self._sae, parameter)
             if axis is not None:
                 _reorder(parameter, axis, order_F)
-                for moment in parameters.moments[name]:
-                    _reorder(moment, axis, order_F)
+                parameters.reorder(name, axis, order_F)
         for buffer in self._sae.buffers():
             if buffer.shape == (self._sae.d_sae,):
                 _reorder(buffer, 0, order_F)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from math import ceil
 
 import psutil
 import torch
@@ -118,9 +119,14 @@ def weight_bytes(d_in: int, d_sae: int) -> int:
     return 4 * (2 * d_in * d_sae + 2 * d_sae + d_in)
 
 
-def optimiser_bytes(d_in: int, d_sae: int, rounds: bool) -> int:
-    """Gradient and Adam's two moments in float32; with ``rounds`` also the encoder's copy in bfloat16."""
-    return 3 * weight_bytes(d_in, d_sae) + (2 * d_in * d_sae if rounds else 0)
+def optimiser_bytes(d_in: int, d_sae: int, rounds: bool, row_ranks: int = 1) -> int:
+    """Gradient and Adam's two moments in float32; with ``rounds`` also the encoder's copy in bfloat16.
+
+    Of ``row_ranks`` processes that hold the same features each keeps the moments of a share of the two matrices.
+    """
+    weights, matrices = weight_bytes(d_in, d_sae), 8 * d_in * d_sae
+    shared = 2 * (weights - matrices + ceil(matrices / row_ranks))
+    return weights + shared + (2 * d_in * d_sae if rounds else 0)
 
 
 def step_seconds(architecture: str, gemm_seconds: float, d_in: int, d_sae: int) -> float:
@@ -153,8 +159,23 @@ def step_bytes(config: SAEConfig, architecture: type[SparseAutoencoder], d_in: i
     return 4 * (B * F * wide + block + 4 * B * d_in)
 
 
-def make_plan(config: SAEConfig, rows: int, d_in: int, device: torch.device, shuffle_bytes: int) -> Plan:
+def make_plan(
+    config: SAEConfig,
+    rows: int,
+    d_in: int,
+    device: torch.device,
+    shuffle_bytes: int,
+    ranks: tuple[int, int] = (1, 1),
+) -> Plan:
     """Work the numbers out, and refuse what cannot run.
+
+    Args:
+        config: of the run.
+        rows: training activations.
+        d_in: D.
+        device: what it runs on.
+        shuffle_bytes: memory of the rows that are mixed at once.
+        ranks: processes that share the rows, and processes that share the features; weights and moments are then those of each.
 
     Raises:
         EmptyCorpusError: when all passes together do not fill one step.
@@ -182,8 +203,8 @@ def make_plan(config: SAEConfig, rows: int, d_in: int, device: torch.device, shu
         d_sae=F,
         peak_rate=config.learning_rate or default_learning_rate(F, steps) * architecture.rate_factor,
         dead_window=config.dead_after_tokens or max(B, min(10_000_000, seen // 10)),
-        parameter_bytes=weight_bytes(d_in, F),
-        optimiser_bytes=optimiser_bytes(d_in, F, rounds),
+        parameter_bytes=weight_bytes(d_in, ceil(F / ranks[1])),
+        optimiser_bytes=optimiser_bytes(d_in, ceil(F / ranks[1]), rounds, ranks[0]),
         step_bytes=step_bytes(config, architecture, d_in, kernels),
         shuffle_bytes=shuffle_bytes,
         step_flops=2.0 * B * d_in * F,

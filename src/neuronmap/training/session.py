@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,15 @@ from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.meter import ReconstructionMeter, ReconstructionMetrics
 from neuronmap.saes.topk import TopKFamily
 from neuronmap.training.batches import Batches, on_device
-from neuronmap.training.checkpoint import save_checkpoint
+from neuronmap.training.checkpoint import gather_checkpoint, has_checkpoint, save_checkpoint
 from neuronmap.training.config import SAEConfig
 from neuronmap.training.data import TrainingData
 from neuronmap.training.dead import DeadFeatures, resample
 from neuronmap.training.ordering import FrequencyOrder
+from neuronmap.training.parallel.pieces import Placing, whole_sae
 from neuronmap.training.parallel.split import combine
 from neuronmap.training.parallel.team import Team
+from neuronmap.training.parallel.view import WholeView
 from neuronmap.training.parameters import ParameterStep
 from neuronmap.training.plan import Plan
 from neuronmap.training.schedules import Schedule
@@ -80,13 +83,21 @@ class Session:
         self.team = team = team or Team()
         self.config, self.plan, self.data, self.sae, self.batches, self.scale = config, plan, data, sae, batches, scale
         self.checkpoints = checkpoints
-        self.schedule = Schedule(config, plan.steps, plan.peak_rate, getattr(sae.options, "k", None), sae.d_sae)
-        self.dead = DeadFeatures(sae.d_sae, plan.dead_window, sae.device)
+        self.schedule = Schedule(config, plan.steps, plan.peak_rate, getattr(sae.options, "k", None), sae.whole_d_sae)
+        self.dead = DeadFeatures(sae.d_sae, plan.dead_window, sae.device, team.features)
         self.workspace = workspace or Workspace(
-            sae.device, kernels=config.kernels, products=config.products, ranks=team
+            sae.device,
+            kernels=config.kernels,
+            products=config.products,
+            ranks=team.rows,
+            features=team.features,
+            everyone=team,
         )
         rounds = rounds_products(config.compute_dtype, config.kernels, sae.device, isinstance(sae, TopKFamily))
-        self.parameters = ParameterStep(sae, config.adam_epsilon, config.clip_norm, self.workspace, rounds=rounds)
+        self.parameters = ParameterStep(
+            sae, config.adam_epsilon, config.clip_norm, self.workspace, rounds=rounds, team=team
+        )
+        self.placing = Placing(sae, self.parameters.shares, team)
         self.order = FrequencyOrder(sae) if getattr(sae.options, "sort_features", False) else None
         self.step = 0
         self.seconds = 0.0
@@ -124,8 +135,8 @@ class Session:
             rounded_W_enc=self.parameters.rounded_W_enc,
         )
         loss = self.sae.loss_and_gradients(x_BD, state, self.workspace)
-        combine(loss, self.sae, self.team)
-        rows = len(x_BD) * self.team.count
+        combine(loss, self.sae, self.team, self.parameters)
+        rows = len(x_BD) * self.team.rows.count
         if watched:
             self._check_finite(x_BD, loss)
         norm = None
@@ -137,13 +148,17 @@ class Session:
         self.sae.after_step(loss, state)
         self.dead.update(loss, rows)
         if watched:
-            self.active_share = float(loss.fired_F.sum()) / (rows * self.sae.d_sae)
+            self.active_share = self._firings(loss) / (rows * self.sae.whole_d_sae)
         self.step += 1
         if self.order is not None:
             self.order.update(loss, rows)
             self.order.restore_order(self.step, self.parameters, self.dead)
         self.seconds += time.perf_counter() - started
         return loss
+
+    def _firings(self, loss: StepLoss) -> float:
+        """Active entries of the batch, of all features."""
+        return float(self.team.features.sum_(loss.fired_F.sum()))
 
     def _next_batch(self) -> Tensor:
         return on_device(self.team.share(next(self.batches)), self.sae.device)
@@ -185,7 +200,8 @@ class Session:
         if self.sae.revival != "resample" or not due or self._x_BD is None:
             return 0
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        return resample(self.sae, self.parameters, self._x_BD, self.dead, generator, self.team)
+        team = self.team
+        return resample(self.sae, self.parameters, self._x_BD, self.dead, generator, team.rows, team.features)
 
     def _check_finite(self, x_BD: Tensor, loss: StepLoss) -> None:
         total = float(loss.total)
@@ -211,7 +227,7 @@ class Session:
     # --- figures -------------------------------------------------------------------------------------------------
 
     def figures(self, loss: StepLoss) -> dict[str, float]:
-        """One row of the history: the batch's loss and what the schedules say."""
+        """One row of the history: the batch's loss and what the schedules say. Processes that share features all ask for it."""
         rows = self.plan.batch_rows
         mse = float(loss.parts["mse"])
         row = {
@@ -219,7 +235,7 @@ class Session:
             "tokens": self.step * rows,
             "loss": float(loss.total),
             **{name: float(part) for name, part in loss.parts.items()},
-            "l0": float(loss.fired_F.sum()) / rows,
+            "l0": self._firings(loss) / rows,
             "dead": self.dead.count(),
             "learning_rate": self.schedule.learning_rate(self.step - 1),
             "sparsity_scale": self.schedule.sparsity_scale(self.step - 1),
@@ -242,15 +258,25 @@ class Session:
             rows: how many.
             look: is shown the code of each batch.
         """
-        return measure_heldout(self.sae, self.data, self.scale, self.workspace, rows, look)
+        if self.team.features.count == 1:
+            return measure_heldout(self.sae, self.data, self.scale, self.workspace, rows, look)
+        view, workspace = self._view
+        return measure_heldout(view, self.data, self.scale, workspace, rows, look)
+
+    @cached_property
+    def _view(self) -> tuple[WholeView, Workspace]:
+        """Processes that share the features put their codes together; each then sees the whole SAE's figures."""
+        features = self.team.features
+        workspace = Workspace(self.sae.device, kernels=self.config.kernels, products="sparse", features=features)
+        return WholeView(self.sae, features), workspace
 
     # --- saving and restoring ------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint of this moment."""
+        """Write a checkpoint of this moment; every process of a team calls it."""
         tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
         tensors.update({f"adam.{name}": moment for name, moment in self.parameters.state().items()})
-        tensors["dead.since_fired"], tensors["dead.features"] = self.dead.since_fired_F, self.dead.dead_M
+        tensors["dead.since_fired"], tensors["dead.features"] = self.dead.since_fired_F, self._dead_of_all()
         if self.order is not None:
             tensors["order.frequency"] = self.order.frequency_F
         tensors["rng.cpu"] = torch.get_rng_state()
@@ -271,10 +297,33 @@ class Session:
             "device": self.sae.device.type,
             "processes": self.team.count,
         }
-        save_checkpoint(self.checkpoints, self.step, tensors, state, self.config.keep_checkpoints)
+        if self.team.count == 1:
+            save_checkpoint(self.checkpoints, self.step, tensors, state, self.config.keep_checkpoints)
+            return
+        if self.team.from_first(lambda: has_checkpoint(self.checkpoints, self.step)):
+            return  # the same step of the same run: the same content
+        gather_checkpoint(
+            self.checkpoints, self.step, self.team, self.placing.parts(tensors), state, self.config.keep_checkpoints
+        )
+
+    def _dead_of_all(self) -> Tensor:
+        """int64, the features that count as dead, of all processes."""
+        if self.team.features.count == 1:
+            return self.dead.dead_M
+        start = self.sae.slice.start if self.sae.slice is not None else 0
+        found = self.team.gather((self.dead.dead_M + start).cpu())
+        return torch.cat(found[: self.team.features.count]).to(self.sae.device)
+
+    def whole_sae(self) -> SparseAutoencoder | None:
+        """The SAE on rank 0: this one, or, where processes share its features, all of it in main memory; there None on the others."""
+        return self.sae if self.sae.slice is None else whole_sae(self.sae, self.team)
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> list[str]:
         """Take up a checkpoint.
+
+        Args:
+            tensors: its tensors, of each the part that ``placing`` says.
+            state: the rest.
 
         Returns:
             Notes on what differs from the machine that wrote it; empty when the run goes on bit for bit.
@@ -295,7 +344,10 @@ class Session:
         self.parameters.restore(moments, int(state["updates"]))
         self.active_share = state["active_share"]
         self.dead.since_fired_F.copy_(tensors["dead.since_fired"])
-        self.dead.dead_M = tensors["dead.features"].to(self.sae.device)
+        dead_M, held = tensors["dead.features"].to(self.sae.device), self.sae.slice
+        if held is not None:
+            dead_M = dead_M[(dead_M >= held.start) & (dead_M < held.stop)] - held.start
+        self.dead.seen(dead_M)
         if self.order is not None:
             self.order.frequency_F.copy_(tensors["order.frequency"])
         torch.set_rng_state(tensors["rng.cpu"].cpu())
@@ -316,7 +368,7 @@ class Session:
 
 @torch.no_grad()
 def measure_heldout(
-    sae: SparseAutoencoder,
+    sae: SparseAutoencoder | WholeView,
     data: TrainingData,
     scale: float,
     workspace: Workspace,
@@ -338,7 +390,7 @@ def measure_heldout(
         code = sae.encode_entries(x_BD, workspace)
         if code is not None:
             meter.update(x_BD, sae.complete(sae.decode_entries(code), x_BD), (code.feature_N, code.value_N))
-        else:
+        elif isinstance(sae, SparseAutoencoder):
             f_BF = sae.encode(x_BD)
             meter.update(x_BD, sae.complete(sae.decode(f_BF), x_BD), f_BF)
         if look is not None:

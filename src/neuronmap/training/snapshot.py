@@ -86,7 +86,7 @@ class Snapshots:
         Returns:
             The metrics of these rows.
         """
-        dead_F = (session.dead.since_fired_F >= session.dead.window).cpu().numpy()
+        dead_F = session.dead.mask_of_all().cpu().numpy()
         view = _View(self._followed, dead_F, np.random.default_rng([self._seed, session.step]))
         measured = session.glance(rows, view.look)
         self._followed = view.followed

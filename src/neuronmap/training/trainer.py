@@ -2,8 +2,8 @@
 
 prepare data -> plan -> initialise (or take up a checkpoint) -> steps -> calibrate -> fold -> measure -> bundle
 
-Under torchrun every process makes the steps, each with its share of the batch; rank 0 prepares the data before the others look at it, and
-alone writes, measures and speaks (``training.parallel``).
+Under torchrun every process makes the steps, each with its share of the batch, and runs the language model over a share of the text; rank 0
+alone writes and speaks (``training.parallel``).
 """
 
 from __future__ import annotations
@@ -133,6 +133,7 @@ class SAETrainer:
         model: Any = None,
         progress: Progress | None = None,
         loggers: Sequence[Logger] = (),
+        feature_ranks: int | None = None,
     ) -> TrainingResult:
         """Continue an interrupted run from its newest checkpoint, bit for bit: weights, optimiser, schedules, RNG,
         data position and dead counters are as if it had never stopped (on the same device and thread count).
@@ -140,6 +141,7 @@ class SAETrainer:
         Args:
             run: the run's folder or name.
             source, heldout, model: as for :meth:`train`; the source may be left out when it can be opened by name.
+            feature_ranks: how many processes share the features from now on; as the run was begun with when left out.
 
         Raises:
             InputError: when the run is finished, or its source has to be given again.
@@ -159,7 +161,8 @@ class SAETrainer:
                     hint="SAETrainer.resume(run, texts)",
                 )
             source = run.source
-        trainer = cls(run.config(), progress=progress, loggers=loggers, run_folder=run.folder)
+        config = run.config() if feature_ranks is None else run.config().updated(feature_ranks=feature_ranks)
+        trainer = cls(config, progress=progress, loggers=loggers, run_folder=run.folder)
         trainer._join()
         all_loggers = trainer._all_loggers()
         data = trainer._prepare(source, heldout, model, record.get("model_dtype"))
@@ -169,8 +172,11 @@ class SAETrainer:
 
     def _join(self) -> None:
         """Take this process's place among those that torchrun started, if it did."""
-        self._team = open_team()
-        require_splittable(self.config, self._team)
+        team = open_team()
+        require_splittable(self.config, team)
+        self._team = team
+        if team.count > 1:
+            self._team = team.laid_out(self.config.feature_ranks, asked_device(self.config).type)
         if not self._team.leads:
             self.progress, self.loggers = SilentProgress(), ()
 
@@ -178,11 +184,8 @@ class SAETrainer:
         """The run's data; ``begun_in`` is the precision that ``model_dtype = "auto"`` meant when the run was started."""
         config = in_precision(self.config, begun_in)
 
-        def prepared() -> TrainingData:
-            return prepare(config, source, heldout=heldout, model=model, progress=self.progress)
-
         try:
-            data = self._team.first_then(prepared, prepared)  # what rank 0 has harvested, the others find
+            data = prepare(config, source, heldout=heldout, model=model, progress=self.progress, team=self._team)
             require_same_data(data, self._team)
             return data
         except KeyboardInterrupt:
@@ -215,6 +218,7 @@ class SAETrainer:
                     kind = OpenRun if self._team.leads else FollowedRun
                     open_run = kind(run, session, self.progress, loggers)
                     self._loop(open_run)
+                    open_run.bring_together()
                     return self._team.first_then(open_run.finish, open_run.finish)
                 finally:
                     session.batches.close()
@@ -235,12 +239,19 @@ class SAETrainer:
             if team.count > 1:
                 # the bucket goes by free memory, which each process sees otherwise: that of rank 0 is all's
                 batches.restore(team.from_first(batches.state))
-            plan = make_plan(config, data.num_rows, data.width, device, batches.bucket_rows * row_bytes)
+            ranks = (team.rows.count, team.features.count)
+            plan = make_plan(config, data.num_rows, data.width, device, batches.bucket_rows * row_bytes, ranks)
             for line in plan.lines(config):
                 note(line)
             if team.count > 1:
-                share = f"each with {config.batch_rows // team.count:,} of a batch's {config.batch_rows:,} activations"
-                note(f"      {team.count} processes, {share}; step memory and time above are those of one with all.")
+                share = (
+                    f"each with {config.batch_rows // team.rows.count:,} of a batch's {config.batch_rows:,} activations"
+                )
+                if team.features.count > 1:
+                    share += f" and {plan.d_sae // team.features.count:,} of the features"
+                note(
+                    f"      {team.count} processes, {share}; weights and Adam are those of each, step memory and time of one with all."
+                )
             if isinstance(data.rows, ActivationStream):
                 note(f"      {streaming_note(data.rows, batches.bucket_rows)}")
             precision = "; encoder in bfloat16" if check_kernels(config, device) else ""

@@ -82,6 +82,9 @@ def test_a_wide_sae_is_split_over_features_before_rows() -> None:
     assert (small.training.tensor_parallel, small.training.data_parallel) == (1, 8)
     split = wide.training.tensor_parallel
     assert split > 1
+    moments = 2 * 4 * 2 * small.model.width * small.request.width  # of the two matrices
+    alone = plan_costs(gpu()).training.device_bytes - plan_costs(gpu()).training.step_bytes
+    assert alone - (small.training.device_bytes - small.training.step_bytes) == moments * 7 // 8  # of 8, each keeps one
     assert split * wide.training.data_parallel == 8
     assert wide.fits
     assert wide.training.device_bytes <= wide.device.usable_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from neuronmap.saes import Workspace, get_architecture
@@ -23,3 +24,16 @@ def test_a_parameter_without_a_gradient_stays_as_it_is():
     assert sae.b_enc.grad is None
     assert torch.equal(sae.b_enc, before["b_enc"])
     assert not torch.equal(sae.W_enc, before["W_enc"])
+
+
+@pytest.mark.parametrize("kernels", ["torch", "native"])
+def test_the_row_of_an_sae_of_one_feature_has_unit_norm(kernels):
+    """Its W_dec is one row, and as a matrix in memory one column just as well."""
+    owner = get_architecture("topk")
+    sae = owner(6, 1, owner.Options(k=1))
+    sae.initialise(torch.zeros(6), torch.Generator().manual_seed(0))
+    parameters = ParameterStep(sae, 1e-8, None, Workspace(kernels=kernels))
+    for parameter in sae.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    parameters.apply(1e-2, None)
+    assert float(sae.W_dec.detach().square().sum()) == pytest.approx(1.0)

@@ -1,18 +1,19 @@
-"""The largest entries of a batch whose rows lie on several processes.
+"""The largest entries of a batch whose rows and features lie on several processes.
 
-Shapes: B rows of the whole batch, B / W of them here, F features, N entries found here.
+Shapes: B rows of the whole batch, F features; here are the entries of some rows and of some features, N of them found.
 
 Bit patterns of positive float32 numbers order like the numbers. Every rank collects its entries above a bound, and the ranks add up three
 histograms: of the upper 11 bits, of the next 10 within the bin where the wanted rank falls, and of the last 10 within that one. What
 goes between processes is 32 KiB a step, whatever the batch, and the cut is exact. Of entries equal to the cut, the lowest row's are
-kept, as one process would: ranks hold consecutive rows.
+kept, there the lowest feature's, as one process would: where there is not room for all of these, their places go between processes too.
 
-Each rank keeps what lies above the cut, which need not be a B / W-th of it.
+Each rank keeps what lies above the cut, which need not be its share of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import cast
 
 import torch
@@ -38,32 +39,35 @@ def encode_top_across(kernels: Kernels, encoder: Encoder, count: int, workspace:
 
     Args:
         kernels: who takes the product.
-        encoder: the product of this rank's rows, in float32; every rank has the same number.
+        encoder: the product of this rank's rows and features, in float32; every rank has the same number.
         count: entries to keep on all ranks together (fewer if fewer are positive).
-        workspace: whose ``ranks`` share the batch; remembers the cut for the next one.
+        workspace: whose ``ranks`` share the rows and whose ``features`` share the features; remembers the cut for the next batch.
     """
-    ranks = workspace.ranks
     for bound in _likely_bounds(encoder, count, workspace):
         encoded = _above(kernels, encoder, bound)
         code = encoded.code.trimmed()
-        keep_N, cut = largest_across(code.value_N, count, ranks)
+        keep_N, cut = largest_across(code.value_N, count, workspace.everyone, partial(_places, code, workspace))
         if cut is not None or bound == 0.0:
             break
     workspace.last_cut = cut or 0.0
     if keep_N is None:
         return Encoded(code, encoded.kept_BM)
-    row_N = code.row_N[keep_N]
-    parts = (row_N, code.feature_N[keep_N], code.value_N[keep_N], offsets(row_N, encoder.num_rows))
+    kept = code.row_N[keep_N]
+    parts = (kept, code.feature_N[keep_N], code.value_N[keep_N], offsets(kept, encoder.num_rows))
     return Encoded(SparseCode(*parts, encoder.num_features), encoded.kept_BM)
 
 
-def largest_across(value_N: Tensor, count: int, ranks: Ranks) -> tuple[Tensor | None, float | None]:
+def largest_across(
+    value_N: Tensor, count: int, ranks: Ranks, places: Callable[[Tensor], Tensor]
+) -> tuple[Tensor | None, float | None]:
     """Which of this rank's positive values are among the ``count`` largest of all ranks.
 
     Args:
         value_N: float32, this rank's values, all positive.
         count: how many of all.
-        ranks: the others. Of values equal to the smallest kept one, those of the lowest ranks are kept, there the first.
+        ranks: the others.
+        places: int64 [n], where values lie in the whole, from their positions here. Of values equal to the smallest kept one,
+            those at the lowest places are kept.
 
     Returns:
         bool [N], or None for all of them; and the smallest value kept, or None where there are fewer than ``count``.
@@ -83,12 +87,22 @@ def largest_across(value_N: Tensor, count: int, ranks: Ranks) -> tuple[Tensor | 
         inside_N = (bits_N >> shift) == prefix
     keep_N = bits_N >= prefix
     if int(counts[-1 - place]) > wanted:  # not all that equal the cut have room
-        tied = torch.nonzero(inside_N).view(-1)
-        tied_on = ranks.gathered(torch.tensor([len(tied)], device=value_N.device)).view(-1).tolist()
-        mine = max(wanted - sum(tied_on[: ranks.rank]), 0)
-        keep_N[tied[mine:]] = False
+        tied_n = torch.nonzero(inside_N).view(-1)
+        place_n = places(tied_n)
+        most = int(ranks.gathered(torch.tensor([len(tied_n)], device=value_N.device)).max())
+        place_M = place_n.new_full((most,), torch.iinfo(torch.int64).max)
+        place_M[: len(tied_n)] = place_n
+        last = torch.kthvalue(ranks.gathered(place_M).view(-1), wanted).values
+        keep_N[tied_n[place_n > last]] = False
     cut = float(torch.tensor([prefix], dtype=torch.int32).view(torch.float32))
     return keep_N, cut
+
+
+def _places(code: SparseCode, workspace: Workspace, position_n: Tensor) -> Tensor:
+    """int64 [n], places of some entries in the [B, F] matrix of all ranks."""
+    features, width = workspace.features, code.num_features
+    row_n = code.row_N[position_n].long() + workspace.ranks.rank * code.num_rows
+    return row_n * (features.count * width) + features.rank * width + code.feature_N[position_n].long()
 
 
 def _above(kernels: Kernels, encoder: Encoder, bound: float) -> Encoded:
@@ -99,8 +113,8 @@ def _above(kernels: Kernels, encoder: Encoder, bound: float) -> Encoded:
 
 def _likely_bounds(encoder: Encoder, count: int, workspace: Workspace) -> Iterator[float]:
     """Bounds >= 0, the same on every rank, that ``count`` entries may exceed, until they do; what is found does not depend on them."""
-    ranks = workspace.ranks
-    per_row = count / (encoder.num_rows * ranks.count)
+    ranks = workspace.everyone
+    per_row = count / (encoder.num_rows * ranks.count)  # and slice of features
 
     def sampled(factor: float) -> float:
         rows_RD = encoder.centred_BD[:: max(1, encoder.num_rows // SAMPLE_ROWS)]

@@ -8,7 +8,7 @@ measured for each backend.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from neuronmap.saes.kernels.native.backend import NativeKernels
 from neuronmap.saes.kernels.native.library import load_engine
 from neuronmap.saes.kernels.portable import DenseKernels, TorchKernels
 from neuronmap.saes.kernels.protocol import Kernels
+from neuronmap.saes.kernels.sliced import SlicedKernels
 from neuronmap.saes.kernels.triton import runtime
 from neuronmap.saes.workspace import Workspace
 
@@ -136,9 +137,12 @@ def _best(device: torch.device) -> str:
 
 def _made(workspace: Workspace, name: str, W_enc_DF: Tensor) -> Kernels:
     key = f"{name}.{W_enc_DF.dtype}"
-    made = workspace.backends.get(key)
+    made: Kernels | None = workspace.backends.get(key)
     if made is None:
-        made = workspace.backends[key] = _make(workspace, name, W_enc_DF)
+        made = _make(workspace, name, W_enc_DF)
+        if workspace.features.count > 1:
+            made = cast("Kernels", SlicedKernels(made))  # its name and crossover are those of the backend inside
+        workspace.backends[key] = made
     return made
 
 

@@ -16,6 +16,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from neuronmap.saes.ranks import ALONE, Ranks
+
 __all__ = [
     "add_norm_gradient",
     "blocks_of",
@@ -25,6 +27,7 @@ __all__ = [
     "encoder_gradients",
     "gradient_of",
     "keep_where_positive",
+    "subtract_encoder_share",
 ]
 
 
@@ -60,15 +63,21 @@ def keep_where_positive(values_BF: Tensor, gate_BF: Tensor) -> Tensor:
     return values_BF
 
 
-def decode_error(f_BF: Tensor, x_BD: Tensor, W_dec_FD: Tensor, b_dec_D: Tensor, error_BD: Tensor) -> Tensor:
-    """Write xhat - x into ``error_BD``.
+def decode_error(
+    f_BF: Tensor, x_BD: Tensor, W_dec_FD: Tensor, b_dec_D: Tensor, error_BD: Tensor, features: Ranks = ALONE
+) -> Tensor:
+    """Write xhat - x into ``error_BD``; with the features on other ranks.
 
     Returns:
         0-d, mean over rows of the squared error summed over D. Summed row by row, which in float32 is more
         accurate than one dot product over all of B x D.
     """
-    torch.addmm(b_dec_D, f_BF, W_dec_FD, out=error_BD)
-    error_BD.sub_(x_BD)
+    if features.rank == 0:
+        torch.addmm(b_dec_D, f_BF, W_dec_FD, out=error_BD)
+        error_BD.sub_(x_BD)
+    else:  # b_dec and x count once
+        torch.mm(f_BF, W_dec_FD, out=error_BD)
+    features.sum_(error_BD)
     norm_B: Tensor = torch.linalg.vector_norm(error_BD, dim=1)
     return norm_B.square_().mean()
 
@@ -91,8 +100,21 @@ def add_norm_gradient(W_dec: nn.Parameter, norm_F: Tensor, g_norm_F: Tensor) -> 
     gradient_of(W_dec).addcmul_((g_norm_F / norm_F.clamp_min(tiny)).unsqueeze(1), W_dec)
 
 
+def subtract_encoder_share(g_b_dec_D: Tensor, W_enc_DF: Tensor, g_pre_sum_F: Tensor, features: Ranks) -> None:
+    """Take from the gradient of b_dec what reaches it through the encoder: W_enc @ (gradient of the bias), over all features."""
+    if features.count == 1:
+        g_b_dec_D.addmv_(W_enc_DF, g_pre_sum_F, alpha=-1.0)
+    else:
+        g_b_dec_D.sub_(features.sum_(torch.mv(W_enc_DF, g_pre_sum_F)))
+
+
 def encoder_gradients(
-    c_BD: Tensor, g_pre_BF: Tensor, g_pre_sum_F: Tensor, W_enc: nn.Parameter, b_dec: nn.Parameter
+    c_BD: Tensor,
+    g_pre_BF: Tensor,
+    g_pre_sum_F: Tensor,
+    W_enc: nn.Parameter,
+    b_dec: nn.Parameter,
+    features: Ranks = ALONE,
 ) -> None:
     """Gradients of pre = c @ W_enc with c = x - b_dec: writes ``W_enc.grad``, adds the encoder's share to ``b_dec.grad``.
 
@@ -102,6 +124,7 @@ def encoder_gradients(
         g_pre_sum_F: its sum over rows.
         W_enc: [D, F].
         b_dec: [D], whose gradient has been written by :func:`decoder_gradients`.
+        features: the ranks that share the features.
     """
     torch.mm(c_BD.T, g_pre_BF, out=gradient_of(W_enc))
-    gradient_of(b_dec).addmv_(W_enc, g_pre_sum_F, alpha=-1.0)
+    subtract_encoder_share(gradient_of(b_dec), W_enc, g_pre_sum_F, features)

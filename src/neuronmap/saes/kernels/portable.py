@@ -32,7 +32,7 @@ from neuronmap.saes.kernels.protocol import AdamStep, Encoded, Encoder, Reconstr
 from neuronmap.saes.kernels.select import positive_above, sampled_bound, select_top_k, top_of_entries
 from neuronmap.saes.workspace import Workspace
 
-__all__ = ["DenseKernels", "DenseProducts", "TorchKernels"]
+__all__ = ["Decoded", "DenseKernels", "DenseProducts", "TorchKernels"]
 
 CHUNK_ENTRIES = 2**24
 """Pre-activations that exist at a time (64 MiB of float32), unless ``LEAST_ROWS`` rows are more."""
@@ -159,10 +159,10 @@ class TorchKernels:
     ) -> Reconstruction:
         pulled_LBD = self.workspace.get("pulled", (len(widths), *centred_BD.shape), centred_BD.dtype)
         squares: list[Tensor] = []
-        decoded: list[_Decoded] = []
+        decoded: list[Decoded] = []
         start = 0
         for level, stop in enumerate(widths):
-            decoded.append(_Decoded.of(code, W_dec_FD, start, stop))
+            decoded.append(Decoded.of(code, W_dec_FD, start, stop))
             if level == 0:
                 torch.sub(decoded[0].xhat_BD.detach(), centred_BD, out=pulled_LBD[0])
             else:
@@ -297,14 +297,14 @@ class DenseKernels(DenseProducts, TorchKernels):
     """The backend ``torch`` with dense products."""
 
 
-class _Decoded:
+class Decoded:
     """The decode of one level's features, and what its backward pass needs."""
 
     def __init__(self, xhat_BD: Tensor, weight_n: Tensor | None, entries_n: Tensor | None) -> None:
         self.xhat_BD, self._weight_n, self._entries_n = xhat_BD, weight_n, entries_n
 
     @classmethod
-    def of(cls, code: SparseCode, W_dec_FD: Tensor, start: int, stop: int) -> _Decoded:
+    def of(cls, code: SparseCode, W_dec_FD: Tensor, start: int, stop: int) -> Decoded:
         entries_n = code.entries_of(start, stop)
         feature_n, value_n, offset_R = code.feature_N, code.value_N, code.offset_R
         if entries_n is not None:

@@ -1,7 +1,10 @@
 """The processes that torchrun started, as training sees them.
 
+Shapes: W = R x T processes; F features, of which T share, and R times the rows of a batch.
+
 One process is a team of one, and every call on it returns at once. Between several, tensors go over NCCL on CUDA and over gloo on a CPU.
-Every member makes the same calls in the same order.
+Every member makes the same calls in the same order. A team may be laid out as a mesh: processes T by T hold the same rows and different
+features, and R of them, T apart, the same features and different rows.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from torch import Tensor
 
 from neuronmap.errors import NeuronMapError
 
-__all__ = ["Team", "open_team"]
+__all__ = ["Group", "Team", "open_team"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -27,29 +30,21 @@ _PATIENCE = timedelta(days=2)
 """How long members wait for each other: rank 0 may harvest for hours. One that fails is noticed by torchrun, which ends the others."""
 
 
-class Team:
-    """This process among those that train together; answers :class:`~neuronmap.saes.ranks.Ranks` as well.
+class Group:
+    """Processes that exchange tensors; answers :class:`~neuronmap.saes.ranks.Ranks`.
 
     Attributes:
-        rank: place of this process, from 0.
+        rank: place of this process in the group, from 0.
         count: how many there are.
-        beside: how many of the others run on this machine.
     """
 
-    def __init__(self, rank: int = 0, count: int = 1, beside: int = 0) -> None:
-        self.rank, self.count, self.beside = rank, count, beside
-
-    @property
-    def leads(self) -> bool:
-        """Whether this is rank 0, which alone writes files and speaks."""
-        return self.rank == 0
-
-    # --- tensors -------------------------------------------------------------------------------------------------
+    def __init__(self, rank: int = 0, count: int = 1, group: distributed.ProcessGroup | None = None) -> None:
+        self.rank, self.count, self._group = rank, count, group
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """The sum over the members, in place."""
         if self.count > 1:
-            distributed.all_reduce(_contiguous(tensor))
+            distributed.all_reduce(_contiguous(tensor), group=self._group)
         return tensor
 
     def mean_(self, tensor: Tensor) -> Tensor:
@@ -57,21 +52,115 @@ class Team:
         return self.sum_(tensor).div_(self.count) if self.count > 1 else tensor
 
     def gathered(self, tensor: Tensor) -> Tensor:
-        """[W, ...], the tensor of each member, all of one shape."""
+        """[count, ...], the tensor of each member, all of one shape."""
         found = [torch.empty_like(tensor) for _ in range(self.count)] if self.count > 1 else [tensor]
         if self.count > 1:
-            distributed.all_gather(found, tensor)
+            distributed.all_gather(found, tensor, group=self._group)
         return torch.stack(found)
 
     def copy_first_(self, tensor: Tensor) -> None:
-        """Overwrite a tensor with that of rank 0."""
+        """Overwrite a tensor with that of the group's first."""
         if self.count > 1:
-            distributed.broadcast(_contiguous(tensor), 0)
+            distributed.broadcast(_contiguous(tensor), group=self._group, group_src=0)
+
+    # --- matrices by rows: each member keeps some up to date for all -------------------------------------------------
+
+    def share_of(self, rows: int) -> tuple[int, int]:
+        """First and one past the last of this member's rows of a matrix."""
+        return self._share_of(self.rank, rows)
+
+    def _share_of(self, rank: int, rows: int) -> tuple[int, int]:
+        each = -(-rows // self.count)
+        return min(rank * each, rows), min((rank + 1) * each, rows)
+
+    def mean_of_share_(self, matrix: Tensor) -> None:
+        """Overwrite this member's rows of a contiguous matrix with their mean over the members; the others become undefined."""
+        if self.count == 1:
+            return
+        start, stop = self.share_of(len(matrix))
+        if len(matrix) % self.count:  # members would take different numbers of rows
+            distributed.all_reduce(matrix, group=self._group)
+        else:
+            _REDUCE_SCATTER(matrix[start:stop], matrix, group=self._group)
+        matrix[start:stop].div_(self.count)
+
+    def spread_shares_(self, matrix: Tensor) -> None:
+        """Give every member the rows that each has of a contiguous matrix, in place."""
+        if self.count == 1:
+            return
+        if len(matrix) % self.count == 0:
+            start, stop = self.share_of(len(matrix))
+            _ALL_GATHER(matrix, matrix[start:stop], group=self._group)
+            return
+        for rank in range(self.count):
+            start, stop = self._share_of(rank, len(matrix))
+            if start < stop:
+                distributed.broadcast(matrix[start:stop], group=self._group, group_src=rank)
+
+
+class Team(Group):
+    """This process among those that train together.
+
+    Attributes:
+        rank: place of this process, from 0.
+        count: how many there are.
+        beside: how many of the others run on this machine.
+        rows: those that hold the same features, and share the rows of a batch; all of them unless the team is laid out otherwise.
+        features: those that hold the same rows, and share the features.
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1, beside: int = 0) -> None:
+        super().__init__(rank, count)
+        self.beside = beside
+        self.rows: Group = self
+        self.features: Group = _SINGLE
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is rank 0, which alone writes files and speaks."""
+        return self.rank == 0
+
+    def laid_out(self, feature_ranks: int, device: str) -> Team:
+        """The same processes as a mesh in which ``feature_ranks`` share the features and the rest the rows.
+
+        Args:
+            feature_ranks: T; ``count`` is a multiple of it.
+            device: type of the device that tensors lie on, ``cpu`` or ``cuda``.
+        """
+        if feature_ranks == 1:
+            return self
+        from torch.distributed.device_mesh import init_device_mesh
+
+        shape = (self.count // feature_ranks, feature_ranks)
+        mesh = init_device_mesh(device, shape, mesh_dim_names=("rows", "features"))
+        made = Team(self.rank, self.count, self.beside)
+        made.rows = Group(mesh.get_local_rank("rows"), shape[0], mesh.get_group("rows"))
+        made.features = Group(mesh.get_local_rank("features"), shape[1], mesh.get_group("features"))
+        return made
 
     def share(self, batch_BD: Tensor) -> Tensor:
-        """This member's rows of a batch: the rank-th of equal runs."""
-        rows = len(batch_BD) // self.count
-        return batch_BD[self.rank * rows : (self.rank + 1) * rows]
+        """This member's rows of a batch: one of equal runs."""
+        rows = len(batch_BD) // self.rows.count
+        return batch_BD[self.rows.rank * rows : (self.rows.rank + 1) * rows]
+
+    def to_first(self, tensor: Tensor) -> None:
+        """Send a contiguous tensor to rank 0, which calls :meth:`received` for it."""
+        distributed.send(tensor, 0)
+
+    def received(self, out: Tensor, sender: int) -> Tensor:
+        """On rank 0: the tensor that another member sends, in ``out``."""
+        distributed.recv(out, sender)
+        return out
+
+    def hand(self, value: Any, to: int) -> None:
+        """Send a picklable value to another member, which calls :meth:`take`."""
+        distributed.send_object_list([value], to)
+
+    def take(self, sender: int) -> Any:
+        """The value that another member sends."""
+        found: list[Any] = [None]
+        distributed.recv_object_list(found, sender)
+        return found[0]
 
     # --- decisions -----------------------------------------------------------------------------------------------
 
@@ -125,6 +214,7 @@ class Team:
         return found[0] if self.leads else others()
 
 
+_SINGLE = Group()
 _ALONE = Team()
 
 
@@ -156,6 +246,20 @@ def open_team() -> Team:
 def _close() -> None:
     if distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def _named(new: str, old: str) -> Callable[..., Any]:
+    """A function of ``torch.distributed`` by the newer of its names that there is."""
+    found: Callable[..., Any] = getattr(distributed, new if hasattr(distributed, new) else old, _unavailable)
+    return found
+
+
+def _unavailable(*_: Any, **__: Any) -> None:
+    raise NeuronMapError("This build of torch has no torch.distributed.")
+
+
+_REDUCE_SCATTER = _named("reduce_scatter_single", "reduce_scatter_tensor")
+_ALL_GATHER = _named("all_gather_single", "all_gather_into_tensor")
 
 
 def _contiguous(tensor: Tensor) -> Tensor:

@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from neuronmap.saes import load_sae
-from neuronmap.saes.kernels.select import top_of_entries
+from neuronmap.saes.kernels.select import select_top_k, top_of_entries
 from neuronmap.training import SAEConfig, TrainingRun
 from neuronmap.training.checkpoint import latest_checkpoint, load_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2] / "activations"))
+from test_harvest import folder_bytes
 from worker import launch, train
 
 STEPS = 20
@@ -40,7 +42,17 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "lista": {"k": 4, "kernels": "torch"},
     "gated": {"sparsity_penalty": 0.05},
 }
+VARIANTS: dict[str, dict[str, Any]] = {
+    "matryoshka-plain": {"architecture_options": {}, "batch_size": 8, "max_steps": STEPS, "history_every_steps": 1},
+    "topk-few": {"hidden_dim": 5, "k": 2, "max_steps": 8},
+    "topk-dense": {"products": "dense", "kernels": "torch", "k": 1, "aux_k": 1, "dead_after_tokens": 256},
+}
+"""Trainings whose features several processes can share, which those of the same architecture above cannot, and paths not taken there."""
+WIDE = ["topk", "batchtopk", "matryoshka-plain", "relu", "jumprelu", "gated", "topk-dense"]
+"""What is trained by processes that share the features."""
+ROWS = [[3.0, 1.0, 2.0, 2.0, 0.0, 2.0, 2.0, 7.0], [1.0] * 8, [-1.0] * 8, [0.5, -1.0, 0.0, 0.0, 0.25, 0.0, 9.0, 0.0]]
 TIED = [3.0, 1.0, 2.0, 2.0, 0.5, 2.0, 2.0, 1e-30, 2.0, 7.5, 2.0, 1.0]
+KS = [1, 2, 3, 4, 8]
 COUNTS = [1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13]
 
 
@@ -52,11 +64,26 @@ def sparse_rows() -> torch.Tensor:
     return 20.0 * (active @ directions) + 3.0
 
 
-def job(folder: Path, name: str, **more: Any) -> dict[str, Any]:
-    """A training of ``name`` in the folder of that name."""
+def job(folder: Path, name: str, ranks: int = 1, **more: Any) -> dict[str, Any]:
+    """A training of ``name`` in the folder of that name; ``ranks`` processes are to share the features."""
     architecture = name.split("-")[0]
-    config = {**FIELDS, **ARCHITECTURES[architecture], "architecture": architecture}
+    config = {**FIELDS, **ARCHITECTURES[architecture], **VARIANTS.get(name.removesuffix("-wide"), {})}
+    config |= {"architecture": architecture, "feature_ranks": ranks}
     return {"config": config, "rows": str(folder.parent / "rows.pt"), "folder": str(folder / "runs" / name), **more}
+
+
+def harvests(folder: Path) -> dict[str, dict[str, Any]]:
+    """One that is not disturbed, two that are stopped by a signal to a process, and one whose model is broken in one process."""
+    whole = {"harvest_in": str(folder / "whole"), "dtype": "int8"}
+    by_signal = {"harvest_in": str(folder / "signalled"), "dtype": "auto", "then": "signal", "at": 3}
+    broken = {"harvest_in": str(folder / "broken"), "dtype": "auto", "rank": 1, "at": 2, "then": "fail"}
+    signalled = {f"harvest-signal-{rank}": {**by_signal, "rank": rank} for rank in (1, 0)}
+    return {"harvest": whole, **signalled, "harvest-broken": broken}
+
+
+def stored(root: Path) -> dict[str, dict[str, str]]:
+    """The bytes of every store in a folder."""
+    return {store.name: folder_bytes(store) for store in sorted(root.iterdir()) if store.is_dir()}
 
 
 def curve(run: Path) -> list[dict[str, float]]:
@@ -89,33 +116,42 @@ def alone(place) -> Path:
     """Every training by one process, and one that was stopped."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    for name in ARCHITECTURES:
+    for name in (*ARCHITECTURES, *VARIANTS):
         assert "error" not in train(job(place / "alone", name))
-    assert train(job(place / "alone", "batchtopk-stopped", stop_at=11))["error"] == "Interrupted"
+    for name in ("batchtopk-stopped", "jumprelu-stopped"):
+        assert train(job(place / "alone", name, stop_at=11))["error"] == "Interrupted"
     torch.set_num_threads(threads)
     return place / "alone" / "runs"
 
 
 @pytest.fixture(scope="module")
-def two(place, alone) -> tuple[Path, list[list[dict[str, Any]]]]:
+def two(place, alone) -> tuple[Path, list[dict[str, dict[str, Any]]]]:
     """The same by two processes; those that one or four processes go on with; and what is refused."""
     folder = place / "two"
     shutil.copytree(alone / "batchtopk-stopped", folder / "runs" / "batchtopk-stopped")
-    jobs = [job(folder, name) for name in ARCHITECTURES]
-    jobs.append(job(folder, "batchtopk-stopped", resume=True))
-    jobs.append(job(folder, "batchtopk-left", stop_at=11))
-    jobs.append(job(folder, "topk-sweep", sweep=True))
-    jobs.append(job(folder, "relu-diverging"))
-    jobs[-1]["config"] |= {"learning_rate": 1e6, "clip_norm": None}
-    jobs.append({"values": TIED, "counts": COUNTS})
+    trainings = [job(folder, name) for name in ARCHITECTURES]
+    trainings += [job(folder, "batchtopk-stopped", resume=True), job(folder, "batchtopk-left", stop_at=11)]
+    trainings += [job(folder, "topk-sweep", sweep=True), job(folder, "relu-diverging")]
+    trainings[-1]["config"] |= {"learning_rate": 1e6, "clip_norm": None}
+    trainings += [job(folder, f"{name}-wide", 2) for name in WIDE]
+    trainings.append(job(folder, "jumprelu-left-wide", 2, stop_at=11))
+    jobs = {Path(one["folder"]).name: one for one in trainings}
+    jobs |= {f"rows-{k}": {"rows_of": ROWS, "k": k} for k in KS}
+    jobs |= harvests(folder)
+    jobs |= {"moments": {"moments_of": [16, 48]}, "largest": {"values": TIED, "counts": COUNTS}}
     return folder / "runs", launch(jobs, 2, folder)
 
 
 @pytest.fixture(scope="module")
-def four(place, two) -> tuple[Path, list[list[dict[str, Any]]]]:
+def four(place, two) -> tuple[Path, list[dict[str, dict[str, Any]]]]:
     folder = place / "four"
     shutil.copytree(two[0] / "batchtopk-left", folder / "runs" / "batchtopk-left")
-    jobs = [job(folder, "jumprelu"), job(folder, "batchtopk-left", resume=True), {"values": TIED, "counts": COUNTS}]
+    shutil.copytree(two[0] / "jumprelu-left-wide", folder / "runs" / "jumprelu-left-wide")
+    trainings = [job(folder, "jumprelu"), job(folder, "batchtopk-left", resume=True, feature_ranks=2)]
+    trainings += [job(folder, "jumprelu-left-wide", resume=True, feature_ranks=4), job(folder, "topk-few")]
+    trainings += [job(folder, "matryoshka-plain-wide", 2), job(folder, "relu-wide", 2)]
+    jobs = {Path(one["folder"]).name: one for one in trainings}
+    jobs |= {"moments": {"moments_of": [16, 49]}, "largest": {"values": TIED, "counts": COUNTS}}
     return folder / "runs", launch(jobs, 4, folder)
 
 
@@ -123,44 +159,64 @@ def four(place, two) -> tuple[Path, list[list[dict[str, Any]]]]:
 def test_two_processes_train_what_one_does(alone, two, name):
     folder, given = two
     alike(alone / name, folder / name)
-    at = list(ARCHITECTURES).index(name)
-    assert given[0][at]["norm"] == given[1][at]["norm"]  # both hold the finished SAE
-    assert given[0][at]["summary"] == given[1][at]["summary"]
+    assert given[0][name]["norm"] == given[1][name]["norm"]  # both hold the finished SAE
+    assert given[0][name]["summary"] == given[1][name]["summary"]
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_processes_that_share_the_features_train_what_one_does(alone, two, name):
+    folder, given = two
+    alike(alone / name, folder / f"{name}-wide")
+    assert given[0][f"{name}-wide"]["norm"] == given[1][f"{name}-wide"]["norm"]
+
+
+@pytest.mark.parametrize("name", ["matryoshka-plain", "relu"])
+def test_a_mesh_of_two_by_two_trains_what_one_does(alone, four, name):
+    alike(alone / name, four[0] / f"{name}-wide")
 
 
 def test_the_trainings_compared_have_dead_features_to_revive(alone):
-    for name in ("batchtopk", "matryoshka", "jumprelu", "lista"):
+    for name in ("batchtopk", "matryoshka", "jumprelu", "lista", "matryoshka-plain", "topk-dense"):
         assert any("aux" in row for row in curve(alone / name)), name
     dead = [row["dead"] for row in curve(alone / "relu")]
     assert any(before > after for before, after in pairwise(dead))  # drawn anew
 
 
-def test_four_processes_train_what_one_does(alone, four):
-    alike(alone / "jumprelu", four[0] / "jumprelu")
+@pytest.mark.parametrize("name", ["jumprelu", "topk-few"])
+def test_four_processes_train_what_one_does(alone, four, name):
+    alike(alone / name, four[0] / name)  # of 5 features they update 2, 2, 1 and none
 
 
 def test_a_run_goes_on_in_another_number_of_processes(place, alone, two, four):
     alike(alone / "batchtopk", two[0] / "batchtopk-stopped")  # 1 -> 2
-    alike(alone / "batchtopk", four[0] / "batchtopk-left")  # 2 -> 4
-    back = place / "back" / "runs" / "batchtopk-left"
-    shutil.copytree(two[0] / "batchtopk-left", back)
-    assert "error" not in train(job(place / "back", "batchtopk-left", resume=True))  # 2 -> 1
-    alike(alone / "batchtopk", back)
+    alike(alone / "batchtopk", four[0] / "batchtopk-left")  # 2 -> 2 x 2
+    alike(alone / "jumprelu", four[0] / "jumprelu-left-wide")  # 1 x 2 -> 1 x 4
+    for name, trained in (("batchtopk-left", "batchtopk"), ("jumprelu-left-wide", "jumprelu")):
+        back = place / "back" / "runs" / name
+        shutil.copytree(two[0] / name, back)
+        assert "error" not in train(job(place / "back", name, resume=True))  # 2 -> 1, 1 x 2 -> 1
+        alike(alone / trained, back)
 
 
-def test_a_checkpoint_of_two_processes_is_one_of_a_run(alone, two):
-    ours, state = load_checkpoint(latest_checkpoint(two[0] / "batchtopk-left" / "checkpoints"), "cpu")
-    theirs, before = load_checkpoint(latest_checkpoint(alone / "batchtopk-stopped" / "checkpoints"), "cpu")
+@pytest.mark.parametrize("left", ["batchtopk-left", "jumprelu-left-wide"])
+def test_a_checkpoint_of_two_processes_is_one_of_a_run(alone, two, left):
+    ours, state = load_checkpoint(latest_checkpoint(two[0] / left / "checkpoints"), "cpu")
+    theirs, before = load_checkpoint(latest_checkpoint(alone / f"{left.split('-')[0]}-stopped" / "checkpoints"), "cpu")
     assert state["step"] == before["step"] == 11
     assert (state["processes"], before["processes"]) == (2, 1)
     assert {name: tensor.shape for name, tensor in ours.items()} == {
         name: tensor.shape for name, tensor in theirs.items()
     }
+    for name, tensor in theirs.items():
+        if name != "rng.cpu":
+            torch.testing.assert_close(
+                ours[name], tensor, rtol=1e-4, atol=2e-5, msg=lambda said, at=name: f"{at}: {said}"
+            )
 
 
 def test_a_signal_to_one_process_stops_all(two):
     folder, given = two
-    stopped = [ended[len(ARCHITECTURES) + 1] for ended in given]
+    stopped = [ended["batchtopk-left"] for ended in given]
     assert [one["error"] for one in stopped] == ["Interrupted", "Interrupted"]
     assert "SIGINT after step 11" in stopped[0]["message"]
     assert "a signal to another process after step 11" in stopped[1]["message"]
@@ -169,7 +225,7 @@ def test_a_signal_to_one_process_stops_all(two):
 
 def test_all_processes_see_a_training_diverge(two):
     folder, given = two
-    seen = [ended[len(ARCHITECTURES) + 3] for ended in given]
+    seen = [ended["relu-diverging"] for ended in given]
     assert [one["error"] for one in seen] == ["TrainingDivergedError"] * 2
     assert seen[0]["message"] == seen[1]["message"]
     assert TrainingRun(folder / "relu-diverging").read()["status"] == "diverged"
@@ -178,12 +234,12 @@ def test_all_processes_see_a_training_diverge(two):
 
 def test_only_the_first_process_writes(two, four):
     for _, given in (two, four):
-        assert given[0][-1]["wrote"] > 20
-        assert [ended[-1]["wrote"] for ended in given[1:]] == [0] * (len(given) - 1)
+        assert given[0]["largest"]["wrote"] > 20
+        assert [ended["largest"]["wrote"] for ended in given[1:]] == [0] * (len(given) - 1)
 
 
 def test_a_sweep_is_refused(two):
-    refused = two[1][0][len(ARCHITECTURES) + 2]
+    refused = two[1][0]["topk-sweep"]
     assert refused["error"] == "ConfigError"
     assert "torchrun started 2" in refused["message"]
 
@@ -193,13 +249,55 @@ def test_the_largest_of_all_processes_with_ties_to_the_first(request, team):
     given = request.getfixturevalue(team)[1]
     values = torch.tensor(TIED)
     for at, count in enumerate(COUNTS):
-        kept = [flag for ended in given for flag in ended[-1]["kept"][at][0]]
+        kept = [flag for ended in given for flag in ended["largest"]["kept"][at][0]]
         expected = top_of_entries(values, count)
         assert torch.tensor(kept).nonzero().view(-1).tolist() == (
             list(range(len(values))) if expected is None else expected.tolist()
         )
         cut = min((value for value, flag in zip(TIED, kept, strict=True) if flag), default=None)
-        assert given[0][-1]["kept"][at][1] == (pytest.approx(cut, rel=1e-7) if count <= len(TIED) else None)
+        assert given[0]["largest"]["kept"][at][1] == (pytest.approx(cut, rel=1e-7) if count <= len(TIED) else None)
+
+
+def test_each_process_keeps_the_moments_of_its_share(two, four):
+    one = train({"moments_of": [16, 48]})
+    assert one["matrices"] == 2 * 2 * 16 * 48 * 4
+    found = [ended["moments"] for ended in two[1]]
+    assert [each["matrices"] for each in found] == [one["matrices"] // 2] * 2
+    assert [each["vectors"] for each in found] == [one["vectors"]] * 2
+    uneven = [ended["moments"]["matrices"] for ended in four[1]]  # 49 features in runs of 13
+    assert uneven == [2 * 2 * 16 * features * 4 for features in (13, 13, 13, 10)]
+
+
+def test_processes_harvest_what_one_does(place, two):
+    one = train({"harvest_in": str(place / "alone" / "whole"), "dtype": "int8"})
+    assert stored(place / "two" / "whole") == stored(place / "alone" / "whole")
+    ran = [ended["harvest"]["ran"] for ended in two[1]]
+    assert sum(ran) == one["ran"]
+    assert min(ran) >= 6  # of 12 batches; the first looks at what is there besides
+
+
+def test_a_harvest_that_was_stopped_goes_on_in_another_number_of_processes(place, two):
+    for rank in (0, 1):
+        assert [ended[f"harvest-signal-{rank}"]["error"] for ended in two[1]] in (
+            ["KeyboardInterrupt"] * 2,
+            ["KeyboardInterrupt", "NeuronMapError"],
+        )
+    train({"harvest_in": str(place / "alone" / "signalled"), "dtype": "auto"})
+    assert train({"harvest_in": str(place / "two" / "signalled"), "dtype": "auto"})["ran"] < 12
+    assert stored(place / "two" / "signalled") == stored(place / "alone" / "signalled")
+
+
+def test_what_one_process_cannot_harvest_all_are_told(two):
+    first, other = (ended["harvest-broken"] for ended in two[1])
+    assert first == {**first, "error": "InputError", "message": "This model is broken.\n  Mend it."}
+    assert other["error"] == "NeuronMapError"
+
+
+@pytest.mark.parametrize("k", KS)
+def test_the_largest_of_each_row_of_all_processes_with_ties_to_the_first(two, k):
+    expected = select_top_k(torch.tensor(ROWS), k)
+    found = [tuple(at) for ended in two[1] for at in ended[f"rows-{k}"]["at"]]
+    assert sorted(found) == sorted(zip(expected.row_N.tolist(), expected.feature_N.tolist(), strict=True))
 
 
 def test_configurations_name_what_several_processes_cannot_do():
@@ -213,6 +311,13 @@ def test_configurations_name_what_several_processes_cannot_do():
         ({"batch_size": 1, "context_length": 32}, "batch_size to a multiple of 3"),
         ({"stream": True}, "stream"),
         ({"device": "cuda:0"}, "one device for 3 processes"),
+        ({"feature_ranks": 2}, "divisor of 3"),
+        ({"feature_ranks": 3, "hidden_dim": 49}, "multiple of 3"),
+        ({"feature_ranks": 3, "architecture": "lista"}, "splits_features"),
+        (
+            {"feature_ranks": 3, "architecture": "matryoshka", "architecture_options": {"sort_features": True}},
+            "sort_features",
+        ),
     ):
         with pytest.raises(ConfigError) as refused:
             require_splittable(SAEConfig(**{**fields, **more}), Team(0, 3))

@@ -18,12 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from neuronmap.errors import NeuronMapError
-from neuronmap.progress import LineProgress
+sys.path.insert(0, str(Path(__file__).parents[2] / "activations"))
+from token_sets import PlainTokens, tiny_model
+
+from neuronmap.activations import extract
+from neuronmap.activations.together import harvest_together
+from neuronmap.errors import InputError, NeuronMapError
+from neuronmap.models import capture, resolve_hook
+from neuronmap.progress import LineProgress, SilentProgress
+from neuronmap.saes import Workspace, get_architecture
 from neuronmap.saes.kernels.across import largest_across
+from neuronmap.saes.kernels.select import select_top_k
+from neuronmap.saes.kernels.sliced import largest_of_rows
 from neuronmap.training import SAEConfig, SAESweep, SAETrainer
 from neuronmap.training.parallel.team import open_team
+from neuronmap.training.parameters import ParameterStep
 
 
 class SignalAt:
@@ -62,15 +73,74 @@ def select(job: dict[str, Any]) -> dict[str, Any]:
     value_N = team.share(torch.tensor(job["values"]))
     found = []
     for count in job["counts"]:
-        keep_N, cut = largest_across(value_N, count, team)
+        keep_N, cut = largest_across(value_N, count, team, lambda at: at + team.rank * len(value_N))
         found.append([keep_N.tolist() if keep_N is not None else [True] * len(value_N), cut])
     return {"kept": found}
 
 
+def select_of_rows(job: dict[str, Any]) -> dict[str, Any]:
+    """The k largest of rows whose features lie on several processes: where this one kept some."""
+    team = open_team()
+    features = team.laid_out(team.count, "cpu").features
+    pre_BF = torch.tensor(job["rows_of"])
+    width = pre_BF.shape[1] // features.count
+    own_BW = pre_BF[:, features.rank * width : (features.rank + 1) * width]
+    code = largest_of_rows(select_top_k(own_BW, min(job["k"], width)), job["k"], features)
+    return {
+        "at": [
+            [row, feature + features.rank * width]
+            for row, feature in zip(*map(Tensor.tolist, (code.row_N, code.feature_N)), strict=True)
+        ]
+    }
+
+
+def count_moments(job: dict[str, Any]) -> dict[str, Any]:
+    """Bytes of Adam's moments that this process keeps, of matrices and of vectors."""
+    owner = get_architecture("topk")
+    d_in, d_sae = job["moments_of"]
+    step = ParameterStep(owner(d_in, d_sae, owner.Options(k=2)), 1e-8, 1.0, Workspace(), team=open_team())
+    found = {1: 0, 2: 0}
+    for name, pair in step.moments.items():
+        found[2 if name.startswith("W_") else 1] += sum(moment.untyped_storage().nbytes() for moment in pair)
+    return {"matrices": found[2], "vectors": found[1]}
+
+
+def harvest(job: dict[str, Any]) -> dict[str, Any]:
+    """A harvest by all processes, in which the model of one may fail or bring a signal; how often this one's model ran."""
+    team, ran = open_team(), 0
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        nonlocal ran
+        ran += 1
+        if (team.rank, ran) == (job.get("rank"), job.get("at")):
+            if job["then"] == "fail":
+                raise InputError("This model is broken.", hint="Mend it.")
+            os.kill(os.getpid(), signal.SIGTERM)
+        return capture(*arguments, **more)
+
+    extract.capture = counted
+    model, tokens = tiny_model(), PlainTokens(num_contexts=23, context_length=16)
+    hooks = [resolve_hook(model, 0, "mlp"), resolve_hook(model, 1)]
+    settings = {"batch_tokens": 32, "shard_rows": 41, "dtype": job["dtype"], "progress": SilentProgress()}
+    try:
+        harvest_together(team, model, tokens, hooks, root=job["harvest_in"], **settings)
+    except (NeuronMapError, KeyboardInterrupt) as error:
+        return {"error": type(error).__name__, "message": str(error)}
+    finally:
+        extract.capture = capture
+    return {"ran": ran}
+
+
 def train(job: dict[str, Any]) -> dict[str, Any]:
     """One training; the error it ended with, or what this process holds at its end."""
-    if "values" in job:
-        return select(job)
+    for key, other in (
+        ("values", select),
+        ("rows_of", select_of_rows),
+        ("moments_of", count_moments),
+        ("harvest_in", harvest),
+    ):
+        if key in job:
+            return other(job)
     rows = torch.load(job["rows"])
     loggers = [SignalAt(job["stop_at"])] if "stop_at" in job else []
     spoken = LineProgress(sys.stdout)
@@ -78,7 +148,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
         if job.get("sweep"):
             SAESweep([SAEConfig(**job["config"])], folder=job["folder"]).train(rows)
         if job.get("resume"):
-            result = SAETrainer.resume(job["folder"], rows, progress=spoken)
+            result = SAETrainer.resume(job["folder"], rows, progress=spoken, feature_ranks=job.get("feature_ranks"))
         else:
             config = SAEConfig(**job["config"])
             result = SAETrainer(config, progress=spoken, loggers=loggers, run_folder=job["folder"]).train(rows)
@@ -87,8 +157,8 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     return {"norm": float(result.sae.W_dec.double().square().sum()), "summary": result.metrics["summary"]}
 
 
-def launch(jobs: list[dict[str, Any]], processes: int, folder: Path) -> list[list[dict[str, Any]]]:
-    """Run the jobs in a team; what each of them gave, by process."""
+def launch(jobs: dict[str, dict[str, Any]], processes: int, folder: Path) -> list[dict[str, dict[str, Any]]]:
+    """Run the jobs in a team, one after the other; what each of them gave, by process and name."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "jobs.json"
     file.write_text(json.dumps(jobs))
@@ -119,5 +189,5 @@ if __name__ == "__main__":
     file = Path(sys.argv[1])
     jobs = json.loads(file.read_text())
     written = watch_writes(file.parent / "runs")
-    given = [{**train(job), "wrote": len(written)} for job in jobs]
+    given = {name: {**train(job), "wrote": len(written)} for name, job in jobs.items()}
     file.with_suffix(f".{os.environ['RANK']}.json").write_text(json.dumps(given))

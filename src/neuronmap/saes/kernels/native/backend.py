@@ -305,11 +305,9 @@ class NativeKernels:
         """
         if tensor.dtype != self.engine.dtype:
             return None
-        if tensor.ndim == 2 and tensor.T.is_contiguous():
-            return tensor.T
-        if not tensor.is_contiguous():
-            return None
-        return tensor if tensor.ndim == 2 else tensor.view(1, -1)
+        if tensor.is_contiguous():  # asked first: one row of W_dec is one column of its transpose, too
+            return tensor if tensor.ndim == 2 else tensor.view(1, -1)
+        return tensor.T if tensor.ndim == 2 and tensor.T.is_contiguous() else None
 
 
 class _TopK:

@@ -1,8 +1,10 @@
-"""Fixtures shared by all tests: a home of their own and two small language models with random weights."""
+"""Fixtures shared by all tests: a home of their own, two small language models with random weights, an S3 on loopback."""
 
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,6 +49,27 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("NEURONMAP_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Callable[[], str]]:
+    """Gives the URL of an empty place in a bucket of a server on loopback; credentials are in the environment while it runs."""
+    pytest.importorskip("obstore", reason="the library for object stores is not installed")
+    server_module = pytest.importorskip("moto.server", reason="moto is not installed")
+    import boto3
+
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "tester")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+        client.create_bucket(Bucket="zoo")
+        client.close()
+        yield lambda: f"s3://zoo/{uuid.uuid4().hex}?endpoint={endpoint}&region=us-east-1"
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Servers of the tests' own: PostgreSQL on a Unix socket, and an object store that speaks S3 on loopback."""
+"""A server of the tests' own: PostgreSQL on a Unix socket."""
 
 from __future__ import annotations
 
@@ -67,24 +67,3 @@ def new_database(postgres: str) -> Callable[..., str]:
         return postgres.format(name)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[Callable[[], str]]:
-    """Gives the URL of an empty place in a bucket of a server on loopback; credentials are in the environment while it runs."""
-    pytest.importorskip("obstore", reason="the library for object stores is not installed")
-    server_module = pytest.importorskip("moto.server", reason="moto is not installed")
-    import boto3
-
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "tester")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
-        client.create_bucket(Bucket="zoo")
-        client.close()
-        yield lambda: f"s3://zoo/{uuid.uuid4().hex}?endpoint={endpoint}&region=us-east-1"
-    server.stop()

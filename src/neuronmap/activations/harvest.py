@@ -31,16 +31,18 @@ from neuronmap.activations.extract import (
 )
 from neuronmap.activations.mask import MaskConfig, nothing_left
 from neuronmap.activations.shards import FORMATS, RowFormat
-from neuronmap.activations.store import FORMAT, JOURNAL, MANIFEST, ActivationStore
+from neuronmap.activations.store import FORMAT, JOURNAL, MANIFEST, ActivationStore, store_name
 from neuronmap.activations.verified import open_verified, remember_verified
 from neuronmap.activations.writer import StoreWriter, remove_work_files
 from neuronmap.errors import ConfigError, DamagedError, InputError, NeuronMapError, ResourceError
-from neuronmap.hashing import digest_json, short
+from neuronmap.hashing import digest_json
 from neuronmap.models.tuned import batch_tokens_for
 from neuronmap.paths import cache_folder, check_disk_space, human_bytes, require_writable
 from neuronmap.progress import Progress, default
 
 if TYPE_CHECKING:
+    from neuronmap.activations.spread import Elsewhere
+    from neuronmap.activations.together import Together
     from neuronmap.corpora import TokenSet
     from neuronmap.models import HookPoint, LanguageModel
 
@@ -115,6 +117,7 @@ def harvest(
     mask: MaskConfig | None = None,
     batch_tokens: int | None = None,
     shard_rows: int | None = None,
+    elsewhere: Elsewhere | Together | None = None,
     progress: Progress | None = None,
 ) -> dict[str, ActivationStore]:
     """Store the activations of many hook points in one pass over the text.
@@ -136,6 +139,7 @@ def harvest(
         batch_tokens: tokens per forward pass. Left out: what an interrupted store was begun with, else what
             ``neuronmap doctor --tune`` measured, else 2,048. It decides the last bits of activations, not which rows there are.
         shard_rows: rows in one shard file; default about 256 MiB.
+        elsewhere: runs the model in other processes; what it gives is written here, to the same bytes.
         progress: where notes and the bar go.
 
     Returns:
@@ -172,7 +176,7 @@ def harvest(
         _note_reused(jobs, todo, progress)
         if todo:
             with _sigterm_as_ctrl_c():
-                _Pass(model, tokens, todo, folder, mask, batch_tokens, progress).run(dtype, shard_rows)
+                _Pass(model, tokens, todo, folder, mask, batch_tokens, elsewhere, progress).run(dtype, shard_rows)
     return {job.hook.name: ActivationStore.open(job.path) for job in jobs}
 
 
@@ -186,7 +190,7 @@ class _Job:
 
     @property
     def path(self) -> Path:
-        return self.root / f"{self.hook.slug}-{short(self.key)}"
+        return self.root / store_name(self.hook.slug, self.key)
 
     def is_complete(self) -> bool:
         return (self.path / MANIFEST).is_file() and not (self.path / JOURNAL).is_file()
@@ -240,10 +244,11 @@ class _Pass:
         root: Path,
         mask: MaskConfig,
         batch_tokens: int | None,
+        elsewhere: Elsewhere | Together | None,
         progress: Progress,
     ) -> None:
         self._model, self._tokens, self._jobs, self._root = model, tokens, jobs, root
-        self._mask, self._progress = mask, progress
+        self._mask, self._progress, self._elsewhere = mask, progress, elsewhere
         self._batch = contexts_per_batch(tokens, batch_tokens_for(model.device, batch_tokens))
         self._batch_is_asked = batch_tokens is not None
         self._writers: dict[str, StoreWriter] = {}
@@ -365,7 +370,8 @@ class _Pass:
         """Walk over the contexts in batches of a fixed grid, every store taking part from where it stands."""
         model, tokens, writers = self._model, self._tokens, self._writers
         hooks = [job.hook for job in self._jobs]
-        extractor = RowExtractor(model, tokens, hooks, self._mask, self._batch, self._captured)
+        own = RowExtractor(model, tokens, hooks, self._mask, self._batch, self._captured)
+        extractor = own if self._elsewhere is None else self._elsewhere.extractor(own, tokens, hooks, self._mask)
         staging = _Staging(max(hook.width for hook in hooks) * self._batch * tokens.context_length)
         start, end = min((writer.contexts_done for writer in writers.values()), default=0), tokens.num_contexts
         title = f"Harvesting {len(hooks)} hook point(s)"

@@ -31,7 +31,7 @@ from torch import Tensor
 from neuronmap.activations.rows import RowStatistics, check_range
 from neuronmap.activations.shards import FORMATS, INDEX_BYTES, MappedShard, RowFormat, index_file
 from neuronmap.errors import DamagedError, InputError, MismatchError, NeuronMapError
-from neuronmap.hashing import digest_file, sealed
+from neuronmap.hashing import digest_file, sealed, short
 from neuronmap.paths import cache_folder, read_json
 
 __all__ = ["ActivationStore", "RowOrigin", "StoreEntry", "list_stores"]
@@ -47,6 +47,11 @@ STATISTICS = "statistics.safetensors"
 def seal(manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest with a digest over itself, so that a changed number is noticed."""
     return sealed(manifest, "manifest_digest")
+
+
+def store_name(slug: str, key: str) -> str:
+    """The name of a store's folder, by its hook point and key."""
+    return f"{slug}-{short(key)}"
 
 
 class RowOrigin(NamedTuple):
@@ -75,7 +80,7 @@ class ActivationStore:
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self.manifest = manifest
-        self._shards: list[MappedShard] | None = None
+        self._shards: dict[int, MappedShard] = {}
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> Self:
@@ -94,9 +99,17 @@ class ActivationStore:
             MismatchError: if it was written in a format this version does not know.
         """
         folder = Path(path)
-        store = cls(folder, _read_manifest(folder))
+        store = cls(folder, read_manifest(folder))
         store._check_files(verify)
         return store
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, wherever it lies."""
+        return self.path.name
+
+    def __str__(self) -> str:
+        return str(self.path)
 
     @property
     def width(self) -> int:
@@ -160,9 +173,8 @@ class ActivationStore:
         """
         check_range(start, stop, self.num_rows)
         rows_NW = torch.empty(stop - start, self.width, dtype=self.dtype) if out is None else out
-        shards = self._mapped()
         for shard, first, last, offset in self._spans(start, stop):
-            shards[shard].copy_to(rows_NW[offset : offset + last - first], first, last)
+            self._mapped(shard).copy_to(rows_NW[offset : offset + last - first], first, last)
         return rows_NW
 
     def provenance(self, start: int, stop: int) -> RowOrigin:
@@ -174,14 +186,14 @@ class ActivationStore:
         check_range(start, stop, self.num_rows)
         index = np.empty((stop - start, 4), np.int32)
         for shard, first, last, offset in self._spans(start, stop):
-            file = index_file(self.path, shard)
+            file = self._present(index_file(self.path, shard))
             part = np.fromfile(file, np.int32, count=4 * (last - first), offset=INDEX_BYTES * first)
             index[offset : offset + last - first] = part.reshape(-1, 4)
         return RowOrigin(*(np.ascontiguousarray(index[:, column]) for column in range(4)))
 
     def delete(self) -> None:
         """Remove the store from disk. Maps that are open elsewhere stay readable until closed."""
-        self._shards = None
+        self._shards = {}
         (self.path / MANIFEST).unlink(missing_ok=True)  # first: a half-deleted store must not look complete
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -194,13 +206,17 @@ class ActivationStore:
             yield shard, first, last, row - start
             row += last - first
 
-    def _mapped(self) -> list[MappedShard]:
-        if self._shards is None:
-            self._shards = [
-                MappedShard(self.path, number, int(shard["rows"]), self.width, self.row_format)
-                for number, shard in enumerate(self.manifest["shards"])
-            ]
-        return self._shards
+    def _mapped(self, shard: int) -> MappedShard:
+        if shard not in self._shards:
+            for part in self.row_format.files(self.path, shard, self.width)[:-1]:  # the index is not mapped
+                self._present(part.path)
+            rows = int(self.manifest["shards"][shard]["rows"])
+            self._shards[shard] = MappedShard(self.path, shard, rows, self.width, self.row_format)
+        return self._shards[shard]
+
+    def _present(self, file: Path) -> Path:
+        """A file that is about to be read; stores whose files come from elsewhere get it first."""
+        return file
 
     def _check_files(self, verify: bool) -> None:
         expected: list[tuple[Path, int | None, str, bool]]
@@ -228,7 +244,7 @@ class ActivationStore:
 _REDO = "Delete the folder and harvest again."
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
     if not (folder / MANIFEST).is_file():
         if (folder / JOURNAL).is_file():
             raise DamagedError(

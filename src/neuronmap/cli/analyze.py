@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from neuronmap.cli.engine_options import EngineOption, RayAddressOption, StoreOption, WorkersOption, engine_settings
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output, table
 from neuronmap.cli.report import number
 from neuronmap.errors import ConfigError
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
     from neuronmap.features.storage.store import FeatureStore
 
 __all__ = ["analyze", "settings_help"]
+_ShardOption = Annotated[str | None, typer.Option(help="Only part I of N of the pass, as I/N; any machine, any order.")]
+_MergeOption = Annotated[
+    list[Path] | None, typer.Option(help="Work folder of a finished shard; give all of them, in any order.")
+]
+_ResumeOption = Annotated[
+    bool, typer.Option("--resume/--restart", help="Go on with an interrupted pass, or begin it anew.")
+]
+_MapOption = Annotated[
+    bool, typer.Option("--map/--no-map", help="Two-dimensional map with clusters; needs neuronmap\\[map].")
+]
 
 
 def settings_help() -> str:
@@ -50,21 +61,17 @@ def analyze(
         list[str] | None, typer.Option("--set", "-s", help="One setting as name=value; repeat for more.")
     ] = None,
     lens: Annotated[bool, typer.Option(help="Direct logits: what each feature promotes.")] = True,
-    feature_map: Annotated[
-        bool, typer.Option("--map/--no-map", help="Two-dimensional map with clusters; needs neuronmap\\[map].")
-    ] = True,
+    feature_map: _MapOption = True,
     hints: Annotated[bool, typer.Option(help="Labels by rules, each with measured precision and recall.")] = True,
-    shard: Annotated[
-        str | None, typer.Option(help="Only part I of N of the pass, as I/N; any machine, any order.")
-    ] = None,
+    shard: _ShardOption = None,
     folder: Annotated[Path | None, typer.Option(help="Where the work of a shard lies.")] = None,
-    merge: Annotated[
-        list[Path] | None, typer.Option(help="Work folder of a finished shard; give all of them, in any order.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume/--restart", help="Go on with an interrupted pass, or begin it anew.")
-    ] = True,
+    merge: _MergeOption = None,
+    resume: _ResumeOption = True,
     replace: Annotated[bool, typer.Option("--replace", help="Make it anew although this analysis is there.")] = False,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
+    workers: WorkersOption = None,
+    bucket: StoreOption = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; as in training if left out.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of the language model; as in training if left out.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Go on although model, revision or tokenizer differ.")] = False,
@@ -85,6 +92,8 @@ def analyze(
         neuronmap sae analyze demo --shard 1/4 --folder shard-1     (and 2/4, 3/4, 4/4, anywhere)
 
         neuronmap sae analyze demo --merge shard-1 --merge shard-2 --merge shard-3 --merge shard-4
+
+        neuronmap sae analyze demo --engine ray --ray-address auto     (on all hosts of a Ray cluster, to the same bytes)
     """
     from neuronmap.features.storage.store import FeatureStore
     from neuronmap.hub.analyzing import AnalysisRequest, analyze_into_library
@@ -105,6 +114,8 @@ def analyze(
         restart=not resume,
         shard=None if shard is None else _shard(shard),
         folder=folder,
+        engine=engine_settings(engine, ray_address, workers),
+        bucket=bucket,
     )
     made = analyze_into_library(names, request, merge=merge or [], progress=output.progress())
     if request.shard is not None:

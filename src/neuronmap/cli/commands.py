@@ -9,6 +9,7 @@ import typer
 
 from neuronmap.cli import (
     analyze,
+    buckets,
     concepts,
     corpora,
     demo,
@@ -17,6 +18,7 @@ from neuronmap.cli import (
     explain,
     features,
     formats,
+    harvest,
     jobs,
     labels,
     leaderboard,
@@ -44,6 +46,7 @@ app.add_typer(
     help="Train, evaluate, analyse, steer, compare and keep SAEs; track concepts through the layers.",
 )
 sae.app.command("sweep", epilog=sweep.sweep_help())(sweep.sweep)
+sae.app.command("harvest")(harvest.harvest)
 sae.app.command("evaluate")(evaluate.evaluate)
 sae.app.command("leaderboard")(leaderboard.leaderboard)
 sae.app.command("analyze", epilog=analyze.settings_help())(analyze.analyze)
@@ -54,6 +57,8 @@ sae.app.command("site")(site.site)
 sae.app.command("import")(formats.import_format)
 sae.app.command("export")(formats.export_format)
 sae.app.command("convert")(formats.convert_format)
+sae.app.command("push")(buckets.push)
+sae.app.command("pull")(buckets.pull)
 sae.app.command("steer")(live.steer)
 sae.app.command("compare")(live.compare)
 sae.app.command("track-abstractions", epilog=tracking.settings_help())(tracking.track_abstractions)

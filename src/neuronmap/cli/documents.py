@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from neuronmap.cli.bucket_documents import HarvestDocument, PullDocument, PushDocument
 from neuronmap.cli.document import Document as _Document
 from neuronmap.cli.explain_documents import EXPLAIN_DOCUMENTS
 from neuronmap.cli.label_documents import LABEL_DOCUMENTS
@@ -539,6 +540,9 @@ DOCUMENTS: dict[str, type[_Document]] = {
     "sae import": ImportDocument,
     "sae export": ExportFormatDocument,
     "sae convert": ExportFormatDocument,
+    "sae harvest": HarvestDocument,
+    "sae push": PushDocument,
+    "sae pull": PullDocument,
     "sae steer": SteerDocument,
     "sae compare": CompareDocument,
     "sae track-abstractions": ReportDocument,

@@ -9,6 +9,7 @@ import typer
 from rich.console import RenderableType
 from rich.markup import escape
 
+from neuronmap.cli.engine_options import EngineOption, RayAddressOption, WorkersOption, engine_settings
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output, table
 from neuronmap.cli.report import metric_table, number, stored_document
 from neuronmap.evaluation.metrics import Estimate
@@ -22,6 +23,23 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "suite_table"]
 
 _COLUMNS = ("sae", "identity", "pca", "random", "matched", "neurons", "dense", "chance")
+_CeTokensOption = Annotated[
+    int | None,
+    typer.Option(help="Tokens run through the whole model for loss and KL. [8,192; 4,096 with --suite]"),
+]
+_ProbeSetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--probe-set", help="With probing: a data set of sae-probes, by name or number, or all; repeat for more."
+    ),
+]
+_ProbeDataOption = Annotated[
+    Path | None, typer.Option(help="Folder with the data of sae-probes; its installed package if left out.")
+]
+_SAEBenchOption = Annotated[
+    Path | None,
+    typer.Option("--saebench", help="With --suite: write results in SAEBench's form, to a .json file or a folder."),
+]
 
 
 @command_output
@@ -45,24 +63,16 @@ def evaluate(
         str | None, typer.Option("--model", "-m", help="Language model, if not the one it was trained on.")
     ] = None,
     tokens: Annotated[int, typer.Option(help="Tokens for reconstruction and sparsity.")] = 16_384,
-    ce_tokens: Annotated[
-        int | None,
-        typer.Option(help="Tokens run through the whole model for loss and KL. [8,192; 4,096 with --suite]"),
-    ] = None,
+    ce_tokens: _CeTokensOption = None,
     items: Annotated[int | None, typer.Option(help="With probing: items of each concept. [320]")] = None,
-    probe_set: Annotated[
-        list[str] | None,
-        typer.Option("--probe-set", help="With probing: a data set of sae-probes, by name or number; repeat for more."),
-    ] = None,
-    probe_data: Annotated[
-        Path | None, typer.Option(help="Folder with the data of sae-probes; its installed package if left out.")
-    ] = None,
+    probe_set: _ProbeSetOption = None,
+    probe_data: _ProbeDataOption = None,
     words: Annotated[int | None, typer.Option(help="With absorption: most words a letter. [160]")] = None,
-    saebench: Annotated[
-        Path | None,
-        typer.Option("--saebench", help="With --suite: write results in SAEBench's form, to a .json file or a folder."),
-    ] = None,
+    saebench: _SAEBenchOption = None,
     again: Annotated[bool, typer.Option("--again", help="With --suite: measure again what is stored.")] = False,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
+    workers: WorkersOption = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; as in training if left out.")] = None,
     dtype: Annotated[
         str | None,
@@ -91,21 +101,26 @@ def evaluate(
         neuronmap sae evaluate demo --suite core,probing,absorption,structure --saebench results/
 
         neuronmap sae evaluate demo --suite stability --against demo-seed1
+
+        neuronmap sae evaluate demo --suite core,probing,structure --engine ray     (each suite by another worker)
     """
     from neuronmap.hub import SAEModelHub
 
     output, hub = Output(as_json, quiet), SAEModelHub()
     entry = hub.get(name)
+    where = engine_settings(engine, ray_address, workers)
     common: dict[str, Any] = {"text": text, "model": model, "device": device, "dtype": dtype, "force": force}
     thorough = {"--items": items, "--probe-set": probe_set, "--probe-data": probe_data, "--words": words}
     if suite is None:
         _refuse_alone({"--against": against, "--saebench": saebench, "--again": again or None, **thorough})
+        _refuse_alone({"--engine ray": where.engine == "ray" or None})
         _evaluate_core(output, hub, entry, common, tokens, 8_192 if ce_tokens is None else ce_tokens)
         return
     common |= {
         "suites": [part.strip() for one in suite for part in one.split(",") if part.strip()],
         "against": against,
         "again": again,
+        "engine": where,
         "settings": _settings(tokens, ce_tokens, items, probe_set, probe_data, words),
     }
     _evaluate_suites(output, hub, entry, common, saebench)
@@ -177,16 +192,28 @@ def suite_table(result: SuiteResult) -> list[RenderableType]:
     for name, record in result.suites.items():
         rows = suite_rows(record)
         columns = [column for column in _COLUMNS if any(column in row.values for row in rows)]
-        lines = [[row.figure, *(_cell(row.values.get(column), column == "sae") for column in columns)] for row in rows]
+        lines = [
+            [row.figure, *(_cell(row.values.get(column), column == "sae" or row.difference) for column in columns)]
+            for row in rows
+        ]
         shown += [table(name, ["figure", *columns], lines, right=columns, whole=["figure"]), ""]
         for row in rows:
             own = row.values.get("sae")
             if isinstance(own, Estimate) and own.value is None and own.reason:
                 notes[f"{name}: {own.reason}."] = None
+        if any(row.difference for row in rows):
+            notes[
+                "lead: AUC of the SAE minus that of the column, at the same k (dense: the SAE's at its largest k); paired."
+            ] = None
+        if (l0 := record.protocol.l0_measured) is not None:
+            notes[
+                f"{name}: the SAE's L0 is {number(l0, 1)} on the rows measured here, which is the baselines' k, rounded "
+                f"({number(record.protocol.l0, 1)} on the rows that they were fitted on)."
+            ] = None
         notes |= dict.fromkeys(f"{baseline}: {facts.description}." for baseline, facts in record.baselines.items())
     return [
         *shown,
-        "Of the SAE the 95 % interval, of others the standard error.",
+        "Of the SAE, and of leads, the 95 % interval; of others the standard error.",
         *(escape(note) for note in notes),
         "",
     ]

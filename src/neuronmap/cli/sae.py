@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from neuronmap.cli.engine_options import EngineOption, RayAddressOption, WorkersOption, engine_settings
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output, table
 from neuronmap.cli.report import config_help, entry_rows, metric_table, show_entry, stored_document
 from neuronmap.cli.zoo_publish import TrainedPublication, publish_trained, require_publishable
 
 if TYPE_CHECKING:
+    from neuronmap.engines import EngineSettings
     from neuronmap.hub.pipeline import StoredSAE
 
 __all__ = ["app"]
@@ -25,6 +27,7 @@ _OPTIONS = {
     "k": "-k",
     "max_tokens": "--tokens",
     "num_epochs": "--epochs",
+    "feature_ranks": "--feature-ranks",
 }
 """Options of ``train`` that are not called like their setting."""
 
@@ -33,6 +36,25 @@ NameArgument = Annotated[str, typer.Argument(help="Name in the library; a unique
 _LicenceOption = Annotated[str | None, typer.Option("--licence", "--license", help="With --publish: SPDX expression.")]
 _AuthorOption = Annotated[
     list[str] | None, typer.Option("--author", help="With --publish: 'Name <orcid>'; repeat for more.")
+]
+
+_ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="TOML recipe with any of the settings below.")
+]
+_ResumeOption = Annotated[
+    str | None, typer.Option(help="Continue an interrupted run: its folder, or its name in runs/ in the home folder.")
+]
+_InitFromOption = Annotated[
+    str | None, typer.Option(help="Start from an SAE: name in the library, or folder (fine-tuning).")
+]
+_FeatureRanksOption = Annotated[
+    int | None, typer.Option(help="Under torchrun: processes that share the features; also with --resume.")
+]
+_PrivateOption = Annotated[
+    bool, typer.Option("--private", help="With --publish: only members of the namespace see it.")
+]
+_ZooOption = Annotated[
+    str | None, typer.Option("--zoo", "-z", metavar="ZOO", help="With --publish: folder or address of the zoo.")
 ]
 
 ArchitectureOption = Annotated[
@@ -44,9 +66,7 @@ ArchitectureOption = Annotated[
 @app.command("train", epilog=config_help())
 @command_output
 def train(
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="TOML recipe with any of the settings below.")
-    ] = None,
+    config: _ConfigOption = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", "-s", help="One setting as name=value; repeat for more.")
     ] = None,
@@ -65,13 +85,12 @@ def train(
     tokens: Annotated[int | None, typer.Option(help="Tokens of text to train on (max_tokens).")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the activations (num_epochs).")] = None,
     name: Annotated[str | None, typer.Option(help="Name in the library.")] = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(help="Continue an interrupted run: its folder, or its name in runs/ in the home folder."),
-    ] = None,
-    init_from: Annotated[
-        str | None, typer.Option(help="Start from an SAE: name in the library, or folder (fine-tuning).")
-    ] = None,
+    resume: _ResumeOption = None,
+    init_from: _InitFromOption = None,
+    feature_ranks: _FeatureRanksOption = None,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
+    workers: WorkersOption = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of an SAE with the same name.")] = False,
     evaluate: Annotated[bool, typer.Option(help="Evaluate in the model afterwards.")] = True,
     publish: Annotated[
@@ -82,12 +101,8 @@ def train(
     author: _AuthorOption = None,
     title: Annotated[str, typer.Option(help="With --publish: one line; made from the content if left out.")] = "",
     draft: Annotated[bool, typer.Option("--draft", help="With --publish: replaceable until zoo release.")] = False,
-    private: Annotated[
-        bool, typer.Option("--private", help="With --publish: only members of the namespace see it.")
-    ] = False,
-    zoo: Annotated[
-        str | None, typer.Option("--zoo", "-z", metavar="ZOO", help="With --publish: folder or address of the zoo.")
-    ] = None,
+    private: _PrivateOption = False,
+    zoo: _ZooOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -109,6 +124,8 @@ def train(
         neuronmap sae train --resume 20260101-120000-batchtopk-1a2b3c
 
         neuronmap sae train --config run.toml --publish ada/demo@1.0 --licence MIT
+
+        neuronmap sae train --config run.toml --engine ray --ray-address auto     (on all hosts of a Ray cluster)
     """
     fields = {
         "corpus": text,
@@ -120,12 +137,14 @@ def train(
         "k": k,
         "max_tokens": tokens,
         "num_epochs": epochs,
+        "feature_ranks": feature_ranks,
     }
     output = Output(as_json, quiet)
     publication = _publication(publish, licence, tag, author, title, draft, private, zoo)
     if publication is not None:
         require_publishable(publication)
-    stored = _run_training(output, config, settings or [], fields, name, resume, init_from, evaluate, replace)
+    where = engine_settings(engine, ray_address, workers)
+    stored = _run_training(output, config, settings or [], fields, name, resume, init_from, evaluate, replace, where)
     if stored.metrics is not None:
         output.show(*metric_table(stored.metrics))
     output.show(*show_entry(stored.entry))
@@ -178,6 +197,7 @@ def _run_training(
     init_from: str | None,
     evaluate: bool,
     replace: bool,
+    engine: EngineSettings,
 ) -> StoredSAE:
     """What ``train`` does once its options are parsed."""
     from neuronmap.errors import ConfigError
@@ -186,7 +206,12 @@ def _run_training(
     from neuronmap.training import load_recipe
 
     hub, recipe, start = SAEModelHub(), None, None
-    typed = {_OPTIONS.get(field, f"--{field}"): value for field, value in fields.items() if value is not None}
+    ranks = fields["feature_ranks"]
+    typed = {
+        _OPTIONS.get(field, f"--{field}"): value
+        for field, value in fields.items()
+        if value is not None and field != "feature_ranks"  # which may change from one start to the next
+    }
     if resume is None:
         _refuse_twice(settings, {**fields, "name": name})
         recipe = load_recipe(config, settings, **fields, name=name)
@@ -199,11 +224,26 @@ def _run_training(
             )
     if init_from is not None:
         start = init_from if Path(init_from).is_dir() else hub.get(init_from).path
+    if engine.engine == "ray":
+        from neuronmap.hub.ray_training import train_on_ray
+
+        return train_on_ray(
+            recipe,
+            engine,
+            name=name,
+            resume=resume,
+            feature_ranks=ranks if resume is not None else None,
+            init_from=start,
+            evaluate=evaluate,
+            replace=replace,
+            progress=output.progress(),
+        )
     return train_into_library(
         recipe,
         hub=hub,
         name=name,
         resume=resume,
+        feature_ranks=ranks if resume is not None else None,
         init_from=start,
         evaluate=evaluate,
         replace=replace,

@@ -5,21 +5,31 @@ rows (stored, or from the model) -> the pass -> weights and map -> feature store
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from neuronmap import paths
 from neuronmap import progress as progress_module
+from neuronmap.engines import EngineSettings, running
 from neuronmap.errors import ConfigError, DamagedError, Interrupted, MismatchError, MissingDependencyError
 from neuronmap.features.config import AnalysisConfig
 from neuronmap.hashing import digest_json, short
 from neuronmap.hub.analyses import analysis_folder
 from neuronmap.hub.entry import LibraryEntry
 from neuronmap.hub.library import SAEModelHub
-from neuronmap.hub.opening import hook_of, language_model_of, tokenized, training_config, training_text
+from neuronmap.hub.opening import (
+    ModelSettings,
+    hook_of,
+    language_model_of,
+    model_settings,
+    tokenized,
+    training_config,
+    training_text,
+)
 from neuronmap.progress import Progress
 from neuronmap.saes.metadata import read_bundle_info
 
@@ -32,6 +42,7 @@ if TYPE_CHECKING:
     from neuronmap.features.collect.state import FeatureState
     from neuronmap.features.directions.map import FeatureMap
     from neuronmap.features.storage.store import FeatureStore
+    from neuronmap.hub.spreading import AnalysisWork
     from neuronmap.models import HookPoint
     from neuronmap.saes import SparseAutoencoder
     from neuronmap.training import SAEConfig
@@ -64,6 +75,8 @@ class AnalysisRequest:
         restart: begin an interrupted pass anew.
         shard: (i, n), from 0: only that part of the pass.
         folder: where the work of a shard lies; None for a folder of the cache.
+        engine: where the pass runs.
+        bucket: URL of a bucket for stored activations: those of this host are put there, those that are missing here are read from there.
     """
 
     text: str | None = None
@@ -81,6 +94,8 @@ class AnalysisRequest:
     restart: bool = False
     shard: tuple[int, int] | None = None
     folder: Path | None = None
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    bucket: str | None = None
 
 
 def analyze_into_library(
@@ -135,7 +150,9 @@ class _Analysis:
 
     def run(self, merge: Sequence[str | Path]) -> list[Path]:
         from neuronmap.features.collect.analyze import forget_pass, run_pass
+        from neuronmap.hub.spreading import spread_over
 
+        self._engine().checked()
         if merge and self.request.shard is not None:
             raise ConfigError(
                 "A shard is made or shards are merged, not both at once.", hint="Leave out --shard or --merge."
@@ -151,16 +168,18 @@ class _Analysis:
         if self.request.restart:
             forget_pass(folder)
         try:
-            states = run_pass(
-                {subject.entry.id: subject.sae for subject in self.subjects},
-                rows,
-                hook_of={subject.entry.id: subject.hook.name for subject in self.subjects},
-                identities=self._identities(),
-                folder=folder,
-                config=self.request.config,
-                shard=self.request.shard or (0, 1),
-                progress=self.progress,
-            )
+            with running(self._engine(), self.progress) as pool:
+                states = run_pass(
+                    {subject.entry.id: subject.sae for subject in self.subjects},
+                    rows,
+                    hook_of=self._hooks(),
+                    identities=self._identities(),
+                    folder=folder,
+                    config=self.request.config,
+                    shard=self.request.shard or (0, 1),
+                    spread=None if pool is None else spread_over(pool, self._work(rows)),
+                    progress=self.progress,
+                )
         except Interrupted as error:
             raise Interrupted(error.message, hint="Run the same command again; it continues there.") from None
         if self.request.shard is not None:
@@ -227,22 +246,56 @@ class _Analysis:
 
     def _rows(self) -> AnalysisRows:
         """Stored activations if they are there, which needs no run of the model; else the model, once for all SAEs."""
-        from neuronmap.activations import find_store
         from neuronmap.features.collect.rows import ModelRows, StoredRows
+        from neuronmap.hub.buckets import activations_of
+        from neuronmap.objects import RemoteFolders
 
         hooks = list({subject.hook.name: subject.hook for subject in self.subjects}.values())
+        place = RemoteFolders(self.request.bucket) if self.request.bucket is not None else None
         if len(hooks) == 1:
             dtype = (self.entries[0].training or {}).get("store_dtype", "auto")
-            store = find_store(self.model, self.tokens, hooks[0], dtype=dtype, mask=self.mask, progress=self.progress)
+            store = activations_of(
+                self.model, self.tokens, hooks[0], dtype=dtype, mask=self.mask, place=place, progress=self.progress
+            )
             if store is not None:
-                self.progress.note(
-                    f"Reading the stored activations of {self.tokens.num_tokens:,} tokens ({store.path})."
-                )
+                self.progress.note(f"Reading the stored activations of {self.tokens.num_tokens:,} tokens ({store}).")
                 return StoredRows(store, self.tokens)
         self.progress.note(
             f"Running {self.model.identity.name} over {self.tokens.num_tokens:,} tokens: no stored activations of this text."
         )
         return ModelRows(self.model, self.tokens, hooks, mask=self.mask, progress=self.progress)
+
+    def _engine(self) -> EngineSettings:
+        return replace(self.request.engine, device=self.request.device or self._settings().device)
+
+    def _settings(self) -> ModelSettings:
+        request = self.request
+        return model_settings(self.entries[0], model=request.model, device=request.device, dtype=request.dtype)
+
+    def _work(self, rows: AnalysisRows) -> AnalysisWork:
+        """The pass as other hosts are sent it."""
+        from neuronmap.features.collect.rows import ModelRows, StoredRows
+        from neuronmap.hub.spreading import AnalysisWork, SentModel, SentModelRows, SentStoredRows
+
+        settings = self._settings()
+        sent: SentStoredRows | SentModelRows
+        if isinstance(rows, ModelRows):
+            sent = SentModelRows.of(rows, SentModel.of(self.model, settings))
+        else:
+            store = cast("StoredRows", rows).store
+            sent = SentStoredRows.of(store, store.name, self.request.bucket)
+        return AnalysisWork(
+            {subject.entry.id: copy.deepcopy(subject.sae).to("cpu") for subject in self.subjects},
+            self._hooks(),
+            self._identities(),
+            self.request.config,
+            self.tokens,
+            sent,
+            settings.device.partition(":")[0],
+        )
+
+    def _hooks(self) -> dict[str, str]:
+        return {subject.entry.id: subject.hook.name for subject in self.subjects}
 
     def _identities(self) -> dict[str, str]:
         return {subject.entry.id: subject.entry.weights_digest or subject.entry.id for subject in self.subjects}

@@ -8,17 +8,21 @@ figures of the newest one also go into ``metrics.json``, by which the library se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from neuronmap import progress as progress_module
+from neuronmap.engines import EngineSettings, Pool, running
 from neuronmap.errors import ConfigError, DamagedError, InputError, Interrupted
 from neuronmap.evaluation.suites.record import SUITES, SuiteName, SuiteRecord, SuiteResult
 from neuronmap.hashing import short
 from neuronmap.hub.entry import LibraryEntry
 from neuronmap.hub.library import SAEModelHub
 from neuronmap.hub.opening import hook_of, language_model_of, tokenized, training_config, training_text
+from neuronmap.hub.sent_suites import SentSAE, SuiteWork, suites_elsewhere
 from neuronmap.paths import read_json
 from neuronmap.progress import Progress
 from neuronmap.saes.metadata import CONFIG_FILE, EVALUATIONS_FOLDER, METRICS_FILE
@@ -65,6 +69,7 @@ def evaluate_suites_entry(
     dtype: str | None = None,
     force: bool = False,
     again: bool = False,
+    engine: EngineSettings | None = None,
     progress: Progress | None = None,
     fence: Fence | None = None,
 ) -> SuiteResult:
@@ -80,6 +85,7 @@ def evaluate_suites_entry(
         model, device, dtype, force: as for :func:`neuronmap.hub.pipeline.evaluate_entry`.
         settings: how thorough.
         again: measure again what is stored.
+        engine: where: with Ray, each suite is measured by one of its workers.
         progress: where notes and bars go.
         fence: called right before a record is kept; what it raises keeps that from happening.
 
@@ -89,7 +95,6 @@ def evaluate_suites_entry(
         MismatchError, InputError: as for :func:`neuronmap.evaluation.suites.evaluate_suites`.
         Interrupted: after Ctrl-C; finished suites are kept.
     """
-    from neuronmap.activations import MaskConfig
     from neuronmap.evaluation.suites import evaluate_suites
     from neuronmap.evaluation.suites.settings import check_suites
 
@@ -100,21 +105,6 @@ def evaluate_suites_entry(
         raise ConfigError(
             f"'{entry.id}' cannot be compared with itself.", hint="--against takes an SAE of another seed."
         )
-    language_model: LanguageModel | None = None
-    parts: dict[str, Any] = {}
-    if entry.model is not None or model is not None:
-        language_model = language_model_of(entry, model=model, device=device, dtype=dtype, progress=progress)
-        config = training_config(entry)
-        scored, fitted = _texts(entry, language_model, text, settings, progress)
-        parts = {
-            "model": language_model,
-            "hook": hook_of(entry, language_model),
-            "tokens": scored,
-            "fit_tokens": fitted,
-            "mask": MaskConfig(**config.mask_fields()) if config else None,
-        }
-    where = str(language_model.device) if language_model is not None else device or "cpu"
-    sae = hub.load(entry.id, model=language_model, device=where, force=force, progress=progress)
     kept: list[str] = []
 
     def keep(record: SuiteRecord) -> None:
@@ -123,7 +113,21 @@ def evaluate_suites_entry(
         _keep(entry, record)
         kept.append(record.result.suite)
 
-    try:
+    if engine is not None and engine.engine != "local":
+        options = {"text": text, "model": model, "settings": settings, "device": device, "dtype": dtype}
+        work = SuiteWork(
+            SentSAE.of(entry),
+            SentSAE.of(second) if second is not None else None,
+            {**options, "force": force, "again": again},
+        )
+        with _interrupted_by_name(entry, kept):
+            result = _measured_elsewhere(work, names, replace(engine, device=device), keep, progress)
+        _summarise(entry, result)
+        return result
+    language_model, parts = _opened(entry, model, device, dtype, text, settings, progress)
+    where = str(language_model.device) if language_model is not None else device or "cpu"
+    sae = hub.load(entry.id, model=language_model, device=where, force=force, progress=progress)
+    with _interrupted_by_name(entry, kept):
         result = evaluate_suites(
             sae,
             names,
@@ -134,11 +138,58 @@ def evaluate_suites_entry(
             keep=keep,
             progress=progress,
         )
+    _summarise(entry, result)
+    return result
+
+
+def _opened(
+    entry: LibraryEntry,
+    model: str | None,
+    device: str | None,
+    dtype: str | None,
+    text: Any,
+    settings: SuiteSettings | None,
+    progress: Progress,
+) -> tuple[LanguageModel | None, dict[str, Any]]:
+    """The language model, if the SAE is of one, and what suites are told of it."""
+    from neuronmap.activations import MaskConfig
+
+    if entry.model is None and model is None:
+        return None, {}
+    language_model = language_model_of(entry, model=model, device=device, dtype=dtype, progress=progress)
+    config = training_config(entry)
+    scored, fitted = _texts(entry, language_model, text, settings, progress)
+    return language_model, {
+        "model": language_model,
+        "hook": hook_of(entry, language_model),
+        "tokens": scored,
+        "fit_tokens": fitted,
+        "mask": MaskConfig(**config.mask_fields()) if config else None,
+    }
+
+
+def _measured_elsewhere(
+    work: SuiteWork,
+    names: Sequence[str],
+    engine: EngineSettings,
+    keep: Callable[[SuiteRecord], None],
+    progress: Progress,
+) -> SuiteResult:
+    """Every suite by a worker; in the order they were asked for."""
+    with running(engine, progress) as pool:
+        records = suites_elsewhere(cast("Pool", pool), work, names, progress, keep)
+        found = {record.result.suite: record for record in records}
+    return SuiteResult(suites={name: found[cast("SuiteName", name)] for name in names})
+
+
+@contextmanager
+def _interrupted_by_name(entry: LibraryEntry, kept: list[str]) -> Iterator[None]:
+    """Say after Ctrl-C what was finished."""
+    try:
+        yield
     except KeyboardInterrupt:
         done = f"finished and kept: {', '.join(kept)}" if kept else "no suite was finished"
         raise Interrupted(f"Stopped while evaluating '{entry.id}'; {done}.", hint="Run it again to go on.") from None
-    _summarise(entry, result)
-    return result
 
 
 def write_saebench(result: SuiteResult, entry: LibraryEntry, target: Path) -> list[Path]:

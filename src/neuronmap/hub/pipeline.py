@@ -50,6 +50,7 @@ def train_into_library(
     hub: SAEModelHub | None = None,
     name: str | None = None,
     resume: str | Path | None = None,
+    feature_ranks: int | None = None,
     init_from: SparseAutoencoder | str | Path | None = None,
     evaluate: bool = True,
     evaluation: dict[str, Any] | None = None,
@@ -66,6 +67,7 @@ def train_into_library(
         hub: the library; this machine's when left out.
         name: id in the library, instead of the configuration's name.
         resume: a run to continue instead. One that is finished but not in the library is stored and evaluated.
+        feature_ranks: how many processes share the features of the resumed run from now on; as before when left out.
         init_from: an SAE, or a bundle's folder, to start from.
         evaluate: whether to measure the SAE in the model afterwards.
         evaluation: further arguments for :func:`neuronmap.evaluation.evaluate_sae`.
@@ -101,7 +103,7 @@ def train_into_library(
         team.wait()  # until every process has looked whether it is stored already
         found = run
     elif run is not None:
-        result, found = SAETrainer.resume(run, source, progress=progress), run
+        result, found = SAETrainer.resume(run, source, progress=progress, feature_ranks=feature_ranks), run
     else:
         result = SAETrainer(config, progress=progress, run_folder=run_folder).train(source, init_from=init_from)
         found = result.run

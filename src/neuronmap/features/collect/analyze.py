@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +41,14 @@ from neuronmap.saes.uses import require_use
 from neuronmap.saes.workspace import Workspace
 from neuronmap.training.interrupts import StopSignals
 
-__all__ = ["forget_pass", "load_pass", "pass_key", "run_pass", "shard_blocks", "weights_digest"]
+__all__ = ["Spread", "forget_pass", "load_pass", "pass_key", "run_blocks", "run_pass", "shard_blocks", "weights_digest"]
+
+States = dict[str, FeatureState]
+Spread = Callable[
+    [Sequence[int], Callable[[int, str], None], Callable[[], bool]], Iterator[tuple[Sequence[int], States]]
+]
+"""Blocks done elsewhere, by :func:`run_blocks`: called with the blocks, what to tell of tokens done (and L0), and whether to stop; gives
+(blocks, states of nothing but them) until every block was given once, or until it is to stop."""
 
 FORMAT = "neuronmap-feature-pass"
 PASS = "pass.json"
@@ -60,8 +67,9 @@ def run_pass(
     shard: tuple[int, int] = (0, 1),
     identities: Mapping[str, str] | None = None,
     kernels: str = "auto",
+    spread: Spread | None = None,
     progress: Progress | None = None,
-) -> dict[str, FeatureState]:
+) -> States:
     """Everything that is kept of every feature, from one reading of the rows.
 
     What is done is saved in the folder from time to time, and on Ctrl-C or SIGTERM; the same call continues there and ends with the
@@ -79,6 +87,7 @@ def run_pass(
         identities: digest of each SAE's weights; worked out when left out.
         kernels: backend of the encoder (:mod:`neuronmap.saes.kernels.choice`); ``torch`` also counts without the compiled kernel,
             to the same bytes where the codes are the same.
+        spread: does the blocks in other processes; what it gives is merged and saved here, as blocks done here would be.
         progress: where notes and the bar go.
 
     Returns:
@@ -97,17 +106,46 @@ def run_pass(
     if not (shard[1] >= 1 and 0 <= shard[0] < shard[1]):
         raise ConfigError(f"shard = {shard}: a pair (i, n) with 0 <= i < n is needed.")
     _check_fit(saes, rows, hook_of)
-    identities = identities or {name: weights_digest(sae) for name, sae in saes.items()}
-    jobs = []
-    for number, (name, sae) in enumerate(saes.items()):
-        state = FeatureState.new(config, _facts(sae, rows, hook_of[name], identities[name], config))
-        jobs.append(
-            _Job(name, sae, hook_of[name], Path(folder) / str(number), state, Workspace(sae.device, kernels=kernels))
-        )
+    jobs = _jobs(saes, rows, hook_of, config, identities, kernels, Path(folder))
     with _locked(require_writable(Path(folder))):
         _open_folder(Path(folder), jobs, shard)
-        _Pass(jobs, rows, config, shard, kernels == "torch", progress).run()
+        own = shard_blocks(grid(rows.tokens, config.block_tokens)[1], shard)
+        _Pass(jobs, rows, config, own, kernels == "torch", progress).run(spread)
     return {job.name: job.state for job in jobs}
+
+
+def run_blocks(
+    saes: Mapping[str, SparseAutoencoder],
+    rows: AnalysisRows,
+    blocks: Sequence[int],
+    *,
+    hook_of: Mapping[str, str],
+    config: AnalysisConfig,
+    identities: Mapping[str, str],
+    sampled: Mapping[str, int | None] | None = None,
+    progress: Progress,
+) -> States:
+    """Some blocks of a pass, in memory: what :data:`Spread` asks of other processes.
+
+    Args:
+        saes, rows, hook_of, config, identities, progress: as for :func:`run_pass`.
+        blocks: numbers of blocks of the grid, ascending.
+        sampled: how many contexts are sampled for each SAE, where states of other blocks have told (``sample_contexts``); the first
+            block of the grid need not be read for it again.
+
+    Returns:
+        States of these blocks alone.
+
+    Raises:
+        InputError, MismatchError: as for :func:`run_pass`.
+        Interrupted: on SIGTERM; nothing is kept.
+    """
+    _check_fit(saes, rows, hook_of)
+    jobs = _jobs(saes, rows, hook_of, config, identities, "auto", None)
+    for job in jobs:
+        job.state.facts["sample_contexts"] = (sampled or {}).get(job.name)
+    _Pass(jobs, rows, config, blocks, False, progress).run(None)
+    return {job.name: job.state.settle() for job in jobs}
 
 
 def pass_key(
@@ -175,7 +213,8 @@ class _Job:
     name: str
     sae: SparseAutoencoder
     hook: str
-    folder: Path
+    folder: Path | None
+    """Where it is saved; None: nowhere."""
     state: FeatureState
     workspace: Workspace
     is_sampled_C: npt.NDArray[np.bool_] | None = None
@@ -230,6 +269,25 @@ def _facts(
     }
 
 
+def _jobs(
+    saes: Mapping[str, SparseAutoencoder],
+    rows: AnalysisRows,
+    hook_of: Mapping[str, str],
+    config: AnalysisConfig,
+    identities: Mapping[str, str] | None,
+    kernels: str,
+    folder: Path | None,
+) -> list[_Job]:
+    """Every SAE with an empty state."""
+    identities = identities or {name: weights_digest(sae) for name, sae in saes.items()}
+    jobs = []
+    for number, (name, sae) in enumerate(saes.items()):
+        state = FeatureState.new(config, _facts(sae, rows, hook_of[name], identities[name], config))
+        place = None if folder is None else folder / str(number)
+        jobs.append(_Job(name, sae, hook_of[name], place, state, Workspace(sae.device, kernels=kernels)))
+    return jobs
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / ".lock")
@@ -265,7 +323,7 @@ def _open_folder(folder: Path, jobs: list[_Job], shard: tuple[int, int]) -> None
             hint="Give another folder, or delete this one to begin anew.",
         )
     for job in jobs:
-        if (job.folder / STATE).is_file():
+        if job.folder is not None and (job.folder / STATE).is_file():
             job.state = FeatureState.load(job.folder)
 
 
@@ -288,13 +346,12 @@ class _Pass:
         jobs: list[_Job],
         rows: AnalysisRows,
         config: AnalysisConfig,
-        shard: tuple[int, int],
+        own: Sequence[int],
         portable: bool,
         progress: Progress,
     ) -> None:
         self.jobs, self.rows, self.config, self.portable, self.progress = jobs, rows, config, portable, progress
-        self.contexts_per_block, blocks = grid(rows.tokens, config.block_tokens)
-        own = shard_blocks(blocks, shard)
+        self.contexts_per_block, _ = grid(rows.tokens, config.block_tokens)
         self.todo = [b for b in own if not all(job.state.done_G[b] for job in jobs)]
         if self.todo and len(self.todo) < len(own):
             progress.note(
@@ -304,10 +361,13 @@ class _Pass:
             job.mean_D = rows.mean(job.hook)
         self._last_save, self._save_seconds = time.monotonic(), 0.0
 
-    def run(self) -> None:
+    def run(self, spread: Spread | None) -> None:
         if not self.todo:
-            if not all((job.folder / STATE).is_file() for job in self.jobs):
+            if not all(job.folder is None or (job.folder / STATE).is_file() for job in self.jobs):
                 self._save(force=True)  # a part without blocks is merged like any other
+            return
+        if spread is not None:
+            self._run_elsewhere(spread)
             return
         saved = False
         with StopSignals() as stop, torch.inference_mode():
@@ -326,6 +386,32 @@ class _Pass:
                         self._interrupted(stop.requested, left)
         if not saved:
             self._save(force=True)
+
+    def _run_elsewhere(self, spread: Spread) -> None:
+        """Merge what other processes make of the blocks."""
+        left, tokens, kept = set(self.todo), sum(self._tokens(b) for b in self.todo), True
+        with StopSignals() as stop, self.progress.task("Analysing features", tokens, "tokens") as bar:
+
+            def advance(amount: int, l0: str) -> None:
+                bar.advance(amount, **({"L0": l0} if l0 else {}))
+
+            for group in self._alike():
+                for blocks, states in spread(group, advance, lambda: stop.requested is not None):
+                    for job in self.jobs:
+                        if not job.state.done_G[blocks[0]]:
+                            job.state = FeatureState.merge([job.state, states[job.name]])
+                    left -= set(blocks)
+                    kept = self._save(force=not left)
+            if left:
+                self._save(force=not kept)
+                self._interrupted(stop.requested or "the engine", len(left))
+
+    def _alike(self) -> list[list[int]]:
+        """The blocks to do, those together that the same SAEs lack; they differ only after a kill between saving two states."""
+        groups: dict[tuple[bool, ...], list[int]] = {}
+        for block in self.todo:
+            groups.setdefault(tuple(bool(job.state.done_G[block]) for job in self.jobs), []).append(block)
+        return list(groups.values())
 
     def _take(self, blocks: dict[str, RowBlock]) -> int:
         """Count one block for every SAE that has not had it; returns its number."""
@@ -393,7 +479,8 @@ class _Pass:
         if not force and now - self._last_save < max(_SAVE_EVERY_S, self._save_seconds / _SAVE_SHARE):
             return False
         for job in self.jobs:
-            job.state.save(job.folder)
+            if job.folder is not None:
+                job.state.save(job.folder)
         self._last_save = time.monotonic()
         self._save_seconds = self._last_save - now
         return True

@@ -21,6 +21,7 @@ from torch import Tensor
 from neuronmap.activations import ActivationStore, MaskConfig
 from neuronmap.activations.extract import (
     CALIBRATION_BATCH_TOKENS,
+    Calibration,
     Captured,
     RowExtractor,
     calibrate,
@@ -37,7 +38,7 @@ from neuronmap.hashing import digest_json
 from neuronmap.models import HookPoint, LanguageModel
 from neuronmap.progress import Progress
 
-__all__ = ["AnalysisRows", "ModelRows", "RowBlock", "StoredRows", "grid", "places_of", "vocabulary_of"]
+__all__ = ["AnalysisRows", "Measured", "ModelRows", "RowBlock", "StoredRows", "grid", "places_of", "vocabulary_of"]
 
 _INDEX_PIECE = 1 << 20
 _SCAN_CONTEXTS = 4096
@@ -227,6 +228,11 @@ class StoredRows:
         self.hooks = (str(store.hook["name"]),)
         self.mask = MaskConfig.from_dict(store.manifest["mask"])
 
+    @property
+    def store(self) -> ActivationStore:
+        """Where they are stored."""
+        return self._store
+
     @cached_property
     def vocabulary(self) -> int:
         """V: one more than the largest token id."""
@@ -308,6 +314,19 @@ class StoredRows:
             raise _no_hook(hook, self.hooks)
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What the first contexts told, by hook point; rows of the same text in other processes go by it too.
+
+    Attributes:
+        calibration: outlier threshold and median norm.
+        means: float64 [D].
+    """
+
+    calibration: dict[str, Calibration]
+    means: dict[str, Tensor]
+
+
 class ModelRows:
     """Rows that a language model gives as the pass goes: one run over the text for all hooks, nothing is stored.
 
@@ -320,6 +339,7 @@ class ModelRows:
         mask: positions that are no rows; default :class:`~neuronmap.activations.MaskConfig`.
         batch_tokens: tokens in one forward pass, at most those of a block. It may decide the last bits of activations.
         progress: where the bar of the calibration goes.
+        measured: what was measured of these contexts before; they are not run again then.
 
     Raises:
         InputError: without hooks, or for contexts that are too long for the model.
@@ -335,6 +355,7 @@ class ModelRows:
         mask: MaskConfig | None = None,
         batch_tokens: int = CALIBRATION_BATCH_TOKENS,
         progress: Progress | None = None,
+        measured: Measured | None = None,
     ) -> None:
         check_fit(model, tokens, hooks)
         self._points = list({hook.name: hook for hook in hooks}.values())
@@ -344,9 +365,18 @@ class ModelRows:
         self._batch = contexts_per_batch(tokens, batch_tokens)
         self._batch_tokens = batch_tokens
         captured: Captured = {}
-        self._calibration = calibrate(model, tokens, self._points, self.mask, progress, captured)
+        self._calibration = (
+            measured.calibration
+            if measured is not None
+            else calibrate(model, tokens, self._points, self.mask, progress, captured)
+        )
         self._threshold = {name: found.outlier_threshold for name, found in self._calibration.items()}
-        self._means = self._calibrated_means(captured)
+        self._means = measured.means if measured is not None else self._calibrated_means(captured)
+
+    @property
+    def measured(self) -> Measured:
+        """What the first contexts told."""
+        return Measured(self._calibration, self._means)
 
     @cached_property
     def vocabulary(self) -> int:

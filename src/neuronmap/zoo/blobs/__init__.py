@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from neuronmap.objects import BlobStore, StoredObject
 from neuronmap.zoo.blobs.local import LocalBlobStore
 from neuronmap.zoo.blobs.objects import ObjectBlobStore
 from neuronmap.zoo.blobs.opening import blob_store, probe
-from neuronmap.zoo.blobs.protocol import BlobStore, StoredObject
 
 __all__ = ["BlobStore", "LocalBlobStore", "ObjectBlobStore", "StoredObject", "blob_store", "probe"]

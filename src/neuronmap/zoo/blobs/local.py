@@ -16,8 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from neuronmap.errors import DiskSpaceError, UnwritablePathError
-from neuronmap.zoo.blobs.protocol import StoredObject
-from neuronmap.zoo.blobs.sending import Sending
+from neuronmap.objects import Sending, StoredObject
 
 __all__ = ["LocalBlobStore"]
 

@@ -6,9 +6,9 @@ import secrets
 from pathlib import Path
 
 from neuronmap.errors import ConfigError
+from neuronmap.objects import SCHEMES, BlobStore
 from neuronmap.zoo.blobs.local import LocalBlobStore
-from neuronmap.zoo.blobs.objects import SCHEMES, ObjectBlobStore
-from neuronmap.zoo.blobs.protocol import BlobStore
+from neuronmap.zoo.blobs.objects import ObjectBlobStore
 
 __all__ = ["blob_store", "probe"]
 

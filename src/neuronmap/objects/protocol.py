@@ -1,4 +1,4 @@
-"""What the zoo needs of a place that keeps bytes. Local folder and object stores pass the same contract test."""
+"""What is needed of a place that keeps bytes. A zoo's local folder and buckets pass the same contract test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StoredObject(NamedTuple):
 
 
 class BlobStore(Protocol):
-    """Seven operations. Keys are made by the zoo itself, from checked digests and its own random names; never by a client."""
+    """Seven operations. Keys are made by NeuronMap itself, from checked digests and names and its own random ones; never by a client."""
 
     def put(self, key: str, chunks: Iterable[bytes]) -> int:
         """Write an object: readers see all of it, or what was there before. Returns its size.

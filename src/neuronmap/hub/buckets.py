@@ -1,0 +1,139 @@
+"""SAEs and stored activations in buckets: what a team, or the hosts of a cluster, have in common.
+
+<prefix>/folders/saes/<id>/            an SAE of the library: the bundle, with its analyses where they were asked for
+                 activations/<name>/   an activation store
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuronmap.errors import InputError
+from neuronmap.hub.entry import LibraryEntry
+from neuronmap.hub.library import SAEModelHub
+from neuronmap.objects import Listing, RemoteFolders
+from neuronmap.progress import Progress
+from neuronmap.saes.metadata import ANALYSES_FOLDER
+
+if TYPE_CHECKING:
+    from neuronmap.activations import ActivationStore, MaskConfig, StoreDtype
+    from neuronmap.corpora import TokenSet
+    from neuronmap.models import HookPoint, LanguageModel
+
+__all__ = ["activations_of", "list_saes", "pull_sae", "push_sae"]
+
+_SAES = "saes"
+
+
+def push_sae(
+    hub: SAEModelHub, name: str, place: RemoteFolders, *, analyses: bool = False, progress: Progress
+) -> tuple[LibraryEntry, Listing]:
+    """Put an SAE of the library into a bucket, in the place of what has its id there.
+
+    Args:
+        hub: the library.
+        name: the SAE.
+        place: the bucket.
+        analyses: its analyses too.
+        progress: where the bar goes.
+
+    Returns:
+        The SAE, and its files in the bucket.
+
+    Raises:
+        NotInLibraryError: no such SAE.
+        DamagedError: its weights are not those that its files speak of.
+        ResourceError, UnwritablePathError: the bucket cannot be written.
+    """
+    entry = hub.get(name)
+    hub.verify(entry.id)
+    return entry, place.push(f"{_SAES}/{entry.id}", entry.path, _files_of(entry.path, analyses), progress)
+
+
+def pull_sae(
+    hub: SAEModelHub,
+    name: str,
+    place: RemoteFolders,
+    *,
+    rename: str | None = None,
+    replace: bool = False,
+    progress: Progress,
+) -> LibraryEntry:
+    """Bring an SAE from a bucket into the library.
+
+    Args:
+        hub: the library.
+        name: its id in the bucket.
+        place: the bucket.
+        rename: its id in the library; the same if left out.
+        replace: take the place of another of that id.
+        progress: where the bar goes.
+
+    Raises:
+        InputError: the bucket has no such SAE.
+        AlreadyExistsError: the library has another one of that id.
+        DamagedError: its files are not what they are said to be.
+    """
+    try:
+        listing = place.require(f"{_SAES}/{name}")
+    except InputError:
+        there = [other for other, _ in zip(list_saes(place), range(20), strict=False)]
+        raise InputError(
+            f"There is no SAE {name!r} in {place}; there is {', '.join(there) or 'none'}.",
+            hint="neuronmap sae push SAE --to s3://... puts one there.",
+        ) from None
+    with hub.staging() as staging:
+        bundle = place.pull(listing, staging / "pulled", progress)
+        return hub.register(bundle, name=rename or name, replace=replace)
+
+
+def list_saes(place: RemoteFolders) -> Iterator[str]:
+    """The ids of all SAEs in a bucket."""
+    return (name.removeprefix(f"{_SAES}/") for name in place.names() if name.startswith(f"{_SAES}/"))
+
+
+def activations_of(
+    model: LanguageModel,
+    tokens: TokenSet,
+    hook: HookPoint,
+    *,
+    dtype: StoreDtype,
+    mask: MaskConfig,
+    place: RemoteFolders | None,
+    progress: Progress,
+) -> ActivationStore | None:
+    """Stored activations of this host, or of a bucket; None where there are none.
+
+    Those of this host are put into the bucket, if they are not there.
+
+    Args:
+        model, tokens, hook, dtype, mask: as for :func:`neuronmap.activations.find_store`.
+        place: the bucket; None for this host alone.
+        progress: where notes and bars go.
+    """
+    from neuronmap.activations import find_store, store_key
+    from neuronmap.activations.remote import PREFIX, RemoteActivationStore, push_store
+    from neuronmap.activations.store import store_name
+
+    store = find_store(model, tokens, hook, dtype=dtype, mask=mask, progress=progress)
+    if place is None:
+        return store
+    if store is None:
+        name = store_name(hook.slug, store_key(model, tokens, hook, dtype=dtype, mask=mask))
+        return RemoteActivationStore.find(place, name)
+    if place.listing(f"{PREFIX}/{store.path.name}") is None:
+        push_store(store, place, progress)
+    return store
+
+
+def _files_of(folder: Path, analyses: bool) -> list[str]:
+    """Files of a bundle by path, without hidden ones and what only this host knows of them."""
+    found = []
+    for file in sorted(folder.rglob("*")):
+        parts = file.relative_to(folder).parts
+        hidden = any(part.startswith(".") for part in parts) or parts[-1] == "verified.json"
+        if file.is_file() and not file.is_symlink() and not hidden and (analyses or parts[0] != ANALYSES_FOLDER):
+            found.append("/".join(parts))
+    return found

@@ -1,0 +1,72 @@
+"""Activations for a training, harvested by many hosts before it begins; the training finds them stored, and reuses them."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from neuronmap.engines import EngineSettings, running
+from neuronmap.progress import Progress
+
+if TYPE_CHECKING:
+    from neuronmap.activations import ActivationStore
+    from neuronmap.training import SAEConfig
+
+__all__ = ["harvest_for_training"]
+
+
+def harvest_for_training(config: SAEConfig, engine: EngineSettings, progress: Progress) -> list[ActivationStore]:
+    """Harvest what a training on text will ask for: its training part, and its held-out part.
+
+    Workers run the language model, which every host opens by its name; this process writes, in the order of contexts, the files that it
+    would write alone.
+
+    Args:
+        config: the training.
+        engine: where the model runs.
+        progress: where notes and bars go.
+
+    Returns:
+        The stores, of one or two parts; none for a training that stores nothing (``stream``), or without text.
+
+    Raises:
+        ConfigError, ModelError, InputError: as the training itself would.
+        WorkerLostError: a batch lost one worker after another.
+        KeyboardInterrupt: on Ctrl-C; what was done is saved.
+    """
+    from neuronmap.activations import MaskConfig, harvest
+    from neuronmap.activations.spread import Elsewhere
+    from neuronmap.hub.opening import ModelSettings
+    from neuronmap.hub.spreading import SentModel
+    from neuronmap.models import load_model, resolve_hook
+    from neuronmap.training.data import split_tokens
+
+    if config.stream or config.corpus is None or config.model_name is None:
+        return []
+    config = config.with_absolute_paths()
+    model = load_model(
+        str(config.model_name),
+        revision=config.revision,
+        dtype=config.model_dtype,
+        device=config.device,
+        progress=progress,
+    )
+    train, heldout, in_sample = split_tokens(config, config.corpus, model, progress)
+    hook = resolve_hook(model, config.layer, config.component)
+    settings = ModelSettings(str(config.model_name), config.revision, config.model_dtype, config.device)
+    stores: list[ActivationStore] = []
+    with (
+        running(engine, progress) as pool,
+        Elsewhere(pool, SentModel.of(model, settings)) if pool is not None else nullcontext() as elsewhere,
+    ):
+        for tokens in [train] if in_sample else [train, heldout]:
+            stores += harvest(
+                model,
+                tokens,
+                [hook],
+                dtype=config.store_dtype,
+                mask=MaskConfig(**config.mask_fields()),
+                elsewhere=elsewhere,
+                progress=progress,
+            ).values()
+    return stores

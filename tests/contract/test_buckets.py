@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from neuronmap.errors import InputError, NeuronMapError
+from neuronmap.errors import DamagedError, InputError, NeuronMapError
 from neuronmap.objects import RemoteFolders
 from neuronmap.progress import SilentProgress
 
@@ -57,3 +57,34 @@ def test_a_bucket_that_is_not_there(s3: Callable[[], str], folder: Path) -> None
     url = s3().replace("s3://zoo/", "s3://nowhere/")
     with pytest.raises(NeuronMapError, match="the store s3://nowhere"):
         RemoteFolders(url).push("one", folder, ["cfg.json"], QUIET)
+
+
+def test_changed_bytes_are_found_on_both_sides_and_sent_again(
+    s3: Callable[[], str], folder: Path, tmp_path: Path
+) -> None:
+    place = RemoteFolders(s3())
+    listing = place.push("one", folder, ["cfg.json"], QUIET)
+    (key,) = [found.key for found in place.store.list("blobs/")]
+    place.store.put(key, [b"[]"])
+    with pytest.raises(DamagedError, match="other bytes") as refused:
+        place.fetch(listing, "cfg.json", tmp_path)
+    assert "--again" in refused.value.hint
+    place.push("one", folder, ["cfg.json"], QUIET)
+    with pytest.raises(DamagedError):
+        place.fetch(listing, "cfg.json", tmp_path)
+    place.push("one", folder, ["cfg.json"], QUIET, again=True)
+    file = place.fetch(listing, "cfg.json", tmp_path)
+    assert file.read_text() == "{}"
+
+    file.write_text("[]")  # of the same size
+    for other in (place, RemoteFolders(place.store)):
+        assert other.fetch(listing, "cfg.json", tmp_path).read_text() == "{}"
+    before = file.stat().st_ino
+    assert place.fetch(listing, "cfg.json", tmp_path).stat().st_ino == before
+
+
+def test_what_is_missing_is_said_in_words(s3: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NeuronMapError) as refused:
+        list(RemoteFolders(s3().replace("s3://zoo/", "s3://nowhere/")).names())
+    assert refused.value.hint == "Does the bucket exist?"
+    assert "<" not in refused.value.message

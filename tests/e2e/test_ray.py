@@ -264,6 +264,26 @@ def test_a_ray_without_token_is_refused_and_one_of_its_own_has_one():
     assert "workers" not in none
 
 
+def test_a_host_without_the_token_is_refused_with_the_cause(nodes):
+    code = (
+        "import sys\n"
+        "from neuronmap.engines import EngineSettings, running\n"
+        "from neuronmap.errors import ResourceError\n"
+        "from neuronmap.progress import SilentProgress\n"
+        "try:\n"
+        "    with running(EngineSettings('ray', sys.argv[1], 1), SilentProgress()): print('connected')\n"
+        "except ResourceError as error: print(error.message)"
+    )
+    unset = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    for more in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}):
+        done = subprocess.run(
+            [sys.executable, "-c", code, nodes.address],
+            env={**unset, **more}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        said = f"The Ray cluster at {nodes.address} refused the token of this host, or this host sent none.\n"
+        assert (done.stdout, done.stderr) == (said, "")
+
+
 # --- hosts that share nothing but a bucket --------------------------------------------------------------------------------------
 
 

@@ -86,15 +86,16 @@ class RemoteActivationStore(ActivationStore):
         return self._place.fetch(self._listing, file.name, self.path)
 
 
-def push_store(store: ActivationStore, place: RemoteFolders, progress: Progress) -> Listing:
+def push_store(store: ActivationStore, place: RemoteFolders, progress: Progress, *, again: bool = False) -> Listing:
     """Put a store into a bucket; what is there already does not travel again.
 
     Args:
         store: the store, on this host.
         place: the bucket.
         progress: where the bar goes.
+        again: send all bytes, also those that seem to be there.
     """
     files = [MANIFEST, STATISTICS]
     for number in range(len(store.manifest["shards"])):
         files += [part.path.name for part in store.row_format.files(store.path, number, store.width)]
-    return place.push(f"{PREFIX}/{store.path.name}", store.path, files, progress)
+    return place.push(f"{PREFIX}/{store.path.name}", store.path, files, progress, again=again)

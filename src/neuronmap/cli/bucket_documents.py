@@ -55,6 +55,12 @@ class PulledSAE(_Document):
     sae: str
     path: str
     weights_digest: str | None
+    known: bool
+    """It was in the library, with the same weights."""
+    brought: list[str]
+    """Then, what it had not: analyses and files."""
+    kept: list[str]
+    """Then, files that the bucket has with other bytes."""
 
 
 class PullDocument(_Document):

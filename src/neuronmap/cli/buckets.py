@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output
 from neuronmap.paths import human_bytes
+
+if TYPE_CHECKING:
+    from neuronmap.hub.buckets import PulledEntry
 
 __all__ = ["pull", "push"]
 
@@ -19,6 +22,9 @@ def push(
     names: Annotated[list[str], typer.Argument(metavar="SAE...", help="Names in the library.")],
     to: Annotated[str, typer.Option("--to", help=f"Bucket: {_URL}.")],
     analyses: Annotated[bool, typer.Option("--analyses", help="With their analyses.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Send all bytes, in the place of what is there: where that was changed.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -38,7 +44,7 @@ def push(
     output, hub, place = Output(as_json, quiet), SAEModelHub(), RemoteFolders(to)
     pushed = []
     for name in names:
-        entry, listing = push_sae(hub, name, place, analyses=analyses, progress=output.progress())
+        entry, listing = push_sae(hub, name, place, analyses=analyses, again=again, progress=output.progress())
         output.show(f"{entry.id}: {len(listing.files)} files, {human_bytes(listing.size)}, in {place}.")
         pushed.append({"sae": entry.id, "files": len(listing.files), "bytes": listing.size, "digest": listing.digest})
     output.document({"schema": "neuronmap/sae.push/1", "bucket": str(place), "pushed": pushed})
@@ -57,7 +63,8 @@ def pull(
 ) -> None:
     """Bring SAEs from a bucket into this machine's library; without names, list those that are there.
 
-    Every file is compared with its digest before anything is registered.
+    Every file is compared with its digest before anything is registered. An SAE that is here with the same weights gets the analyses and
+    files that it has not, and keeps its own; --replace takes the bucket's.
 
     Example:
 
@@ -76,7 +83,27 @@ def pull(
         output.show(one)
     hub, pulled = SAEModelHub(), []
     for one in names or ():
-        entry = pull_sae(hub, one, place, rename=name, replace=replace, progress=output.progress())
-        output.show(f"{entry.id}: in the library ({entry.path}).")
-        pulled.append({"sae": entry.id, "path": str(entry.path), "weights_digest": entry.weights_digest})
+        found = pull_sae(hub, one, place, rename=name, replace=replace, progress=output.progress())
+        entry = found.entry
+        output.show(f"{entry.id}: {_outcome(found)} ({entry.path}).")
+        pulled.append(
+            {
+                "sae": entry.id,
+                "path": str(entry.path),
+                "weights_digest": entry.weights_digest,
+                "known": found.known,
+                "brought": list(found.brought),
+                "kept": list(found.kept),
+            }
+        )
     output.document({"schema": "neuronmap/sae.pull/1", "bucket": str(place), "pulled": pulled, "there": there})
+
+
+def _outcome(found: PulledEntry) -> str:
+    """What a pull did, in words."""
+    if not found.known:
+        return "in the library"
+    said = "was in the library with the same weights; " + (
+        f"new here: {', '.join(found.brought)}" if found.brought else "nothing is new"
+    )
+    return said + (f"; other in the bucket and kept as here: {', '.join(found.kept)} (--replace)" if found.kept else "")

@@ -8,7 +8,7 @@ import typer
 
 from neuronmap.engines import EngineName, EngineSettings
 
-__all__ = ["EngineOption", "RayAddressOption", "StoreOption", "WorkersOption", "engine_settings"]
+__all__ = ["EngineOption", "PushOption", "RayAddressOption", "StoreOption", "WorkersOption", "engine_settings"]
 
 EngineOption = Annotated[
     str, typer.Option("--engine", help="Where it runs: local, or ray (workers on the hosts of a Ray cluster).")
@@ -28,6 +28,12 @@ StoreOption = Annotated[
     typer.Option(
         "--store",
         help="Bucket for stored activations (s3://bucket/prefix, gs://, az://): kept there too, and read from there if missing here.",
+    ),
+]
+PushOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store", help="Bucket (s3://bucket/prefix, gs://, az://) into which the activations are put as well."
     ),
 ]
 

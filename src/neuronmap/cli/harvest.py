@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from neuronmap.cli.engine_options import (
     EngineOption,
+    PushOption,
     RayAddressOption,
-    StoreOption,
     WorkersOption,
     engine_settings,
 )
@@ -37,7 +37,10 @@ def harvest(
     engine: EngineOption = "local",
     ray_address: RayAddressOption = None,
     workers: WorkersOption = None,
-    bucket: StoreOption = None,
+    bucket: PushOption = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="With --store: send all bytes, in the place of what is there.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -67,10 +70,13 @@ def harvest(
         "component": component,
         "max_tokens": tokens,
     }
+    recipe = load_recipe(config, settings or [], **fields)
+    if place is not None:
+        next(place.names(), None)  # a bucket that is not there, or not ours, is known before the model runs
     found = []
-    for store in harvest_for_training(load_recipe(config, settings or [], **fields), where, output.progress()):
+    for store in harvest_for_training(recipe, where, output.progress()):
         if place is not None:
-            push_store(store, place, output.progress())
+            push_store(store, place, output.progress(), again=again)
         size = store.bytes_on_disk
         output.show(f"{store.num_rows:,} rows of {store.hook['name']}: {escape(str(store.path))} ({human_bytes(size)})")
         found.append({"path": str(store.path), "key": store.digest, "rows": store.num_rows, "bytes": size})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import threading
@@ -22,9 +23,14 @@ from neuronmap.progress import Progress
 __all__ = ["Cluster", "Places", "connected", "import_ray"]
 
 _MODE, _TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"  # names of environment variables, no secrets
-_HOW = "docs/how-to/many-hosts.md says how: ray get-auth-token --generate, and RAY_AUTH_MODE=token on every host."
+_HOW = (
+    "Once: ray get-auth-token --generate, and copy ~/.ray/auth_token to every host. On each of them, and in the shell of this command:"
+    " export RAY_AUTH_MODE=token. Then start it anew: ray stop on every host, ray start --head --port 6379 on the first,"
+    " ray start --address FIRST:6379 on the others."
+)
+_REACH_SECONDS = 3.0
 _ASK_SECONDS = 20.0
-_STRANGER = """
+_ASKING = """
 import sys
 from ray._raylet import GcsClient
 from ray.exceptions import AuthenticationError
@@ -34,7 +40,7 @@ except AuthenticationError:
     sys.exit(7)
 """
 _REFUSED = 7
-"""Exit code of what asks a cluster for its hosts without a token, when the cluster does not tell."""
+"""Exit code of what asks a cluster for its hosts, when the cluster does not tell."""
 
 
 class Places(NamedTuple):
@@ -160,35 +166,59 @@ def _connect(ray: Any, address: str | None) -> None:
             os.environ.setdefault(_TOKEN, secrets.token_hex(32))  # of this process and its children alone
             ray.init(address="local", include_dashboard=False, **quiet)
         else:
+            _require_answer(address)
             ray.init(address=address, **quiet)
+    except ray.exceptions.AuthenticationError as error:
+        raise _wrong_token(address or "local") from error
     except (ConnectionError, TimeoutError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        what = (
-            "A Ray of its own cannot be started"
-            if address is None
-            else f"The Ray cluster at {address} cannot be reached"
-        )
+        if address is not None:
+            raise _unreachable(address, error) from error
         raise ResourceError(
-            f"{what}: {str(error).strip().partition(chr(10))[0][:300].rstrip('.')}.",
-            hint="Is it running (ray status), with the token of this host (ray get-auth-token)?"
-            if address
-            else "ray stop ends what an earlier one may have left.",
+            f"A Ray of its own cannot be started: {_first_line(error)}.",
+            hint="ray stop ends what an earlier one may have left.",
         ) from error
+
+
+def _require_answer(address: str) -> None:
+    """Try a HOST:PORT before Ray does, which asks for minutes and writes lines of its own; other addresses are left to Ray.
+
+    Raises:
+        ResourceError: nothing listens there, or what does refuses the token of this process.
+    """
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise _unreachable(address, error) from error
+    if _asked(address, dict(os.environ)) == _REFUSED:
+        raise _wrong_token(address)
+
+
+def _unreachable(address: str, error: Exception) -> ResourceError:
+    return ResourceError(
+        f"The Ray cluster at {address} cannot be reached: {_first_line(error)}.",
+        hint="Is it running (ray status), and does it have the token of this host (RAY_AUTH_MODE=token, ray get-auth-token)?",
+    )
+
+
+def _wrong_token(address: str) -> ResourceError:
+    return ResourceError(
+        f"The Ray cluster at {address} refused the token of this host, or this host sent none.",
+        hint=f"export {_MODE}=token, and put the cluster's token into ~/.ray/auth_token (or {_TOKEN}).",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300].rstrip(".")
 
 
 def _require_guarded(address: str) -> None:
     """Ask as a stranger would, and be refused."""
     environment = {name: value for name, value in os.environ.items() if name not in (_TOKEN, "RAY_AUTH_TOKEN_PATH")}
     environment[_MODE] = "disabled"
-    try:
-        code = subprocess.run(
-            [sys.executable, "-c", _STRANGER, address],
-            env=environment,
-            timeout=_ASK_SECONDS,
-            capture_output=True,
-            check=False,
-        ).returncode
-    except subprocess.TimeoutExpired:
-        code = -1
+    code = _asked(address, environment)
     if code == 0:
         raise ConfigError(
             f"The Ray cluster at {address} takes work from anybody who reaches it: it was started without a token.",
@@ -196,3 +226,17 @@ def _require_guarded(address: str) -> None:
         )
     if code != _REFUSED:
         raise ResourceError(f"Whether the Ray cluster at {address} asks for a token could not be told.", hint=_HOW)
+
+
+def _asked(address: str, environment: dict[str, str]) -> int:
+    """Ask a cluster for its hosts, from a process with this environment: 0 if it told them, ``_REFUSED``, or another number."""
+    try:
+        return subprocess.run(
+            [sys.executable, "-c", _ASKING, address],
+            env=environment,
+            timeout=_ASK_SECONDS,
+            capture_output=True,
+            check=False,
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return -1

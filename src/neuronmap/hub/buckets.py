@@ -6,14 +6,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from neuronmap.errors import InputError
+from neuronmap.hashing import digest_file
 from neuronmap.hub.entry import LibraryEntry
 from neuronmap.hub.library import SAEModelHub
 from neuronmap.objects import Listing, RemoteFolders
+from neuronmap.paths import new_folder
 from neuronmap.progress import Progress
 from neuronmap.saes.metadata import ANALYSES_FOLDER
 
@@ -22,13 +25,35 @@ if TYPE_CHECKING:
     from neuronmap.corpora import TokenSet
     from neuronmap.models import HookPoint, LanguageModel
 
-__all__ = ["activations_of", "list_saes", "pull_sae", "push_sae"]
+__all__ = ["PulledEntry", "activations_of", "list_saes", "pull_sae", "push_sae"]
 
 _SAES = "saes"
 
 
+class PulledEntry(NamedTuple):
+    """An SAE that was brought from a bucket.
+
+    Attributes:
+        entry: the SAE in the library.
+        known: the library had it already, with the same weights.
+        brought: then, what it had not: analyses (whole) and files.
+        kept: then, files that the bucket has with other bytes; those of the library stay.
+    """
+
+    entry: LibraryEntry
+    known: bool = False
+    brought: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
 def push_sae(
-    hub: SAEModelHub, name: str, place: RemoteFolders, *, analyses: bool = False, progress: Progress
+    hub: SAEModelHub,
+    name: str,
+    place: RemoteFolders,
+    *,
+    analyses: bool = False,
+    again: bool = False,
+    progress: Progress,
 ) -> tuple[LibraryEntry, Listing]:
     """Put an SAE of the library into a bucket, in the place of what has its id there.
 
@@ -37,6 +62,7 @@ def push_sae(
         name: the SAE.
         place: the bucket.
         analyses: its analyses too.
+        again: send all bytes, also those that seem to be there.
         progress: where the bar goes.
 
     Returns:
@@ -49,7 +75,8 @@ def push_sae(
     """
     entry = hub.get(name)
     hub.verify(entry.id)
-    return entry, place.push(f"{_SAES}/{entry.id}", entry.path, _files_of(entry.path, analyses), progress)
+    files = _files_of(entry.path, analyses)
+    return entry, place.push(f"{_SAES}/{entry.id}", entry.path, files, progress, again=again)
 
 
 def pull_sae(
@@ -60,8 +87,8 @@ def pull_sae(
     rename: str | None = None,
     replace: bool = False,
     progress: Progress,
-) -> LibraryEntry:
-    """Bring an SAE from a bucket into the library.
+) -> PulledEntry:
+    """Bring an SAE from a bucket into the library. One that is there with the same weights gets what it has not, and keeps the rest.
 
     Args:
         hub: the library.
@@ -86,7 +113,9 @@ def pull_sae(
         ) from None
     with hub.staging() as staging:
         bundle = place.pull(listing, staging / "pulled", progress)
-        return hub.register(bundle, name=rename or name, replace=replace)
+        known = not replace and (rename or name) in {entry.id for entry in hub.list()}
+        entry = hub.register(bundle, name=rename or name, replace=replace)
+        return _added(entry, bundle) if known else PulledEntry(entry)
 
 
 def list_saes(place: RemoteFolders) -> Iterator[str]:
@@ -126,6 +155,27 @@ def activations_of(
     if place.listing(f"{PREFIX}/{store.path.name}") is None:
         push_store(store, place, progress)
     return store
+
+
+def _added(entry: LibraryEntry, bundle: Path) -> PulledEntry:
+    """Give an SAE of the library what a folder has besides: analyses as whole folders, and files."""
+    brought, kept = [], []
+    analyses = bundle / ANALYSES_FOLDER
+    for folder in sorted(analyses.iterdir()) if analyses.is_dir() else ():
+        target = entry.path / ANALYSES_FOLDER / folder.name
+        if not target.exists():
+            new_folder(target.parent)
+            os.replace(folder, target)
+            brought.append(f"{ANALYSES_FOLDER}/{folder.name}")
+    for path in _files_of(bundle, analyses=True):
+        target = entry.path / path
+        if not target.exists():
+            new_folder(target.parent)
+            os.replace(bundle / path, target)
+            brought.append(path)
+        elif digest_file(target) != digest_file(bundle / path):
+            kept.append(path)
+    return PulledEntry(entry, True, tuple(brought), tuple(kept))
 
 
 def _files_of(folder: Path, analyses: bool) -> list[str]:

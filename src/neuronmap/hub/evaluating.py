@@ -114,7 +114,7 @@ def evaluate_suites_entry(
         kept.append(record.result.suite)
 
     if engine is not None and engine.engine != "local":
-        options = {"text": text, "model": model, "settings": settings, "device": device, "dtype": dtype}
+        options = {**_absolute(text, model, settings), "device": device, "dtype": dtype}
         work = SuiteWork(
             SentSAE.of(entry),
             SentSAE.of(second) if second is not None else None,
@@ -166,6 +166,19 @@ def _opened(
         "fit_tokens": fitted,
         "mask": MaskConfig(**config.mask_fields()) if config else None,
     }
+
+
+def _absolute(text: Any, model: str | None, settings: SuiteSettings | None) -> dict[str, Any]:
+    """Text, model and settings with what are paths here made absolute: a worker has another working directory."""
+    from neuronmap.corpora.specs import absolute_spec
+
+    if isinstance(text, str | Path):
+        text = type(text)(absolute_spec(str(text)))
+    if model is not None and Path(model).exists():
+        model = str(Path(model).resolve())
+    if settings is not None and settings.probe_data is not None:
+        settings = replace(settings, probe_data=settings.probe_data.resolve())
+    return {"text": text, "model": model, "settings": settings}
 
 
 def _measured_elsewhere(

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from neuronmap.engines import EngineSettings, running
+from neuronmap.errors import ConfigError
 from neuronmap.progress import Progress
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ def harvest_for_training(config: SAEConfig, engine: EngineSettings, progress: Pr
         progress: where notes and bars go.
 
     Returns:
-        The stores, of one or two parts; none for a training that stores nothing (``stream``), or without text.
+        The stores, of one or two parts.
 
     Raises:
-        ConfigError, ModelError, InputError: as the training itself would.
+        ConfigError: also where the training stores nothing (``stream``), or names no text or no language model.
+        ModelError, InputError: as the training itself would.
         WorkerLostError: a batch lost one worker after another.
         KeyboardInterrupt: on Ctrl-C; what was done is saved.
     """
@@ -41,8 +43,16 @@ def harvest_for_training(config: SAEConfig, engine: EngineSettings, progress: Pr
     from neuronmap.models import load_model, resolve_hook
     from neuronmap.training.data import split_tokens
 
-    if config.stream or config.corpus is None or config.model_name is None:
-        return []
+    if config.stream:
+        raise ConfigError(
+            "There is nothing to harvest: with stream = true a training stores no activations.",
+            hint="Leave stream out; or start the training itself.",
+        )
+    for field, what, option in (("corpus", "text", "--text"), ("model_name", "language model", "--model")):
+        if getattr(config, field) is None:
+            raise ConfigError(
+                f"There is nothing to harvest: no {what} was given.", hint=f"Give {option}, or set {field}."
+            )
     config = config.with_absolute_paths()
     model = load_model(
         str(config.model_name),

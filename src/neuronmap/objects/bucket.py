@@ -8,6 +8,7 @@ finished, for servers that are killed meanwhile.
 from __future__ import annotations
 
 import threading
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -235,7 +236,9 @@ class Bucket:
                 hint="Credentials come from the environment (AWS_ACCESS_KEY_ID, ...).",
             ) from error
         except errors.BaseError as error:
-            raise ResourceError(f"Cannot {doing} in {self.what} {self}: {_first_line(error)}.") from error
+            raise ResourceError(
+                f"Cannot {doing} in {self.what} {self}: {_first_line(error)}.", hint=_hint(str(error))
+            ) from error
 
 
 class _BrokenOff(Exception):
@@ -273,4 +276,13 @@ def _checked(key: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300].rstrip(".")
+    """The first line, without the XML in which S3 answers."""
+    return re.split(r"\n|:? ?<\?x|:? ?<Error", str(error).strip(), maxsplit=1)[0][:300].rstrip(". :")
+
+
+def _hint(said: str) -> str:
+    if (
+        "169.254.169.254" in said or "metadata.google" in said
+    ):  # asked for credentials by who finds none in the environment
+        return "Credentials come from the environment (AWS_ACCESS_KEY_ID, ...), and there are none."
+    return "Does the bucket exist?" if "404" in said or "NoSuchBucket" in said else ""

@@ -114,6 +114,7 @@ class RemoteFolders:
 
     def __init__(self, place: str | BlobStore) -> None:
         self.store: BlobStore = Bucket(place) if isinstance(place, str) else place
+        self._compared: dict[Path, tuple[str, int, int]] = {}
 
     def __str__(self) -> str:
         return str(self.store)
@@ -152,14 +153,17 @@ class RemoteFolders:
             if found.key.endswith(f"/{_LISTING}"):
                 yield found.key.removeprefix("folders/").removesuffix(f"/{_LISTING}")
 
-    def push(self, name: str, folder: Path, files: Sequence[str], progress: Progress) -> Listing:
-        """Put a folder into the bucket. Bytes that are there already do not travel again.
+    def push(
+        self, name: str, folder: Path, files: Sequence[str], progress: Progress, *, again: bool = False
+    ) -> Listing:
+        """Put a folder into the bucket. Bytes that are there already do not travel again: what has the digest's name and the size.
 
         Args:
             name: what it is called there; what had this name before is replaced.
             folder: where it lies.
             files: which files, by path in the folder.
             progress: where the bar goes.
+            again: send all bytes, in the place of what is there; for a bucket whose bytes were changed.
 
         Raises:
             InputError: a file that is not there, or a name that cannot be one.
@@ -175,7 +179,7 @@ class RemoteFolders:
         listing = Listing(name, found)
         with progress.task(f"Pushing {name}", listing.size, "bytes") as task:
             for path, remote in found.items():
-                if self.store.size(_blob_key(remote.digest)) == remote.size:
+                if not again and self.store.size(_blob_key(remote.digest)) == remote.size:
                     task.advance(remote.size)
                 else:
                     self.store.put(_blob_key(remote.digest), _checked_pieces(folder / path, remote, task))
@@ -183,7 +187,8 @@ class RemoteFolders:
         return listing
 
     def fetch(self, listing: Listing, path: str, folder: Path, task: Task | None = None) -> Path:
-        """Bring one file, compare its digest, and only then give it its name. A file that is there is left as it is.
+        """Bring one file, compare its digest, and only then give it its name. A file that is there is compared as well, once by this
+        object as long as its size and time stay; other bytes are replaced.
 
         Raises:
             InputError: the listing has no such file.
@@ -193,7 +198,7 @@ class RemoteFolders:
         if path not in listing.files:
             raise InputError(f"{listing.name} in {self} has no file {path!r}.")
         remote, target = listing.files[path], folder / path
-        if target.is_file():
+        if target.is_file() and self._is_it(target, remote):
             return target
         new_folder(target.parent)
         check_disk_space(target.parent, remote.size, f"{path} of {listing.name}", reserve=64 << 20)
@@ -216,9 +221,21 @@ class RemoteFolders:
             if f"sha256:{state.hexdigest()}" != remote.digest:
                 raise DamagedError(
                     f"{path} of {listing.name} in {self} has other bytes than its listing says.",
-                    hint="Push the folder again.",
+                    hint="Push the folder once more with --again: then all bytes travel.",
                 )
+        self._compared[target] = _seen(target, remote)
         return target
+
+    def _is_it(self, file: Path, remote: RemoteFile) -> bool:
+        """Has a file on the disk the bytes of the listing?"""
+        if file.stat().st_size != remote.size:
+            return False
+        seen = _seen(file, remote)
+        if self._compared.get(file) != seen:
+            if digest_file(file) != remote.digest:
+                return False
+            self._compared[file] = seen
+        return True
 
     def pull(self, listing: Listing, target: Path, progress: Progress) -> Path:
         """Bring a whole folder: all of it or nothing.
@@ -270,3 +287,9 @@ def _listing_key(name: str) -> str:
 def _blob_key(digest: str) -> str:
     value = digest.removeprefix("sha256:")
     return f"blobs/{value[:2]}/{value}"
+
+
+def _seen(file: Path, remote: RemoteFile) -> tuple[str, int, int]:
+    """What a comparison holds for."""
+    found = file.stat()
+    return remote.digest, found.st_size, found.st_mtime_ns

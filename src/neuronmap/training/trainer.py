@@ -163,17 +163,17 @@ class SAETrainer:
             source = run.source
         config = run.config() if feature_ranks is None else run.config().updated(feature_ranks=feature_ranks)
         trainer = cls(config, progress=progress, loggers=loggers, run_folder=run.folder)
-        trainer._join()
+        trainer._join(ranks_asked=feature_ranks is not None)
         all_loggers = trainer._all_loggers()
         data = trainer._prepare(source, heldout, model, record.get("model_dtype"))
         return trainer._run(run, data, None, all_loggers)
 
     # --- the parts of a run --------------------------------------------------------------------------------------
 
-    def _join(self) -> None:
+    def _join(self, *, ranks_asked: bool = True) -> None:
         """Take this process's place among those that torchrun started, if it did."""
         team = open_team()
-        require_splittable(self.config, team)
+        require_splittable(self.config, team, ranks_asked=ranks_asked)
         self._team = team
         if team.count > 1:
             self._team = team.laid_out(self.config.feature_ranks, asked_device(self.config).type)

@@ -84,7 +84,7 @@ def seen(browser: Browser, server: Server) -> dict[str, Any]:
         page.goto("/concepts")
         found["running"] = page.locator("#running .card").count()
         page.go_back()
-        page.get_by_role("link", name="Open the report").click(timeout=120_000)
+        page.get_by_role("link", name="Open the report").click(timeout=240_000)
         expect(page.get_by_role("heading", name="first-look")).to_be_visible()
         found["report"] = page.locator("main").inner_text()
     return found

@@ -78,12 +78,12 @@ def test_a_bar_of_the_histogram_shows_examples_from_it(page, known):
     said = bars.nth(bars.count() // 2).get_attribute("aria-label") or ""
     bars.nth(bars.count() // 2).click()
     page.wait_for_url("**bin=**")
+    expect(page.locator("svg[aria-label='Firings by activation'] .bar.mark")).to_have_count(1)
     low, high = (float(number) for number in re.findall(r"\d+(?:\.\d+)?", said.replace(",", ""))[:2])
     low, high = sorted((low, high))
     values = [float(text) for text in page.locator("section[aria-labelledby=examples] .ex .value").all_inner_texts()]
     assert values, said
     assert all(low * 0.99 <= value <= high * 1.01 for value in values), (said, values)
-    expect(page.locator("svg[aria-label='Firings by activation'] .bar.mark")).to_have_count(1)
 
 
 @pytest.mark.parametrize("tab", ["Quantiles", "Random", "Hard negatives"])

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 import sys
+from importlib.util import find_spec
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from neuronmap.engines import EngineSettings, cut, running, slowest
+from neuronmap.engines import EngineSettings, cluster, cut, running, slowest
 from neuronmap.engines.cluster import Cluster, Places
-from neuronmap.errors import ConfigError, MissingDependencyError
+from neuronmap.errors import ConfigError, MissingDependencyError, ResourceError, WorkerLostError
+from neuronmap.evaluation.suites.settings import SuiteSettings
+from neuronmap.hub import evaluating
+from neuronmap.hub.entry import LibraryEntry
+from neuronmap.hub.library import SAEModelHub
 from neuronmap.progress import SilentProgress
 
 
@@ -94,7 +103,111 @@ def test_without_ray_the_error_names_the_extra(monkeypatch):
 
 
 def test_nothing_of_ray_is_imported_before_it_is_asked_for():
-    import subprocess
-
     code = "import sys, neuronmap.engines, neuronmap.hub.analyzing; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- clusters that are not there, or do not take this host -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (extra neuronmap[ray])")
+def test_where_nothing_listens_is_said_at_once_and_without_lines_of_ray():
+    address = f"127.0.0.1:{closed_port()}"
+    code = (
+        "import sys\n"
+        "from neuronmap.engines import EngineSettings, running\n"
+        "from neuronmap.errors import ResourceError\n"
+        "from neuronmap.progress import SilentProgress\n"
+        "try:\n"
+        "    with running(EngineSettings('ray', sys.argv[1]), SilentProgress()): pass\n"
+        "except ResourceError as error: print(error.message)"
+    )  # in a process of its own: Ray reads once, when it is imported, whether tokens are asked for
+    done = subprocess.run(
+        [sys.executable, "-c", code, address], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert f"The Ray cluster at {address} cannot be reached: [Errno" in done.stdout
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "nowhere.invalid:6379", "[::1]:1"])
+def test_addresses_that_cannot_be(address):
+    with pytest.raises(ResourceError, match="cannot be reached"):
+        cluster._require_answer(address)
+
+
+@pytest.mark.parametrize("address", ["auto", "local", ":6379", "host"])
+def test_other_addresses_are_left_to_ray(address):
+    cluster._require_answer(address)
+
+
+def test_a_refused_token_is_called_so(listener, monkeypatch):
+    monkeypatch.setattr(cluster, "_asked", lambda *_: cluster._REFUSED)
+    with pytest.raises(
+        ResourceError, match=f"{listener} refused the token of this host, or this host sent none"
+    ) as said:
+        cluster._require_answer(listener)
+    assert "export RAY_AUTH_MODE=token" in said.value.hint
+    assert "~/.ray/auth_token (or RAY_AUTH_TOKEN)" in said.value.hint
+    monkeypatch.setattr(cluster, "_asked", lambda *_: 0)
+    cluster._require_answer(listener)
+
+
+@pytest.mark.parametrize(("code", "error"), [(0, ConfigError), (1, ResourceError)])
+def test_the_hint_for_a_cluster_without_token_gives_the_commands(code, error, monkeypatch):
+    monkeypatch.setattr(cluster, "_asked", lambda *_: code)
+    with pytest.raises(error) as said:
+        cluster._require_guarded("127.0.0.1:1")
+    for command in ("ray get-auth-token --generate", "export RAY_AUTH_MODE=token", "ray stop", "ray start --head"):
+        assert command in said.value.hint
+    assert "docs/" not in said.value.hint
+
+
+# --- what is sent ---------------------------------------------------------------------------------------------------------------
+
+
+def sent(folder: Path, **options: Any) -> dict[str, Any]:
+    """Options of the suites that workers would be sent."""
+    (folder / "library" / "one").mkdir(parents=True, exist_ok=True)
+    entry = LibraryEntry("one", folder / "library" / "one")
+    works = []
+
+    def take(work: Any, *_: Any) -> Any:
+        works.append(work)
+        raise WorkerLostError("Here the sending ends.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluating, "_measured_elsewhere", take)
+        with pytest.raises(WorkerLostError):
+            evaluating.evaluate_suites_entry(
+                SAEModelHub(folder / "library"), entry, ["core"], engine=EngineSettings("ray"), **options
+            )
+    (work,) = works
+    return dict(work.options)
+
+
+def test_paths_of_an_evaluation_are_sent_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("Some text.")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "probes").mkdir()
+    given = {"text": "notes.txt", "model": "model", "settings": SuiteSettings(probe_data=Path("probes"))}
+    options = sent(tmp_path, **given)
+    assert options["text"] == str(tmp_path / "notes.txt")
+    assert options["model"] == str(tmp_path / "model")
+    assert options["settings"] == SuiteSettings(probe_data=tmp_path / "probes")
+    assert sent(tmp_path, text=Path("notes.txt"))["text"] == tmp_path / "notes.txt"
+    assert sent(tmp_path, text="mix:1*notes.txt,1*sotu")["text"] == f"mix:1*{tmp_path / 'notes.txt'},1*sotu"
+    named = sent(tmp_path, text="sotu", model="gpt2")
+    assert (named["text"], named["model"], named["settings"]) == ("sotu", "gpt2", None)

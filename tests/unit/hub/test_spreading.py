@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import shutil
 import sys
@@ -41,7 +42,7 @@ def test_a_store_is_opened_by_its_folder_and_refused_if_it_is_another(tiny_llama
 
 
 def test_a_model_is_opened_by_its_name_and_refused_if_it_is_another(tiny_llama, tmp_path: Path) -> None:
-    tiny_llama.module.save_pretrained(tmp_path / "model")
+    copy.deepcopy(tiny_llama.module).save_pretrained(tmp_path / "model")  # saving adds to the configuration
     tiny_llama.tokenizer.save_pretrained(tmp_path / "model")
     model = load_model(tmp_path / "model", device="cpu", progress=QUIET)
     settings = ModelSettings(str(tmp_path / "model"), None, "auto", "cpu")

@@ -84,7 +84,7 @@ def test_a_parameter_that_a_route_does_not_have_is_refused(client: TestClient) -
 
 
 def test_pages_and_neuronpedias_routes_may_be_sent_more_than_they_read(client: TestClient) -> None:
-    for path in ("/?utm_source=letter", "/index.json?utm_source=letter", "/sae/first/-/cards?_=17"):
+    for path in ("/?utm_source=letter", "/sae/first/-/cards?_=17"):
         assert client.get(path).status_code == 200, path
     body = {"modelId": "tiny", "query": "river"}
     where = "/api/neuronpedia-compatible/api/explanation/search-model?cache=no"

@@ -29,13 +29,24 @@ def require_alone(team: Team, what: str) -> None:
         )
 
 
-def require_splittable(config: SAEConfig, team: Team) -> None:
+def require_splittable(config: SAEConfig, team: Team, *, ranks_asked: bool = True) -> None:
     """Refuse what a team cannot do yet.
+
+    Args:
+        config: the training.
+        team: those that are to do it.
+        ranks_asked: whether ``feature_ranks`` was asked for now; one process goes on with a run that several began.
 
     Raises:
         ConfigError: with what, and what to set instead.
     """
     if team.count == 1:
+        if ranks_asked and config.feature_ranks > 1:
+            ranks = config.feature_ranks
+            raise ConfigError(
+                f"feature_ranks = {ranks}, but there is one process.",
+                hint=f"Start with torchrun --nproc-per-node {ranks} -m neuronmap sae train ..., or leave feature_ranks out.",
+            )
         return
     if team.count % config.feature_ranks:
         raise ConfigError(

@@ -322,4 +322,14 @@ def test_configurations_name_what_several_processes_cannot_do():
         with pytest.raises(ConfigError) as refused:
             require_splittable(SAEConfig(**{**fields, **more}), Team(0, 3))
         assert said in f"{refused.value.message} {refused.value.hint}"
-        require_splittable(SAEConfig(**{**fields, **more}), Team())
+        require_splittable(SAEConfig(**{**fields, **more}), Team(), ranks_asked=False)
+
+
+def test_one_process_refuses_to_share_features_unless_it_goes_on_with_a_run(place, tmp_path):
+    refused = train(job(tmp_path, "topk", 2) | {"rows": str(place / "rows.pt")})
+    assert refused == {"error": "ConfigError", "message": "feature_ranks = 2, but there is one process."}
+    assert not (tmp_path / "runs").exists()
+    assert train(job(tmp_path, "topk", stop_at=4) | {"rows": str(place / "rows.pt")})["error"] == "Interrupted"
+    again = job(tmp_path, "topk", resume=True) | {"rows": str(place / "rows.pt")}
+    assert train({**again, "feature_ranks": 2}) == refused
+    assert "error" not in train({**again, "feature_ranks": 1})

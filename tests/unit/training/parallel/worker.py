@@ -121,6 +121,8 @@ def harvest(job: dict[str, Any]) -> dict[str, Any]:
     extract.capture = counted
     model, tokens = tiny_model(), PlainTokens(num_contexts=23, context_length=16)
     hooks = [resolve_hook(model, 0, "mlp"), resolve_hook(model, 1)]
+    threads = torch.get_num_threads()  # of an earlier test; the last bits of a product go by it
+    torch.set_num_threads(1)
     settings = {"batch_tokens": 32, "shard_rows": 41, "dtype": job["dtype"], "progress": SilentProgress()}
     try:
         harvest_together(team, model, tokens, hooks, root=job["harvest_in"], **settings)
@@ -128,6 +130,7 @@ def harvest(job: dict[str, Any]) -> dict[str, Any]:
         return {"error": type(error).__name__, "message": str(error)}
     finally:
         extract.capture = capture
+        torch.set_num_threads(threads)
     return {"ran": ran}
 
 

@@ -7,8 +7,8 @@ finished, for servers that are killed meanwhile.
 
 from __future__ import annotations
 
-import threading
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta

@@ -66,6 +66,7 @@ class ExampleTabs(BaseModel):
     groups: list[ExampleGroup]
     bins: list[BinLink] = Field(description="Of the tab of bins.")
     bin: int | None = Field(description="The bin that is shown.")
+    nearest: int | None = Field(description="The nearest bin with stored examples, where that one has none.")
     left_out: int
     stored: tuple[int, int] = Field(description="Tokens before and after each peak whose activations are stored.")
 
@@ -83,8 +84,8 @@ def example_tabs(record: FeatureRecord, tab: Kind, around: Around, number: int |
     found = record.store.examples(record.feature)
     bins = _bins(record, found)
     chosen = number
+    held = [one for one in bins if one.examples]
     if tab == "bin" and chosen is None:
-        held = [one for one in bins if one.examples]
         chosen = max(held, key=lambda one: one.firings).bin if held else None
     groups = [
         _group(head, examples, around, None if everything else _FEW[tab])
@@ -100,9 +101,17 @@ def example_tabs(record: FeatureRecord, tab: Kind, around: Around, number: int |
         groups=groups,
         bins=bins if tab == "bin" else [],
         bin=chosen if tab == "bin" else None,
+        nearest=_nearest(held, chosen) if tab == "bin" else None,
         left_out=sum(group.left_out for group in groups),
         stored=(record.store.config.before, record.store.config.after),
     )
+
+
+def _nearest(held: list[BinLink], chosen: int | None) -> int | None:
+    bins = [one.bin for one in held]
+    if chosen is None or chosen in bins or not bins:
+        return None
+    return min(bins, key=lambda one: abs(one - chosen))
 
 
 def _grouped(

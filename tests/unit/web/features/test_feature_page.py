@@ -175,6 +175,14 @@ def test_a_bar_leads_to_the_examples_of_its_bin(pages: TestClient) -> None:
                 assert low <= example["activation"] <= high
                 seen.add((example["sequence"], example["position"]))
     assert (0, 5) in seen  # the strongest, which is a top example
+    held = [one["bin"] for one in found["bins"] if one["examples"]]
+    empty = next(at for at in range(64) if at not in held)
+    address = HOSTILE.format(0) + f"&tab=bin&bin={empty}"
+    nearest = data(pages, address)["examples"]["nearest"]
+    assert nearest in held
+    assert abs(nearest - empty) == min(abs(at - empty) for at in held)
+    assert any(f"bin={nearest}" in link for link in links(pages.get(address).text))
+    assert data(pages, HOSTILE.format(0) + f"&tab=bin&bin={nearest}")["examples"]["nearest"] is None
     assert pages.get(HOSTILE.format(0) + "&tab=bin&bin=64").status_code == 422
 
 

@@ -33,7 +33,8 @@ StoreOption = Annotated[
 PushOption = Annotated[
     str | None,
     typer.Option(
-        "--store", help="Bucket (s3://bucket/prefix, gs://, az://) into which the activations are put as well."
+        "--store",
+        help="Bucket (s3://bucket/prefix, gs://, az://): activations that it has are brought from there, others are put there.",
     ),
 ]
 

@@ -47,7 +47,8 @@ def harvest(
     """Run the language model over the text of a training and store the activations; the training then reuses them.
 
     Takes the settings of `sae train`. With **--engine ray** the model runs on all hosts of a cluster, and this one writes what it
-    would write alone. Ctrl-C saves; the same command continues.
+    would write alone. With **--store** a bucket serves many hosts: what it has is brought from there instead, and what is made here is
+    put there. Ctrl-C saves; the same command continues.
 
     Examples:
 
@@ -74,7 +75,7 @@ def harvest(
     if place is not None:
         next(place.names(), None)  # a bucket that is not there, or not ours, is known before the model runs
     found = []
-    for store in harvest_for_training(recipe, where, output.progress()):
+    for store in harvest_for_training(recipe, where, output.progress(), place=place):
         if place is not None:
             push_store(store, place, output.progress(), again=again)
         size = store.bytes_on_disk

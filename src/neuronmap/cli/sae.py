@@ -224,31 +224,20 @@ def _run_training(
             )
     if init_from is not None:
         start = init_from if Path(init_from).is_dir() else hub.get(init_from).path
+    ranks = ranks if resume is not None else None
+    asked: dict[str, Any] = {
+        "name": name,
+        "resume": resume,
+        "feature_ranks": ranks,
+        "init_from": start,
+        "evaluate": evaluate,
+    }
+    asked |= {"replace": replace, "progress": output.progress()}
     if engine.engine == "ray":
         from neuronmap.hub.ray_training import train_on_ray
 
-        return train_on_ray(
-            recipe,
-            engine,
-            name=name,
-            resume=resume,
-            feature_ranks=ranks if resume is not None else None,
-            init_from=start,
-            evaluate=evaluate,
-            replace=replace,
-            progress=output.progress(),
-        )
-    return train_into_library(
-        recipe,
-        hub=hub,
-        name=name,
-        resume=resume,
-        feature_ranks=ranks if resume is not None else None,
-        init_from=start,
-        evaluate=evaluate,
-        replace=replace,
-        progress=output.progress(),
-    )
+        return train_on_ray(recipe, engine, **asked)
+    return train_into_library(recipe, hub=hub, **asked)
 
 
 def _refuse_twice(settings: list[str], fields: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from neuronmap.hashing import digest_file
 from neuronmap.hub.entry import LibraryEntry
 from neuronmap.hub.library import SAEModelHub
 from neuronmap.objects import Listing, RemoteFolders
-from neuronmap.paths import new_folder
+from neuronmap.paths import cache_folder, new_folder
 from neuronmap.progress import Progress
 from neuronmap.saes.metadata import ANALYSES_FOLDER
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from neuronmap.corpora import TokenSet
     from neuronmap.models import HookPoint, LanguageModel
 
-__all__ = ["PulledEntry", "activations_of", "list_saes", "pull_sae", "push_sae"]
+__all__ = ["PulledEntry", "activations_of", "bring_activations", "list_saes", "pull_sae", "push_sae"]
 
 _SAES = "saes"
 
@@ -155,6 +155,39 @@ def activations_of(
     if place.listing(f"{PREFIX}/{store.path.name}") is None:
         push_store(store, place, progress)
     return store
+
+
+def bring_activations(
+    model: LanguageModel,
+    tokens: TokenSet,
+    hook: HookPoint,
+    *,
+    dtype: StoreDtype,
+    mask: MaskConfig,
+    place: RemoteFolders,
+    progress: Progress,
+) -> None:
+    """Bring stored activations from a bucket to where :func:`neuronmap.activations.harvest` looks for them, if it has them and this host
+    has not begun them.
+
+    Args:
+        model, tokens, hook, dtype, mask: as for :func:`neuronmap.activations.find_store`.
+        place: the bucket.
+        progress: where notes and bars go.
+
+    Raises:
+        DamagedError: the bucket has other bytes than it says.
+        DiskSpaceError, UnwritablePathError, ResourceError: as for :meth:`RemoteFolders.pull`.
+    """
+    from neuronmap.activations import store_key
+    from neuronmap.activations.remote import PREFIX
+    from neuronmap.activations.store import store_name
+
+    name = store_name(hook.slug, store_key(model, tokens, hook, dtype=dtype, mask=mask))
+    target = cache_folder("activations") / name
+    if not target.exists() and (listing := place.listing(f"{PREFIX}/{name}")) is not None:
+        new_folder(target.parent)
+        place.pull(listing, target, progress)
 
 
 def _added(entry: LibraryEntry, bundle: Path) -> PulledEntry:

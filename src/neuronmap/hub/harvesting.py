@@ -11,12 +11,15 @@ from neuronmap.progress import Progress
 
 if TYPE_CHECKING:
     from neuronmap.activations import ActivationStore
+    from neuronmap.objects import RemoteFolders
     from neuronmap.training import SAEConfig
 
 __all__ = ["harvest_for_training"]
 
 
-def harvest_for_training(config: SAEConfig, engine: EngineSettings, progress: Progress) -> list[ActivationStore]:
+def harvest_for_training(
+    config: SAEConfig, engine: EngineSettings, progress: Progress, *, place: RemoteFolders | None = None
+) -> list[ActivationStore]:
     """Harvest what a training on text will ask for: its training part, and its held-out part.
 
     Workers run the language model, which every host opens by its name; this process writes, in the order of contexts, the files that it
@@ -26,6 +29,7 @@ def harvest_for_training(config: SAEConfig, engine: EngineSettings, progress: Pr
         config: the training.
         engine: where the model runs.
         progress: where notes and bars go.
+        place: a bucket; what it has of this and this host has not is brought instead of harvested.
 
     Returns:
         The stores, of one or two parts.
@@ -38,6 +42,7 @@ def harvest_for_training(config: SAEConfig, engine: EngineSettings, progress: Pr
     """
     from neuronmap.activations import MaskConfig, harvest
     from neuronmap.activations.spread import Elsewhere
+    from neuronmap.hub.buckets import bring_activations
     from neuronmap.hub.opening import ModelSettings
     from neuronmap.hub.spreading import SentModel
     from neuronmap.models import load_model, resolve_hook
@@ -69,13 +74,18 @@ def harvest_for_training(config: SAEConfig, engine: EngineSettings, progress: Pr
         running(engine, progress) as pool,
         Elsewhere(pool, SentModel.of(model, settings)) if pool is not None else nullcontext() as elsewhere,
     ):
+        mask = MaskConfig(**config.mask_fields())
         for tokens in [train] if in_sample else [train, heldout]:
+            if place is not None:
+                bring_activations(
+                    model, tokens, hook, dtype=config.store_dtype, mask=mask, place=place, progress=progress
+                )
             stores += harvest(
                 model,
                 tokens,
                 [hook],
                 dtype=config.store_dtype,
-                mask=MaskConfig(**config.mask_fields()),
+                mask=mask,
                 elsewhere=elsewhere,
                 progress=progress,
             ).values()

@@ -151,11 +151,11 @@ def list_cells(given: argparse.Namespace, queue: Queue) -> None:
     """Print what is left, in order, with the time that it and everything before it would take."""
     total, unknown = 0.0, 0
     for cell in chosen_cells(given, queue):
+        if queue.next_run(cell) is None:
+            continue
         seconds = queue.estimate(cell)
         if seconds is None:
             unknown += 1
-        elif seconds == 0:
-            continue
         total += seconds or 0.0
         shown = "?" if seconds is None else duration(seconds)
         print(f"{cell.label:64s} {shown:>8s}  after {duration(total)}")

@@ -10,6 +10,8 @@ features, and R of them, T apart, the same features and different rows.
 from __future__ import annotations
 
 import atexit
+import gc
+import importlib
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -236,6 +238,9 @@ def open_team() -> Team:
                 torch.cuda.set_device(
                     local
                 )  # fewer GPUs than processes is refused once it is known that GPUs are wanted
+        # A thread of gloo that lets go of a tensor while Python ends aborts the process, so none may be left then. This module
+        # has the group of all as a default argument; first read while there is one (transformers reads it), it would keep it.
+        importlib.import_module("torch.distributed.nn.functional")
         distributed.init_process_group(backend, timeout=_PATIENCE)
         atexit.register(_close)
     count = distributed.get_world_size()
@@ -246,6 +251,7 @@ def open_team() -> Team:
 def _close() -> None:
     if distributed.is_initialized():
         distributed.destroy_process_group()
+        gc.collect()  # groups of a mesh that a cycle holds have threads, too
 
 
 def _named(new: str, old: str) -> Callable[..., Any]:

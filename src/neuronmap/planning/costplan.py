@@ -321,6 +321,8 @@ def _notes(
     elif harvest.devices_a_copy > 1:
         notes.append(f"One copy of {shape.name} is spread over {harvest.devices_a_copy} devices.")
     if not training.fits:
+        from neuronmap.saes import get_architecture
+
         needed = training.needed_devices
         notes.append(
             "The SAE does not fit: "
@@ -329,6 +331,8 @@ def _notes(
                 if needed is not None
                 else "a CPU run is not split over machines; choose a GPU (--device)."
                 if request.device == "cpu"
+                else f"the features of {request.architecture} cannot be shared by several devices."
+                if not get_architecture(request.architecture).splits_features
                 else "no number of devices up to 4,096 holds it."
             )
         )

@@ -109,11 +109,13 @@ def cost_of_training(
         ConfigError: an architecture or a k that cannot be.
     """
     sizes = _Sizes(device, d_in, d_sae, architecture, k, contexts, context_length)
-    splits = [(parts, devices // parts) for parts in range(1, devices + 1) if devices % parts == 0]
+    most = devices if sizes.splits_features else 1
+    splits = [(parts, devices // parts) for parts in range(1, most + 1) if devices % parts == 0]
     room = device.usable_bytes - beside_bytes
+    # The least divided: what sharing features costs beside products and messages was never measured.
     split = next((split for split in splits if sizes.device_bytes(*split) <= room), splits[-1])
     fits = sizes.device_bytes(*split) <= room
-    powers = [1 << power for power in range(_MOST_DEVICES.bit_length())]
+    powers = [1 << power for power in range(_MOST_DEVICES.bit_length() if sizes.splits_features else 1)]
     needed = next((parts for parts in powers if sizes.device_bytes(parts, 1) <= room), None) if device.is_gpu else 1
     step, exchange = sizes.seconds(*split)
     B = contexts * context_length
@@ -169,6 +171,7 @@ class _Sizes:
         options = self._config.sae_options(d_in)
         self._class = get_architecture(self._config.resolved_architecture)
         self._architecture = self._config.resolved_architecture
+        self.splits_features: bool = self._class.splits_features
         self._device, self._d_in, self._d_sae = device, d_in, d_sae
         self._rounds = device.is_gpu and issubclass(self._class, TopKFamily)
         self.k: int = min(getattr(options, "k", _USUAL_L0), d_sae)

@@ -92,6 +92,13 @@ def test_a_wide_sae_is_split_over_features_before_rows() -> None:
     assert "reckoned, not measured" in " ".join(wide.notes)
 
 
+def test_an_architecture_whose_features_cannot_be_shared_is_split_over_rows_only() -> None:
+    found = plan_costs(gpu(gpus=8, width=1 << 24, architecture="lista"))
+    assert not found.fits
+    assert found.training.tensor_parallel == 1
+    assert "the features of lista cannot be shared by several devices" in " ".join(found.notes)
+
+
 def test_what_does_not_fit_says_how_many_devices_would_hold_it() -> None:
     found = plan_costs(gpu(width=1 << 24))
     assert not found.fits

@@ -11,6 +11,7 @@ Shape legend: N rows, W width.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -22,13 +23,54 @@ from torch import Tensor
 from neuronmap.activations.rows import RowSource
 from neuronmap.errors import ConfigError, EmptyCorpusError
 
-__all__ = ["BlockSource", "Position", "ShufflePlan", "Shuffler", "make_plan"]
+__all__ = ["Block", "BlockReader", "BlockSource", "PlainReader", "Position", "ShufflePlan", "Shuffler", "make_plan"]
+
+Block = tuple[int, int]
+"""First unit, and one past the last."""
 
 BLOCK_ROWS = 1024
 MAX_BUCKET_ROWS = 1_000_000
 _MEMORY_SHARE = 0.25
 _STREAM_BUCKETS = 8
 _STREAM_BUCKET_ROWS = 65_536
+
+
+class BlockReader(Protocol):
+    """Reads the blocks of one shuffle, used by one thread at a time."""
+
+    def read_block(self, start: int, stop: int, out: Tensor, following: Iterable[Block]) -> int:
+        """Write the rows of units ``start`` to ``stop`` to the front of ``out``; returns how many there were.
+
+        Args:
+            start, stop: the block.
+            out: [at least as many rows as the block can give, W].
+            following: the blocks that will be asked for after it, as far as anybody looks.
+        """
+
+    def stop(self) -> None:
+        """From another thread: whoever waits in :meth:`read_block` for other processes waits no longer."""
+
+    def close(self) -> None:
+        """No block is read any more."""
+
+
+class PlainReader:
+    """A :class:`BlockReader` that waits for nobody.
+
+    Args:
+        read: writes the rows of a block, and gives their number.
+    """
+
+    def __init__(self, read: Callable[[int, int, Tensor], int]) -> None:
+        self._read = read
+
+    def read_block(self, start: int, stop: int, out: Tensor, following: Iterable[Block]) -> int:
+        del following
+        return self._read(start, stop, out)
+
+    def stop(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class BlockSource(Protocol):
@@ -52,8 +94,8 @@ class BlockSource(Protocol):
     def in_background(self) -> bool:
         """Whether another thread may read while the caller works."""
 
-    def read_block(self, start: int, stop: int, out: Tensor) -> int:
-        """Write the rows of units ``start`` to ``stop`` to the front of ``out``; returns how many there were."""
+    def reader(self) -> BlockReader:
+        """What reads for a shuffle; it is closed when that ends."""
 
 
 class RowBlocks:
@@ -68,7 +110,10 @@ class RowBlocks:
         self.width, self.dtype, self.digest = source.width, source.dtype, source.digest
         self.num_units = source.num_rows
 
-    def read_block(self, start: int, stop: int, out: Tensor) -> int:
+    def reader(self) -> BlockReader:
+        return PlainReader(self._read)
+
+    def _read(self, start: int, stop: int, out: Tensor) -> int:
         self._source.read(start, stop, out=out[: stop - start])
         return stop - start
 
@@ -95,8 +140,8 @@ class ShufflePlan:
         """Most units in one bucket."""
         return min(self.blocks_in_bucket * self.block_units, self.num_units)
 
-    def blocks(self, epoch: int, bucket: int) -> list[tuple[int, int]]:
-        """(start, stop) of the units of one bucket, in reading order."""
+    def blocks(self, epoch: int, bucket: int) -> list[Block]:
+        """Those of one bucket, in reading order."""
         if self.num_buckets == 1:
             chosen = list(range(self.num_blocks))
         else:
@@ -179,7 +224,7 @@ class _Bucket:
         self.words_NX = _as_words(self.rows_NW)
         self.rows = 0
         self.place = (-1, -1)
-        self.pending: list[tuple[int, int]] = []
+        self.pending: list[Block] = []
 
 
 def _as_words(rows_NW: Tensor) -> Tensor:
@@ -201,16 +246,20 @@ class Shuffler:
         batch_rows: rows in a batch.
         scale: every value is multiplied by it.
         spare: keep a second bucket that :meth:`prepare_ahead` fills.
+
+    Attributes:
+        reader: reads the blocks; to be closed by whoever made the shuffler.
     """
 
     def __init__(self, source: BlockSource, plan: ShufflePlan, batch_rows: int, scale: float, *, spare: bool) -> None:
-        self._source, self._plan, self._batch_rows, self._scale = source, plan, batch_rows, scale
+        self._plan, self._batch_rows, self._scale = plan, batch_rows, scale
         rows = plan.bucket_units * source.rows_per_unit
         count = 2 if spare and plan.num_buckets > 1 else 1
         self._buckets = [_Bucket(rows, source.width, source.dtype) for _ in range(count)]
         self._stage_BW = torch.empty(batch_rows, source.width, dtype=source.dtype)
         self._stage_words_BX = _as_words(self._stage_BW)
         self._position = Position()
+        self.reader = source.reader()
 
     def seek(self, position: Position) -> None:
         """Continue at ``position`` with the next batch."""
@@ -279,8 +328,18 @@ class Shuffler:
 
     def _read_one(self, bucket: _Bucket) -> None:
         start, stop = bucket.pending[-1]
-        rows = bucket.rows + self._source.read_block(start, stop, bucket.rows_NW[bucket.rows :])
+        rows = bucket.rows + self.reader.read_block(
+            start, stop, bucket.rows_NW[bucket.rows :], self._following(bucket.place, bucket.pending[:-1])
+        )
         if len(bucket.pending) == 1:
             self._plan.permute(*bucket.place, rows, bucket.order_N)
         # together and last: after Ctrl-C anywhere above, the block is simply read again
         bucket.rows, bucket.pending = rows, bucket.pending[:-1]
+
+    def _following(self, place: tuple[int, int], pending: list[Block]) -> Iterator[Block]:
+        """The blocks of a bucket that are still to be read, and those of the buckets after it; a single bucket is read once."""
+        yield from reversed(pending)
+        while self._plan.num_buckets > 1:
+            after = self._after(*place)
+            place = after.epoch, after.bucket
+            yield from self._plan.blocks(*place)

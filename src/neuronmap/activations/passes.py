@@ -10,11 +10,13 @@ Shape legend: N rows, W width of a hook.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
+import torch
 from torch import Tensor
 
 from neuronmap.activations.extract import (
@@ -32,10 +34,13 @@ from neuronmap.models.tuned import batch_tokens_for
 from neuronmap.progress import Progress, default
 
 if TYPE_CHECKING:
+    from neuronmap.activations.together import Crew
     from neuronmap.corpora import TokenSet
     from neuronmap.models import HookPoint, LanguageModel
 
 __all__ = ["ModelPass"]
+
+T = TypeVar("T")
 
 STATISTICS_ROWS = 65_536
 _KEPT_SHARE = 0.25
@@ -52,6 +57,7 @@ class ModelPass:
         mask: positions to drop; default :class:`MaskConfig`.
         batch_tokens: tokens per forward pass; as measured by ``neuronmap doctor --tune``, else 2,048, when None.
         progress: where notes go.
+        crew: the processes that each make one of the same inputs; this one alone when None. The first measures for all.
 
     Attributes:
         num_rows: rows that pass the mask by their tokens.
@@ -72,10 +78,11 @@ class ModelPass:
         mask: MaskConfig | None = None,
         batch_tokens: int | None = None,
         progress: Progress | None = None,
+        crew: Crew | None = None,
     ) -> None:
         check_fit(model, tokens, hooks)
         self.model, self.tokens, self.mask = model, tokens, mask or MaskConfig()
-        self.progress = progress or default()
+        self.progress, self.crew = progress or default(), crew if crew is not None and crew.count > 1 else None
         self.block_units = contexts_per_batch(tokens, batch_tokens_for(model.device, batch_tokens))
         self.num_rows, dropped = count_candidates(tokens, self.mask)
         if not self.num_rows:
@@ -95,21 +102,35 @@ class ModelPass:
 
     @cached_property
     def calibrations(self) -> dict[str, Calibration]:
-        """Outlier threshold and value range by hook, from the first contexts (as in a store)."""
-        with self._lock:
+        """Outlier threshold and value range by hook, from the first contexts (as in a store). All of a crew ask for them first at the
+        same place."""
+
+        def measured() -> dict[str, Calibration]:
             hooks = list(self._hooks.values())
             return calibrate(self.model, self.tokens, hooks, self.mask, self.progress, self._captured)
+
+        with self._lock:
+            return self._by_first(measured)
 
     @cached_property
     def statistics(self) -> dict[str, RowStatistics]:
         """By hook: mean, variance and mean square norm of the first 65,536 rows (all, if there are fewer).
 
-        In batches of a fixed size: the input scale of a run follows from them, and it may not depend on measured settings.
+        In batches of a fixed size: the input scale of a run follows from them, and it may not depend on measured settings. All of a
+        crew ask for them first at the same place.
         """
+        with self._lock:
+            _ = self.calibrations  # by all, before the first goes on alone
+            return self._by_first(self._measured)
+
+    def _by_first(self, measure: Callable[[], T]) -> T:
+        return measure() if self.crew is None else self.crew.from_first(measure)
+
+    def _measured(self) -> dict[str, RowStatistics]:
         batch, start = contexts_per_batch(self.tokens, CALIBRATION_BATCH_TOKENS), 0
         total = {name: RowStatistics.empty(hook.width) for name, hook in self._hooks.items()}
         wanted = min(STATISTICS_ROWS, self.num_rows)
-        with self._lock, self.progress.task("Measuring activations", wanted, "rows") as task:
+        with self.progress.task("Measuring activations", wanted, "rows") as task:
             while start < self.tokens.num_contexts:
                 short = [hook for name, hook in self._hooks.items() if total[name].rows < STATISTICS_ROWS]
                 if not short:
@@ -163,5 +184,8 @@ class ModelPass:
             largest = max(self.block_units, stop - start)
             every = list(self._hooks.values())
             self._extractor = RowExtractor(self.model, self.tokens, every, self.mask, largest, self._captured)
-        found = self._extractor.extract(start, stop, hooks, thresholds)
-        return ((hook.name, extracted.rows_NW) for hook, extracted in found)
+        device = self.model.device
+        # a thread begins on the first GPU, whichever the process has taken
+        with nullcontext() if device.type != "cuda" else torch.cuda.device(device):
+            for hook, extracted in self._extractor.extract(start, stop, hooks, thresholds):
+                yield hook.name, extracted.rows_NW

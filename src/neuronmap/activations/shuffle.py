@@ -182,10 +182,10 @@ class ShuffledBatches:
         return 2 + (_READY_BATCHES if self._threaded else 0)  # two are with the caller
 
     def _start(self) -> _DirectFeed | _ThreadFeed:
-        shuffler = Shuffler(self._blocks, self._plan, self._batch_rows, self._scale, spare=self._threaded)
-        shuffler.seek(self._position)
         shape = (self._batch_rows, self._blocks.width)
         ring = [torch.empty(shape, dtype=self._dtype) for _ in range(self._ring_size())]
+        shuffler = Shuffler(self._blocks, self._plan, self._batch_rows, self._scale, spare=self._threaded)
+        shuffler.seek(self._position)
         feed = _ThreadFeed(shuffler, ring) if self._threaded else _DirectFeed(shuffler, ring)
         self._stopper = weakref.finalize(self, feed.stop)  # a forgotten close must not leave a thread behind
         return feed
@@ -202,7 +202,8 @@ class _DirectFeed:
         return self._ring[0], self._shuffler.next_batch(self._ring[0])
 
     def stop(self) -> None:
-        """Nothing runs."""
+        """Read no more."""
+        self._shuffler.reader.close()
 
 
 class _ThreadFeed:
@@ -215,6 +216,8 @@ class _ThreadFeed:
         self._given: deque[Tensor] = deque()
         self._failure: BaseException | None = None
         self._stopping = False
+        self._at: tuple[int, int] | None = None
+        self._kept_off_at: tuple[int, int] | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="neuronmap-prefetch", daemon=True)
         self._thread.start()
@@ -242,13 +245,16 @@ class _ThreadFeed:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+        self._shuffler.reader.stop()
         if self._thread is not threading.current_thread():
             self._thread.join()
+            self._shuffler.reader.close()
 
     def _work(self) -> None:
         try:
             while (slot_BW := self._free_slot()) is not None:
                 position = self._shuffler.next_batch(slot_BW)
+                self._at = (position.epoch, position.bucket)
                 with self._changed:
                     self._ready.append((slot_BW, position))
                     self._changed.notify_all()
@@ -265,7 +271,21 @@ class _ThreadFeed:
                     return None
                 if self._free:
                     return self._free.popleft()
-            if not self._shuffler.prepare_ahead():
+            if not self._read_ahead():
                 with self._changed:
                     while not self._free and not self._stopping:
                         self._changed.wait()
+
+    def _read_ahead(self) -> bool:
+        """One block ahead; False when there is nothing to do, or it cannot be read.
+
+        What cannot be read ahead is read again when a batch needs it, and that failure is told. The batches before it are given: of
+        several processes all come as far, whichever had read ahead further.
+        """
+        if self._at == self._kept_off_at is not None:
+            return False
+        try:
+            return self._shuffler.prepare_ahead()
+        except Exception:  # noqa: BLE001 (it is read again)
+            self._kept_off_at = self._at
+            return False

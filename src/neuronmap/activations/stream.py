@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from neuronmap.activations.blocks import BlockReader, PlainReader
 from neuronmap.activations.extract import Calibration
 from neuronmap.activations.harvest import store_key
 from neuronmap.activations.mask import MaskConfig
 from neuronmap.activations.passes import ModelPass
 from neuronmap.activations.rows import RowStatistics
+from neuronmap.activations.turns import Turns
 from neuronmap.hashing import digest_json
 from neuronmap.progress import Progress
 
 if TYPE_CHECKING:
+    from neuronmap.activations.together import Crew
     from neuronmap.corpora import TokenSet
     from neuronmap.models import HookPoint, LanguageModel
 
@@ -34,7 +37,7 @@ class ActivationStream:
     """Rows of one hook point computed on demand; give it to ``ShuffledBatches`` in place of a store.
 
     A bucket is filled by running the model over blocks of contexts drawn over the whole token set, so restoring a
-    state computes one bucket again and nothing more.
+    state computes one bucket again and nothing more. Several processes that shuffle alike may share the work (``activations.turns``).
 
     Args:
         model: the language model.
@@ -43,6 +46,8 @@ class ActivationStream:
         mask: positions to drop; default :class:`MaskConfig`.
         batch_tokens: tokens per forward pass; as measured by ``neuronmap doctor --tune``, else 2,048, when None.
         progress: where notes go.
+        crew: the processes that each make a stream of the same inputs and draw the same rows from it, so that each runs the model
+            over a share of the blocks; this one alone when None.
 
     Raises:
         InputError: if the contexts are longer than the model can take.
@@ -58,9 +63,12 @@ class ActivationStream:
         mask: MaskConfig | None = None,
         batch_tokens: int | None = None,
         progress: Progress | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self._hook = hook
-        self._pass = ModelPass(model, tokens, [hook], mask=mask, batch_tokens=batch_tokens, progress=progress)
+        self._pass = ModelPass(
+            model, tokens, [hook], mask=mask, batch_tokens=batch_tokens, progress=progress, crew=crew
+        )
 
     @classmethod
     def of_hooks(
@@ -72,13 +80,14 @@ class ActivationStream:
         mask: MaskConfig | None = None,
         batch_tokens: int | None = None,
         progress: Progress | None = None,
+        crew: Crew | None = None,
     ) -> dict[str, Self]:
         """Streams of several hooks, by name, from one pass of the model: it runs once over a block for all of them.
 
         Each gives the rows that a stream of its hook alone gives. Shuffle them with the same seed, so that they want the same blocks.
         """
         hooks = list({hook.name: hook for hook in hooks}.values())
-        shared = ModelPass(model, tokens, hooks, mask=mask, batch_tokens=batch_tokens, progress=progress)
+        shared = ModelPass(model, tokens, hooks, mask=mask, batch_tokens=batch_tokens, progress=progress, crew=crew)
         streams = {}
         for hook in hooks:
             stream = streams[hook.name] = cls.__new__(cls)
@@ -151,7 +160,7 @@ class ActivationStream:
 
     @property
     def contexts_run(self) -> int:
-        """Contexts that went through the model for batches so far, for this stream and those of the same pass."""
+        """Contexts that went through this process's model for batches so far, for this stream and those of the same pass."""
         return self._pass.contexts_run
 
     def read_block(self, start: int, stop: int, out: Tensor) -> int:
@@ -164,6 +173,18 @@ class ActivationStream:
             InputError: if the model gives NaN or infinity.
         """
         return self._pass.read(self._hook, start, stop, out)
+
+    def reader(self) -> BlockReader:
+        """What reads the blocks of one shuffle; every process of a crew asks for it at the same place."""
+        crew = self._pass.crew
+        if crew is None:
+            return PlainReader(self.read_block)
+        _ = self.calibration  # asked of the first here, and not by a thread
+
+        def room(contexts: int) -> Tensor:
+            return torch.empty(contexts * self.rows_per_unit, self.width, dtype=self.dtype)
+
+        return Turns(self.read_block, room, crew)
 
     def close(self) -> None:
         """Nobody reads this stream any more: the model runs no further than the other streams of its pass need."""

@@ -23,11 +23,13 @@ from neuronmap.activations.mask import MaskConfig
 from neuronmap.errors import NeuronMapError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from neuronmap.activations.store import ActivationStore
     from neuronmap.corpora import TokenSet
     from neuronmap.models import HookPoint, LanguageModel
 
-__all__ = ["Crew", "Together", "harvest_together"]
+__all__ = ["Crew", "Exchange", "Together", "harvest_together"]
 
 T = TypeVar("T")
 
@@ -40,8 +42,32 @@ _NO_MORE: Batch = (-1, -1)
 """What the first asks for when it is done."""
 
 
+class Exchange(Protocol):
+    """A line between the processes of a crew beside that of the crew itself, for one thread of each.
+
+    An exchange begins when all have come, and is then made whole. Until then each may leave, which keeps nobody waiting: not those
+    who have come, nor itself for others who may never come.
+    """
+
+    def all_come(self, leaving: Callable[[], bool]) -> bool:
+        """Wait for the others; False if one of them, or this process, has left.
+
+        Args:
+            leaving: asked while waiting: whether this process leaves.
+        """
+
+    def tell(self, value: Any, sender: int) -> Any:
+        """A small picklable value of one process, on all."""
+
+    def spread_(self, tensor: Tensor, sender: int) -> None:
+        """Overwrite a contiguous tensor in main memory with that of one process."""
+
+    def close(self) -> None:
+        """Leave, and take part in no exchange any more."""
+
+
 class Crew(Protocol):
-    """The processes that harvest together. Every one makes the same calls in the same order."""
+    """The processes that run a model together. Every one makes the same calls in the same order."""
 
     @property
     def rank(self) -> int:
@@ -59,6 +85,13 @@ class Crew(Protocol):
 
     def take(self, sender: int) -> Any:
         """The value that another sends."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether this process was asked to stop what it is doing."""
+
+    def exchange(self) -> Exchange:
+        """A new line, which is to be closed."""
 
 
 @dataclass(frozen=True)

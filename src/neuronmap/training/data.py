@@ -258,7 +258,7 @@ def _from_text(
 
     rows: Mapping[str, RowSource | ActivationStream]
     if config.stream:
-        rows = ActivationStream.of_hooks(language_model, train, hooks, mask=mask, progress=progress)
+        rows = ActivationStream.of_hooks(language_model, train, hooks, mask=mask, progress=progress, crew=team)
     else:
         rows = harvested(train)
     kept: Mapping[str, Any] = rows

@@ -10,7 +10,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-__all__ = ["StopSignals", "request_stop"]
+__all__ = ["StopSignals", "request_stop", "stop_requested"]
 
 _WAITING: list[StopSignals] = []
 """Those that are open, wherever they were opened."""
@@ -24,6 +24,11 @@ def request_stop(by: str) -> None:
     """
     for waiting in tuple(_WAITING):
         waiting.requested = waiting.requested or by
+
+
+def stop_requested() -> bool:
+    """Whether something that is under way in this process was asked to stop."""
+    return any(waiting.requested is not None for waiting in tuple(_WAITING))
 
 
 class StopSignals:

@@ -253,7 +253,7 @@ class SAETrainer:
                     f"      {team.count} processes, {share}; weights and Adam are those of each, step memory and time of one with all."
                 )
             if isinstance(data.rows, ActivationStream):
-                note(f"      {streaming_note(data.rows, batches.bucket_rows)}")
+                note(f"      {streaming_note(data.rows, batches.bucket_rows, team.count)}")
             precision = "; encoder in bfloat16" if check_kernels(config, device) else ""
             note(f"      kernels: {describe(device, config.kernels)}; products: {config.products}{precision}.")
             session, notes = open_session(config, run, data, batches, plan, start_from=start_from, team=team)
@@ -274,8 +274,12 @@ class SAETrainer:
         with StopSignals(again_ends=team.count == 1) as stop, self._bar(session) as bar:
             try:
                 while not open_run.done:
-                    bar.advance(rows, **_shown(open_run.step()))
-                    if team.any(stop.requested is not None):
+                    waited = False
+                    try:
+                        bar.advance(rows, **_shown(open_run.step()))
+                    except Interrupted:  # all of them, before the step: while they waited for its rows
+                        waited = True
+                    if waited or team.any(stop.requested is not None):
                         open_run.interrupt()
                         team.wait()
                         by = stop.requested or "a signal to another process"
@@ -318,12 +322,13 @@ def in_precision(config: SAEConfig, begun_in: str | None) -> SAEConfig:
     return config
 
 
-def streaming_note(stream: ActivationStream, bucket_rows: int) -> str:
+def streaming_note(stream: ActivationStream, bucket_rows: int, processes: int = 1) -> str:
     """What a streamed run has to wait for, before it seems to hang."""
+    who = "the model computes" if processes == 1 else f"the models of {processes} processes compute"
     if bucket_rows >= stream.num_rows:
-        return f"streaming: the model computes all {stream.num_rows:,} activations before the first step; they stay in memory."
-    how = "while training uses one such lot, the model computes the next" if stream.in_background else "they take turns"
-    return f"streaming: the model computes {bucket_rows:,} activations before the first step; {how}."
+        return f"streaming: {who} all {stream.num_rows:,} activations before the first step; they stay in memory."
+    how = f"while training uses one such lot, {who} the next" if stream.in_background else "they take turns"
+    return f"streaming: {who} {bucket_rows:,} activations before the first step; {how}."
 
 
 def reopenable(source: Any, config: SAEConfig) -> str | None:

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronmap.activations import ArrayRows, ShuffledBatches
-from neuronmap.activations.blocks import RowBlocks, make_plan
+from neuronmap.activations.blocks import RowBlocks, Shuffler, make_plan
 from neuronmap.errors import ConfigError, MismatchError
 
 MODES = pytest.mark.parametrize("prefetch", [True, False])
@@ -273,6 +274,78 @@ def test_an_error_while_reading_reaches_the_consumer_and_can_be_survived(prefetc
     found += ids(batches, 10 - len(found) // 10)
     assert sorted(found) == list(range(100))
     batches.close()
+
+
+class Ending(ArrayRows):
+    """A source that goes away after 60 reads."""
+
+    reads = 0
+
+    def read(self, start: int, stop: int, out: Any = None) -> torch.Tensor:
+        self.reads += 1
+        if self.reads > 60:
+            raise OSError("the disk went away")
+        return super().read(start, stop, out)
+
+
+def test_an_error_while_reading_ahead_is_told_when_a_batch_needs_what_could_not_be_read() -> None:
+    """As many batches are given before it as without a thread, however far that was ahead."""
+    given = []
+    for prefetch in (True, False):
+        source = Ending(torch.arange(100.0).unsqueeze(1))
+        batches = ShuffledBatches(source, 10, seed=3, bucket_rows=40, prefetch=prefetch)
+        found: list[int] = []
+        with pytest.raises(OSError, match="went away"):  # noqa: PT012 (as many as come)
+            for _ in range(10):
+                time.sleep(0.01)  # the thread reads on meanwhile
+                found += ids(batches, 1)
+        given.append(found)
+        batches.close()
+    assert given[0] == given[1]
+    assert len(given[0]) == 40  # the first bucket
+
+
+class Following(RowBlocks):
+    """Notes each block that is read, and those that were said to follow it."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(numbered(rows))
+        self.seen: list[tuple[tuple[int, int], list[tuple[int, int]]]] = []
+
+    def reader(self) -> Any:
+        plain = super().reader()
+        read = plain.read_block
+
+        def read_block(start: int, stop: int, out: torch.Tensor, following: Any) -> int:
+            self.seen.append(((start, stop), list(itertools.islice(following, 6))))
+            return read(start, stop, out, ())
+
+        plain.read_block = read_block
+        return plain
+
+
+@pytest.mark.parametrize("spare", [True, False])
+def test_a_source_is_told_which_blocks_follow_also_in_later_buckets_and_epochs(spare: bool) -> None:
+    source = Following(50)
+    plan = make_plan(source, 12, seed=2, threaded=spare)
+    assert plan.num_buckets == 5
+    shuffler = Shuffler(source, plan, 7, 1.0, spare=spare)
+    for _ in range(30):
+        shuffler.next_batch(torch.empty(7, 2))
+        while shuffler.prepare_ahead():
+            pass
+    blocks = [block for block, _ in source.seen]
+    assert len(blocks) > 200
+    for at, (_, following) in enumerate(source.seen[:-6]):
+        assert following == blocks[at + 1 : at + 7]
+
+
+def test_after_a_single_bucket_nothing_follows() -> None:
+    source = Following(50)
+    shuffler = Shuffler(source, make_plan(source, 50, seed=2, threaded=True), 7, 1.0, spare=True)
+    for _ in range(30):
+        shuffler.next_batch(torch.empty(7, 2))
+    assert [len(following) for _, following in source.seen] == [min(6, 49 - at) for at in range(50)]
 
 
 def prefetch_threads() -> int:

@@ -61,11 +61,6 @@ def require_splittable(config: SAEConfig, team: Team, *, ranks_asked: bool = Tru
             hint=f"Set batch_size to a multiple of {rows}.",
         )
     _require_sliceable(config)
-    if config.stream:
-        raise ConfigError(
-            "stream = true does not work in several processes: each would run the language model over all of the text.",
-            hint="Leave stream out: activations are then stored once, by process 0, and read by all.",
-        )
     if config.device not in ("auto", "cpu", "cuda"):
         raise ConfigError(
             f"device = {config.device!r} names one device for {team.count} processes.",

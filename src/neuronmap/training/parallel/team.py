@@ -22,6 +22,8 @@ import torch.distributed as distributed
 from torch import Tensor
 
 from neuronmap.errors import NeuronMapError
+from neuronmap.training.interrupts import stop_requested
+from neuronmap.training.parallel.exchange import GlooExchange
 
 __all__ = ["Group", "Team", "open_team"]
 
@@ -163,6 +165,15 @@ class Team(Group):
         found: list[Any] = [None]
         distributed.recv_object_list(found, sender)
         return found[0]
+
+    @property
+    def stopping(self) -> bool:
+        """Whether this member was asked to stop."""
+        return stop_requested()
+
+    def exchange(self) -> GlooExchange:
+        """A line of its own between all members, for a thread beside the training; it is to be closed."""
+        return GlooExchange(self.rank, self.count, _PATIENCE)
 
     # --- decisions -----------------------------------------------------------------------------------------------
 

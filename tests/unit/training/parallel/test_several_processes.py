@@ -50,6 +50,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """Trainings whose features several processes can share, which those of the same architecture above cannot, and paths not taken there."""
 WIDE = ["topk", "batchtopk", "matryoshka-plain", "relu", "jumprelu", "gated", "topk-dense"]
 """What is trained by processes that share the features."""
+STREAMED: dict[str, Any] = {
+    "layer": 2,
+    "stream": True,
+    "batch_size": 4,
+    "k": 4,
+    "max_steps": 24,
+    "checkpoint_every_steps": 7,
+}
+"""Trainings without stored activations, of six buckets and more."""
 ROWS = [[3.0, 1.0, 2.0, 2.0, 0.0, 2.0, 2.0, 7.0], [1.0] * 8, [-1.0] * 8, [0.5, -1.0, 0.0, 0.0, 0.25, 0.0, 9.0, 0.0]]
 TIED = [3.0, 1.0, 2.0, 2.0, 0.5, 2.0, 2.0, 1e-30, 2.0, 7.5, 2.0, 1.0]
 KS = [1, 2, 3, 4, 8]
@@ -70,6 +79,13 @@ def job(folder: Path, name: str, ranks: int = 1, **more: Any) -> dict[str, Any]:
     config = {**FIELDS, **ARCHITECTURES[architecture], **VARIANTS.get(name.removesuffix("-wide"), {})}
     config |= {"architecture": architecture, "feature_ranks": ranks}
     return {"config": config, "rows": str(folder.parent / "rows.pt"), "folder": str(folder / "runs" / name), **more}
+
+
+def streamed(folder: Path, name: str, ranks: int = 1, **more: Any) -> dict[str, Any]:
+    """As :func:`job`, of text that a model reads while it is trained on."""
+    made = job(folder, name, ranks, home=str(folder / "home"), texts=str(folder.parent / "texts"), **more)
+    made["config"] |= STREAMED | {"model_name": str(folder.parent / "model")}
+    return made
 
 
 def harvests(folder: Path) -> dict[str, dict[str, Any]]:
@@ -105,9 +121,14 @@ def alike(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def place(tmp_path_factory, model_folder) -> Path:
     folder = tmp_path_factory.mktemp("parallel")
     torch.save(sparse_rows(), folder / "rows.pt")
+    shutil.copytree(model_folder, folder / "model")
+    (folder / "texts").mkdir()
+    for i in range(48):
+        text = f"Speech {i}. The river froze in winter and {i * 7919} children walked to school. " * (3 + i % 5)
+        (folder / "texts" / f"{i}.txt").write_text(text)
     return folder
 
 
@@ -120,6 +141,10 @@ def alone(place) -> Path:
         assert "error" not in train(job(place / "alone", name))
     for name in ("batchtopk-stopped", "jumprelu-stopped"):
         assert train(job(place / "alone", name, stop_at=11))["error"] == "Interrupted"
+    whole = train(streamed(place / "alone", "topk-streamed"))
+    assert "error" not in whole
+    (place / "contexts").write_text(str(whole["contexts"]))
+    assert train(streamed(place / "alone", "topk-streamed-stopped", stop_at=11))["error"] == "Interrupted"
     torch.set_num_threads(threads)
     return place / "alone" / "runs"
 
@@ -128,14 +153,25 @@ def alone(place) -> Path:
 def two(place, alone) -> tuple[Path, list[dict[str, dict[str, Any]]]]:
     """The same by two processes; those that one or four processes go on with; and what is refused."""
     folder = place / "two"
-    shutil.copytree(alone / "batchtopk-stopped", folder / "runs" / "batchtopk-stopped")
+    for name in ("batchtopk-stopped", "topk-streamed-stopped"):
+        shutil.copytree(alone / name, folder / "runs" / name)
     trainings = [job(folder, name) for name in ARCHITECTURES]
     trainings += [job(folder, "batchtopk-stopped", resume=True), job(folder, "batchtopk-left", stop_at=11)]
     trainings += [job(folder, "topk-sweep", sweep=True), job(folder, "relu-diverging")]
     trainings[-1]["config"] |= {"learning_rate": 1e6, "clip_norm": None}
     trainings += [job(folder, f"{name}-wide", 2) for name in WIDE]
     trainings.append(job(folder, "jumprelu-left-wide", 2, stop_at=11))
+    trainings += [streamed(folder, "topk-streamed"), streamed(folder, "topk-streamed-wide", 2)]
+    trainings += [
+        streamed(folder, "topk-streamed-ahead", threaded=True),
+        streamed(folder, "topk-streamed-left", stop_at=11, threaded=True),
+    ]
+    trainings += [streamed(folder, "topk-streamed-broken", breaks=[1, 12], threaded=ahead) for ahead in (False, True)]
+    trainings[-1]["folder"] += "-ahead"
+    trainings.append(streamed(folder, "topk-streamed-waiting", signal=[1, 6]))
+    trainings.append(streamed(folder, "topk-streamed-stopped", resume=True, threaded=True))
     jobs = {Path(one["folder"]).name: one for one in trainings}
+    jobs |= {"part": {"part": True, "home": str(folder / "home")}}
     jobs |= {f"rows-{k}": {"rows_of": ROWS, "k": k} for k in KS}
     jobs |= harvests(folder)
     jobs |= {"moments": {"moments_of": [16, 48]}, "largest": {"values": TIED, "counts": COUNTS}}
@@ -145,11 +181,15 @@ def two(place, alone) -> tuple[Path, list[dict[str, dict[str, Any]]]]:
 @pytest.fixture(scope="module")
 def four(place, two) -> tuple[Path, list[dict[str, dict[str, Any]]]]:
     folder = place / "four"
-    shutil.copytree(two[0] / "batchtopk-left", folder / "runs" / "batchtopk-left")
-    shutil.copytree(two[0] / "jumprelu-left-wide", folder / "runs" / "jumprelu-left-wide")
+    for name in ("batchtopk-left", "jumprelu-left-wide", "topk-streamed-left"):
+        shutil.copytree(two[0] / name, folder / "runs" / name)
     trainings = [job(folder, "jumprelu"), job(folder, "batchtopk-left", resume=True, feature_ranks=2)]
     trainings += [job(folder, "jumprelu-left-wide", resume=True, feature_ranks=4), job(folder, "topk-few")]
     trainings += [job(folder, "matryoshka-plain-wide", 2), job(folder, "relu-wide", 2)]
+    trainings += [
+        streamed(folder, "topk-streamed-ahead", 2, threaded=True),
+        streamed(folder, "topk-streamed-left", resume=True),
+    ]
     jobs = {Path(one["folder"]).name: one for one in trainings}
     jobs |= {"moments": {"moments_of": [16, 49]}, "largest": {"values": TIED, "counts": COUNTS}}
     return folder / "runs", launch(jobs, 4, folder)
@@ -293,6 +333,64 @@ def test_what_one_process_cannot_harvest_all_are_told(two):
     assert other["error"] == "NeuronMapError"
 
 
+@pytest.mark.parametrize("name", ["topk-streamed", "topk-streamed-wide", "topk-streamed-ahead"])
+def test_two_processes_stream_what_one_does_and_each_runs_the_model_over_half(place, alone, two, name):
+    alike(alone / "topk-streamed", two[0] / name)
+    whole = int((place / "contexts").read_text())
+    shares = [ended[name]["contexts"] for ended in two[1]]
+    ahead = 48 if name.endswith("ahead") else 8  # a thread: a bucket of 20 contexts, the ring of batches, and a round
+    assert whole <= sum(shares) <= whole + ahead
+    assert abs(shares[0] - shares[1]) <= 4  # contexts in a block
+
+
+def test_four_processes_stream_what_one_does(alone, four):
+    alike(alone / "topk-streamed", four[0] / "topk-streamed-ahead")
+    shares = [ended["topk-streamed-ahead"]["contexts"] for ended in four[1]]
+    assert max(shares) - min(shares) <= 4
+    assert sum(shares) <= int((alone.parents[1] / "contexts").read_text()) + 56
+
+
+def test_a_streamed_run_goes_on_in_another_number_of_processes(place, alone, two, four):
+    assert [ended["topk-streamed-left"]["error"] for ended in two[1]] == ["Interrupted"] * 2
+    alike(alone / "topk-streamed", two[0] / "topk-streamed-stopped")  # 1 -> 2
+    alike(alone / "topk-streamed", four[0] / "topk-streamed-left")  # 2 -> 4
+    back = place / "back" / "runs" / "topk-streamed-left"
+    shutil.copytree(two[0] / "topk-streamed-left", back)
+    assert "error" not in train(streamed(place / "back", "topk-streamed-left", resume=True))  # 2 -> 1
+    alike(alone / "topk-streamed", back)
+
+
+def test_a_signal_stops_all_while_they_wait_for_a_bucket(place, alone, two):
+    name = "topk-streamed-waiting"
+    said = [ended[name]["message"] for ended in two[1]]
+    assert "a signal to another process after step 9" in said[0]  # two buckets hold 9 batches
+    assert "SIGTERM after step 9" in said[1]
+    assert [ended[name]["contexts"] for ended in two[1]] == [
+        24,
+        24,
+    ]  # 12 blocks of 4: the third bucket was to end with the 15th
+    back = place / "back" / "runs" / name
+    shutil.copytree(two[0] / name, back)
+    assert "error" not in train(streamed(place / "back", name, resume=True))
+    alike(alone / "topk-streamed", back)
+
+
+@pytest.mark.parametrize("name", ["topk-streamed-broken", "topk-streamed-broken-ahead"])
+def test_a_model_that_fails_in_one_process_fails_in_all_at_the_batch_that_needs_it(two, name):
+    found = [ended[name] for ended in two[1]]
+    assert [(one["error"], one["message"]) for one in found] == [("InputError", "This model is broken.")] * 2
+    steps = [len(curve(two[0] / each)) for each in ("topk-streamed-broken", "topk-streamed-broken-ahead")]
+    assert steps[0] == steps[1] > 0  # however far a thread was ahead
+
+
+def test_who_leaves_a_stream_is_not_waited_for(two):
+    first, last = (ended["part"] for ended in two[1])
+    assert last["given"] == 3
+    assert first["error"] == "NeuronMapError"
+    assert "Another process reads no activations any more" in first["message"]
+    assert first["given"] >= 3
+
+
 @pytest.mark.parametrize("k", KS)
 def test_the_largest_of_each_row_of_all_processes_with_ties_to_the_first(two, k):
     expected = select_top_k(torch.tensor(ROWS), k)
@@ -309,7 +407,6 @@ def test_configurations_name_what_several_processes_cannot_do():
     require_splittable(SAEConfig(**fields), Team(0, 3))
     for more, said in (
         ({"batch_size": 1, "context_length": 32}, "batch_size to a multiple of 3"),
-        ({"stream": True}, "stream"),
         ({"device": "cuda:0"}, "one device for 3 processes"),
         ({"feature_ranks": 2}, "divisor of 3"),
         ({"feature_ranks": 3, "hidden_dim": 49}, "multiple of 3"),

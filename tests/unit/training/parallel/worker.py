@@ -16,8 +16,12 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -25,7 +29,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2] / "activations"))
 from token_sets import PlainTokens, tiny_model
 
-from neuronmap.activations import extract
+from neuronmap.activations import ActivationStream, ShuffledBatches, blocks, extract, passes
 from neuronmap.activations.together import harvest_together
 from neuronmap.errors import InputError, NeuronMapError
 from neuronmap.models import capture, resolve_hook
@@ -136,17 +140,70 @@ def harvest(job: dict[str, Any]) -> dict[str, Any]:
     return {"ran": ran}
 
 
+@contextmanager
+def small_streams(job: dict[str, Any]) -> Iterator[Counter[str]]:
+    """Streams of small blocks and buckets, read by a thread as on an accelerator if the job says so; counts the contexts run.
+
+    At a pass of one process its model may fail, or a signal may come.
+    """
+    ran: Counter[str] = Counter()
+    plain = ActivationStream.read_block
+
+    def counted(stream: ActivationStream, start: int, stop: int, out: Tensor) -> int:
+        ran["passes"] += 1
+        ran["contexts"] += stop - start
+        at = [int(os.environ.get("RANK", "0")), ran["passes"]]
+        if at == job.get("signal"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        if at == job.get("breaks"):
+            raise InputError("This model is broken.", hint="Mend it.")
+        return plain(stream, start, stop, out)
+
+    with (
+        patch.object(passes, "batch_tokens_for", lambda device, asked: 128),
+        patch.object(blocks, "MAX_BUCKET_ROWS", 700),
+        patch.object(ActivationStream, "in_background", job.get("threaded", False)),
+        patch.object(ActivationStream, "read_block", counted),
+        patch.dict(os.environ, {"NEURONMAP_HOME": job["home"]}),
+    ):
+        yield ran
+
+
+def part(job: dict[str, Any]) -> dict[str, Any]:
+    """A stream of all processes that the last of them leaves early, while its thread and those of the others are ahead."""
+    team, model, given = open_team(), tiny_model(), 0
+    tokens = PlainTokens(num_contexts=64, context_length=16)
+    with small_streams({**job, "threaded": True}):
+        stream = ActivationStream(model, tokens, resolve_hook(model, 1), crew=team)
+        with ShuffledBatches(stream, 20, seed=0, bucket_rows=200) as batches:
+            try:
+                for _ in range(3 if team.rank == team.count - 1 else 1000):
+                    next(batches)
+                    given += 1
+            except NeuronMapError as error:
+                return {"error": type(error).__name__, "message": error.message, "given": given}
+    return {"given": given}
+
+
 def train(job: dict[str, Any]) -> dict[str, Any]:
     """One training; the error it ended with, or what this process holds at its end."""
+    if "home" in job and "part" not in job:
+        with small_streams(job) as ran:
+            return {**_train(job, Path(job["texts"])), **ran}
+    return _train(job)
+
+
+def _train(job: dict[str, Any], texts: Path | None = None) -> dict[str, Any]:
     for key, other in (
         ("values", select),
         ("rows_of", select_of_rows),
         ("moments_of", count_moments),
         ("harvest_in", harvest),
+        ("part", part),
     ):
         if key in job:
             return other(job)
-    rows = torch.load(job["rows"])
+    rows = torch.load(job["rows"]) if texts is None else texts
     loggers = [SignalAt(job["stop_at"])] if "stop_at" in job else []
     spoken = LineProgress(sys.stdout)
     try:

@@ -216,7 +216,7 @@ def begin_training(port: int) -> str:
     """A training as a job: long enough for the load, on the sample model."""
     body = {
         "settings": {"model_name": "smollm2-135m", "layer": 8, "corpus": "sotu", "hidden_dim": 8192, "k": 32,
-                     "architecture": "topk", "max_tokens": 200_000, "num_epochs": 50, "name": "beside"},
+                     "architecture": "topk", "max_tokens": 50_000, "num_epochs": 200, "name": "beside"},
         "evaluate": False,
     }  # fmt: skip
     request = urllib.request.Request(

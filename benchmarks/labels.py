@@ -154,6 +154,7 @@ def explained(store: FeatureStore, entry: Any, options: argparse.Namespace) -> d
         "labels": len(labels),
         **counts,
         "judged": len({score.label for score in scores if not score.protocol.startswith("embedding")}),
+        "unscored": len(ids - {score.label for score in scores if score.protocol.startswith("embedding")}),
         "read": not options.no_read,
         "note": options.note,
         "scorers": table_of(scores),
@@ -387,6 +388,8 @@ def main() -> None:
                 "explain": lambda: explained(store, entry, options),
                 "cost": lambda: cost(store, entry, options),
             }[part]()
+            if part == "explain" and options.report_only:  # what was asked before, and how long it took, stands
+                made |= {key: found.get(part, {}).get(key, made[key]) for key in ("seconds", "impossible", "failed")}
             found[part] = made
             file.write_text(json.dumps(found, indent=1) + "\n")
     if "hints" in found:

@@ -51,8 +51,8 @@ def _explained(found: dict[str, Any], _: str) -> list[str]:
         "",
         f"{found['features']} alive features drawn with seed {found['seed']}; SmolLM2-135M at `neuronmap models serve`, method "
         f"`{found['method']}`: {found['labels']} labels, {found['impossible']} features with too few examples, {found['failed']} answers "
-        f"that held no label. The same model judged {found['judged']} of the labels. A model of this size labels and judges badly: what is "
-        "shown is that scores say so."
+        f"that held no label. The same model judged {found['judged']} of the labels; {found['unscored']} have too few windows on held-out "
+        "documents for any score. A model of this size labels and judges badly: what is shown is that scores say so."
         + (
             ""
             if found["read"]

@@ -22,7 +22,7 @@ LARGEST_FILE_BYTES = 1 << 20
 MACHINE = re.compile(
     r"(?<![\w.~:/-])/(?:r[o]ot|w[o]rk|f[a]rm|h[o]me|U[s]ers)/\w"  # an absolute path of someone's machine
     r"|py[p]i\.org/simple|files\.python[h]osted|registry\.np[m]js|deb\.deb[i]an\.org"  # a registry's host
-    r"|(?<![\d.])(?:10\.\d{1,3}|192\.168|172\.(?:1[6-9]|2\d|3[01]))\.\d{1,3}\.\d{1,3}(?!\.?\d)"  # a private address, four numbers and no more
+    r"|(?<![\d.])(?:10\.\d{1,3}|192\.168|172\.(?:1[6-9]|2\d|3[01]))\.\d{1,3}\.\d{1,3}(?!\.?\d)"  # a private address: four numbers, no more
 )
 
 

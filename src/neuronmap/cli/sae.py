@@ -231,8 +231,9 @@ def _run_training(
         "feature_ranks": ranks,
         "init_from": start,
         "evaluate": evaluate,
+        "replace": replace,
+        "progress": output.progress(),
     }
-    asked |= {"replace": replace, "progress": output.progress()}
     if engine.engine == "ray":
         from neuronmap.hub.ray_training import train_on_ray
 

@@ -327,7 +327,9 @@ def streaming_note(stream: ActivationStream, bucket_rows: int, processes: int = 
     who = "the model computes" if processes == 1 else f"the models of {processes} processes compute"
     if bucket_rows >= stream.num_rows:
         return f"streaming: {who} all {stream.num_rows:,} activations before the first step; they stay in memory."
-    how = f"while training uses one such lot, {who} the next" if stream.in_background else "model and training take turns"
+    how = (
+        f"while training uses one such lot, {who} the next" if stream.in_background else "model and training take turns"
+    )
     return f"streaming: {who} {bucket_rows:,} activations before the first step; {how}."
 
 

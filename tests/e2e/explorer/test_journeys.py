@@ -37,7 +37,7 @@ def test_the_table_is_filtered_and_its_address_holds_the_question(page):
     assert rows.all_inner_texts() == before
     page.get_by_role("link", name=re.compile("Remove the condition class")).click()
     expect(page).not_to_have_url(re.compile("class="))
-    assert rows.count() > len(before)
+    expect(rows.nth(len(before))).to_be_attached()
 
 
 def test_a_box_drawn_on_the_scatter_is_a_filter(page):

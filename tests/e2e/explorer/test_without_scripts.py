@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from tests.e2e.explorer.known import TEXT
 from tests.e2e.explorer.serving import SAE, marks, wait_for
 
@@ -21,12 +23,16 @@ def plain(visit) -> Page:
 
 def again(page: Page, found: str) -> None:
     """Ask for the page until it has the answer, as a reader does who is told to look again."""
+    answer, link = page.locator(found), page.get_by_role("link", name="Look again")
 
     def look() -> bool:
-        if page.locator(found).count():
+        # After a click the next page may be there only in part, or not yet: with neither of the two.
+        expect(answer.or_(link).first).to_be_visible()
+        if answer.count():
             return True
-        page.get_by_role("link", name="Look again").click()
-        return bool(page.locator(found).count())
+        with suppress(PlaywrightTimeout):
+            link.click(timeout=2_000)
+        return False
 
     wait_for(look)
 
@@ -55,7 +61,7 @@ def test_more_cards_and_more_examples_are_links(plain):
     plain.goto(f"/sae/{SAE}/-/cards")
     first = plain.locator(".feature-card h2").first.inner_text()
     plain.get_by_role("link", name=re.compile("Load more|Next")).first.click()
-    assert plain.locator(".feature-card h2").first.inner_text() != first
+    expect(plain.locator(".feature-card h2").first).not_to_have_text(first)
     plain.goto("/examples?text=states&kind=top")
     again(plain, "#examples .ex")
     plain.get_by_role("link", name="More examples").click()
@@ -92,6 +98,7 @@ def test_a_training_is_started_stopped_and_gone_on_with(plain, server):
     plain.get_by_label("epochs", exact=True).fill("100000")
     plain.get_by_label("name", exact=True).fill("never-there")
     plain.get_by_role("button", name="Start training").click()
+    plain.wait_for_url("**/jobs/*")
     job = plain.url.rsplit("/", 1)[1]
     plain.get_by_role("link", name="Look again").click()
     expect(plain.locator(".status")).to_have_text(re.compile("queued|running"))

@@ -144,15 +144,18 @@ def test_an_analysis_on_two_nodes_is_the_one_of_this_process(analysed, neuronmap
 
 @dataclass
 class Chores:
-    """Squares numbers; odd things happen to the number 3 when it is first tried."""
+    """Squares numbers, or what is shared under the name; odd things happen to the number 3 when it is first tried."""
 
     folder: Path
     odd: str = ""
 
     def open(self, progress: Any) -> Chores:
+        (self.folder / f"opened-{os.getpid()}-{time.monotonic_ns()}").touch()
         return self
 
-    def run(self, shard: int, progress: Any) -> int:
+    def run(self, shard: Any, progress: Any) -> int:
+        if not isinstance(shard, int):
+            return shard.get() ** 2
         tried = self.folder / f"{shard}-{os.getpid()}"
         first = not list(self.folder.glob(f"{shard}-*"))
         tried.touch()
@@ -208,13 +211,24 @@ def test_a_host_that_is_lost_costs_its_shard(nodes, tmp_path):
         for number, value in pool.run(Chores(tmp_path, "steady"), range(24)):
             results[number] = value
             if (
-                not removed and len({file.name.split("-")[1] for file in tmp_path.iterdir()}) == 3
+                not removed and len({file.name.split("-")[1] for file in tmp_path.glob("[0-9]*-*")}) == 3
             ):  # all three are at work
                 nodes.cluster.remove_node(lost, allow_graceful=False)
                 removed = True
     assert removed
     assert results == {number: number * number for number in range(24)}
     assert [line for line in heard.lines if "A worker was lost" in line]
+
+
+def test_a_work_stays_open_from_call_to_call_and_values_are_shared(nodes, tmp_path):
+    work = Chores(tmp_path, "steady")
+    with pool_of(nodes) as (pool, _):
+        assert dict(pool.run(work, range(8))) == {number: number * number for number in range(8)}
+        opened = len(list(tmp_path.glob("opened-*")))
+        assert dict(pool.run(work, [pool.share(5), pool.share(6)])) == {0: 25, 1: 36}
+        assert len(list(tmp_path.glob("opened-*"))) == opened
+        assert dict(pool.run(Chores(tmp_path), [3])) == {0: 9}
+        assert len(list(tmp_path.glob("opened-*"))) == opened + 1
 
 
 def test_what_a_worker_raises_is_raised_here(nodes, tmp_path):
@@ -275,10 +289,15 @@ def test_a_host_without_the_token_is_refused_with_the_cause(nodes):
         "except ResourceError as error: print(error.message)"
     )
     unset = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    for more in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}):
+    wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    for address, more in (
+        (nodes.address, {}),
+        (nodes.address, wrong),
+        ("auto", {**wrong, "RAY_ADDRESS": nodes.address}),
+    ):
         done = subprocess.run(
-            [sys.executable, "-c", code, nodes.address],
-            env={**unset, **more}, capture_output=True, text=True, timeout=60, check=False,
+            [sys.executable, "-c", code, address],
+            env={**unset, **more}, capture_output=True, text=True, timeout=30, check=False,
         )  # fmt: skip
         said = f"The Ray cluster at {nodes.address} refused the token of this host, or this host sent none.\n"
         assert (done.stdout, done.stderr) == (said, "")
@@ -344,23 +363,29 @@ def test_a_harvest_by_workers_one_of_which_is_killed_writes_what_one_process_wri
     assert made["killed"] == made["alone"]
 
 
-def test_suites_on_workers_give_the_records_of_this_process(analysed, neuronmap, nodes):
-    suites = ["sae", "evaluate", "first", "--suite", "core,structure", "--tokens", "2000", "--ce-tokens", "500"]
+def test_suites_on_workers_one_of_which_is_killed_give_the_records_of_this_process(analysed, neuronmap, nodes):
+    suites = ["sae", "evaluate", "first", "--suite", "core,structure", "--tokens", "8000", "--ce-tokens", "2500"]
     alone = neuronmap(*suites, "--again", "--json").document("sae evaluate")["suites"]
     ray = ["--engine", "ray", "--ray-address", nodes.address]
-    many = neuronmap(*suites, *ray, "--again", "--json").document("sae evaluate")["suites"]
+    with nodes.killing() as killed:
+        done = neuronmap(*suites, *ray, "--again", "--json")
+    assert done.code == 0, done.err
+    assert killed.processes
+    assert "A worker was lost" in done.err
+    many = done.document("sae evaluate")["suites"]
     assert list(many) == list(alone) == ["core", "structure"]
     for name, record in alone.items():
         for changing in ("created", "seconds"):
             record.pop(changing, None)
             many[name].pop(changing, None)
         assert many[name] == record
+    stored = neuronmap(*suites, *ray)
+    assert "core: measured before on the same inputs" in stored.err
     refused = neuronmap("sae", "evaluate", "first", *ray)
     assert refused.code == 2
     assert "--engine ray goes with --suite" in refused.err
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of Ray, about its own settings
 def test_training_by_two_processes_one_of_which_is_killed(neuronmap, nodes, train_arguments, home):
     """The SAE of one process, to the rounding that torchrun has too; begun again from a checkpoint."""
     more = ["architecture=topk", "device=cpu", "num_epochs=20", "max_steps=300", "checkpoint_every_steps=5"]

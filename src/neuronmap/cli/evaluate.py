@@ -102,7 +102,7 @@ def evaluate(
 
         neuronmap sae evaluate demo --suite stability --against demo-seed1
 
-        neuronmap sae evaluate demo --suite core,probing,structure --engine ray     (each suite by another worker)
+        neuronmap sae evaluate demo --suite core,probing,structure --engine ray     (by workers)
     """
     from neuronmap.hub import SAEModelHub
 

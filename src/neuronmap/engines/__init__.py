@@ -6,6 +6,6 @@ imported only when it is asked for.
 
 from neuronmap.engines.choice import EngineName, EngineSettings, running
 from neuronmap.engines.shards import cut, slowest
-from neuronmap.engines.work import Pool, Work, Worker
+from neuronmap.engines.work import Advance, Pool, Shared, Work, Worker
 
-__all__ = ["EngineName", "EngineSettings", "Pool", "Work", "Worker", "cut", "running", "slowest"]
+__all__ = ["Advance", "EngineName", "EngineSettings", "Pool", "Shared", "Work", "Worker", "cut", "running", "slowest"]

@@ -185,6 +185,8 @@ def _require_answer(address: str) -> None:
     Raises:
         ResourceError: nothing listens there, or what does refuses the token of this process.
     """
+    if address == "auto":
+        address = _found() or address
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdecimal()):
         return
@@ -194,6 +196,21 @@ def _require_answer(address: str) -> None:
         raise _unreachable(address, error) from error
     if _asked(address, dict(os.environ)) == _REFUSED:
         raise _wrong_token(address)
+
+
+def _found() -> str | None:
+    """The HOST:PORT of the cluster that ``auto`` means; None where Ray is left to say that there is none."""
+    try:
+        from ray._private.services import canonicalize_bootstrap_address
+
+        found: str | None = canonicalize_bootstrap_address("auto")
+    except (
+        ImportError,
+        OSError,
+        ValueError,
+    ):  # the name is Ray's own and may change: the address is then tried by Ray alone
+        return None
+    return found
 
 
 def _unreachable(address: str, error: Exception) -> ResourceError:

@@ -20,7 +20,7 @@ import neuronmap
 from neuronmap import errors
 from neuronmap.engines.cluster import Cluster, Places
 from neuronmap.engines.shards import slowest
-from neuronmap.engines.work import Advance, Stopped, Work, Worker
+from neuronmap.engines.work import Advance, Shared, Stopped, Work, Worker
 from neuronmap.errors import MismatchError, NeuronMapError, WorkerLostError
 from neuronmap.progress import Progress, Task
 
@@ -50,6 +50,18 @@ class _Failed:
         except TypeError:  # of those with further arguments
             made = NeuronMapError(f"{self.message} (on {host})", hint=self.hint)
         return made
+
+
+@dataclass(frozen=True)
+class _SharedByRay:
+    """See :class:`~neuronmap.engines.Shared`."""
+
+    reference: Any
+
+    def get(self) -> Any:
+        import ray
+
+        return ray.get(self.reference)
 
 
 class _Counted:
@@ -120,13 +132,15 @@ class _Member:
     started: float = 0.0
     asked: Any = None
     amount: int = 0
+    opened: Work | None = None
 
 
 @dataclass(eq=False)
 class _Run:
     """Where one call stands."""
 
-    work: Any
+    work: Work
+    sent: Any
     shards: Sequence[Any]
     advance: Advance
     ahead: int | None
@@ -166,6 +180,7 @@ class RayPool:
     def __init__(self, cluster: Cluster, places: Places, progress: Progress) -> None:
         self._ray, self._places, self._progress = cluster.ray, places, progress
         self._spare: list[_Member] = []
+        self._sent: tuple[Work, Any] | None = None
         faults = cluster.ray.exceptions
         self._faults = (
             faults.RayActorError,
@@ -180,6 +195,10 @@ class RayPool:
         """How many there are to be."""
         return self._places.workers
 
+    def share(self, value: Any) -> Shared:
+        """See :meth:`neuronmap.engines.Pool.share`."""
+        return _SharedByRay(self._ray.put(value))
+
     def run(
         self,
         work: Work,
@@ -190,7 +209,9 @@ class RayPool:
         ahead: int | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """Do every shard; see :meth:`neuronmap.engines.Pool.run`."""
-        run = _Run(self._ray.put(work), shards, advance or _nothing, ahead, deque(range(len(shards))))
+        if self._sent is None or self._sent[0] is not work:
+            self._sent = work, self._ray.put(work)
+        run = _Run(work, self._sent[1], shards, advance or _nothing, ahead, deque(range(len(shards))))
         noted = time.monotonic()
         try:
             for _ in range(min(self._places.workers, len(shards))):
@@ -225,9 +246,13 @@ class RayPool:
             self._end(self._spare.pop())
 
     def _again(self, run: _Run) -> _Member:
-        """A worker of an earlier call, which opens the work of this one."""
+        """A worker of an earlier call, which opens the work of this one, unless it has."""
         member = self._spare.pop()
-        member.state, member.ref, member.asked = "opening", member.actor.open.remote(run.work), None
+        member.asked = None
+        if member.opened is run.work:
+            member.state, member.ref = "idle", None
+        else:
+            member.state, member.ref = "opening", member.actor.open.remote(run.sent)
         return member
 
     def _start(self) -> _Member:
@@ -301,10 +326,10 @@ class RayPool:
                     hint="Install the same version on every host of the cluster.",
                 )
             member.host = f"{host}, process {process}"
-            member.state, member.ref = "opening", member.actor.open.remote(run.work)
+            member.state, member.ref = "opening", member.actor.open.remote(run.sent)
             return None
         if member.state == "opening":
-            member.state, member.ref = "idle", None
+            member.state, member.ref, member.opened = "idle", None, run.work
             return None
         shard, seconds = member.shard, time.monotonic() - member.started
         run.show(shard, max(self._amount(member), run.shown.get(shard, 0)))

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from neuronmap.progress import Progress
 
-__all__ = ["Advance", "Pool", "Stopped", "Work", "Worker"]
+__all__ = ["Advance", "Pool", "Shared", "Stopped", "Work", "Worker"]
 
 Advance = Callable[[int, str], None]
 """Told of so many more units done (fewer, when a worker was lost), and what to show beside them."""
@@ -36,12 +36,24 @@ class Work(Protocol):
         ...
 
 
+class Shared(Protocol):
+    """A value that many shards name, and that each host is sent once."""
+
+    def get(self) -> Any:
+        """The value, in a worker."""
+        ...
+
+
 class Pool(Protocol):
-    """Some workers."""
+    """Some workers. A work that was opened in a worker stays open for the next call with the same work."""
 
     @property
     def workers(self) -> int:
         """How many there are to be."""
+        ...
+
+    def share(self, value: Any) -> Shared:
+        """Lay a value where workers find it; a shard may hold what is returned."""
         ...
 
     def run(

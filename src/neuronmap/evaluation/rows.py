@@ -10,8 +10,10 @@ Shapes: N rows, D = d_in, O = width of what is reconstructed (D, but for a trans
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Protocol
+from copy import copy
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -58,6 +60,7 @@ class Reconstructor:
         sae: as given.
         device: as given.
         width: O, of its reconstructions.
+        decoder_norm_F: norms of its decoder rows [F]; ones for an SAE without ``W_dec``.
     """
 
     def __init__(self, sae: Autoencoder, device: torch.device, dtype: torch.dtype) -> None:
@@ -65,6 +68,14 @@ class Reconstructor:
         self.width: int = getattr(sae, "d_out", sae.d_in)
         self._complete = getattr(sae, "complete", None)
         self._chunk = max(1, min(_PIECE_ROWS, _CHUNK_VALUES // sae.d_sae))
+
+    @cached_property
+    def decoder_norm_F(self) -> Tensor:  # noqa: N802
+        decoder = getattr(self.sae, "W_dec", None)
+        if isinstance(decoder, Tensor):
+            norm_F: Tensor = torch.linalg.vector_norm(decoder.detach(), dim=1)
+            return norm_F
+        return torch.ones(self.sae.d_sae, device=self.device)
 
     def pieces(
         self, rows_ND: Tensor, target_NO: Tensor | None = None
@@ -109,29 +120,41 @@ class Reconstructor:
 
 
 class RowSums:
-    """Takes rows batch by batch, runs the SAE and sums.
+    """What is summed over rows that went through an SAE, batch by batch; sums of several parts of the rows are put together.
 
     Args:
-        reconstructor: the SAE.
+        width: O, of the reconstructions.
+        d_sae: F.
         units: number of bootstrap units, C.
-        decoder_norm_F: norms of its decoder rows; ones for an SAE without ``W_dec``.
     """
 
-    def __init__(self, reconstructor: Reconstructor, units: int, decoder_norm_F: Tensor) -> None:
-        self._reconstructor = reconstructor
-        self._norm_F = decoder_norm_F
-        width = reconstructor.width
-        self.meter = ReconstructionMeter(width, reconstructor.sae.d_sae)
+    def __init__(self, width: int, d_sae: int, units: int) -> None:
+        self.meter = ReconstructionMeter(width, d_sae)
         scalars = ("rows", "r2", "x2", "cos", "cos_rows", "ratio", "ratio_rows", "xhat2", "x_xhat", "l0", "l1")
         self._sums = {name: torch.zeros(units, dtype=torch.float64) for name in scalars}
         self._sums |= {name: torch.zeros(units, width, dtype=torch.float64) for name in ("x_D", "x2_D", "r2_D")}
 
     @torch.inference_mode()
-    def add(self, rows_ND: Tensor, unit_N: Tensor, target_NO: Tensor | None = None) -> None:
+    def add(
+        self, reconstructor: Reconstructor, rows_ND: Tensor, unit_N: Tensor, target_NO: Tensor | None = None
+    ) -> None:
         """Count rows [N, D] (any float dtype) of units [N]; ``target_NO`` is what a transcoder is to make of them."""
-        for part, y_nO, f_nF, xhat_nO in self._reconstructor.pieces(rows_ND, target_NO):
-            self.meter.update(y_nO, xhat_nO, f_nF, self._norm_F)
-            self._sum(y_nO, f_nF, xhat_nO, unit_N[part])
+        norm_F = reconstructor.decoder_norm_F
+        for part, y_nO, f_nF, xhat_nO in reconstructor.pieces(rows_ND, target_NO):
+            self.meter.update(y_nO, xhat_nO, f_nF, norm_F)
+            self._sum(y_nO, f_nF, xhat_nO, norm_F, unit_N[part])
+
+    def merge(self, other: RowSums, first_unit: int) -> None:
+        """Add the sums of other rows, whose units are those from ``first_unit`` on."""
+        self.meter.merge(other.meter)
+        for name, value in other._sums.items():
+            self._sums[name][first_unit : first_unit + len(value)] += value
+
+    def on_cpu(self) -> Self:
+        """The same sums without anything on another device, so that they can be sent to a process that has none."""
+        if self.meter.fired_F.device.type != "cpu":
+            self.meter = ReconstructionMeter.from_state(self.meter.state())
+        return self
 
     def result(self) -> ReconstructionMetrics:
         """The meter's figures."""
@@ -152,7 +175,7 @@ class RowSums:
         filled_C = self._sums["rows"] > 0
         return {name: value[filled_C] for name, value in self._sums.items()}
 
-    def _sum(self, x_ND: Tensor, f_NF: Tensor, xhat_ND: Tensor, unit_N: Tensor) -> None:
+    def _sum(self, x_ND: Tensor, f_NF: Tensor, xhat_ND: Tensor, norm_F: Tensor, unit_N: Tensor) -> None:
         x_ND, xhat_ND = x_ND.double(), xhat_ND.double()
         x2_ND, r2_ND = x_ND.square(), (x_ND - xhat_ND).square()
         x2_N, xhat2_N, dot_N = x2_ND.sum(1), xhat_ND.square().sum(1), (x_ND * xhat_ND).sum(1)
@@ -169,7 +192,7 @@ class RowSums:
             "xhat2": xhat2_N,
             "x_xhat": dot_N,
             "l0": torch.count_nonzero(f_NF, dim=1).double(),
-            "l1": (f_NF.abs() @ self._norm_F.to(f_NF)).double(),
+            "l1": (f_NF.abs() @ norm_F.to(f_NF)).double(),
             "x_D": x_ND,
             "x2_D": x2_ND,
             "r2_D": r2_ND,
@@ -213,6 +236,11 @@ class Units:
         """Units [N], from 0, of contexts (or row numbers) [N]."""
         return context_N // self.joined - self.first
 
+    def part(self, start: int, stop: int) -> Units:
+        """The units of contexts ``start`` to ``stop`` alone."""
+        first = start // self.joined
+        return replace(self, first=first, count=(stop - 1) // self.joined - first + 1)
+
 
 def rows_of_source(source: RowSource, most_rows: int | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of a source in pieces, evenly spread over it when not all are wanted.
@@ -253,6 +281,13 @@ class SpreadContexts:
         self.num_contexts = min(count, tokens.num_contexts)
         self.context_length = tokens.context_length
         self.indices = [place * tokens.num_contexts // self.num_contexts for place in range(self.num_contexts)]
+
+    def part(self, start: int, stop: int) -> Self:
+        """Contexts ``start`` to ``stop`` of those chosen, as a token set of their own."""
+        found = copy(self)
+        found.indices = self.indices[start:stop]
+        found.num_contexts = len(found.indices)
+        return found
 
     def contexts(self, start: int, stop: int) -> ContextBatch:
         """Contexts ``start`` to ``stop`` of those chosen."""

@@ -29,12 +29,22 @@ from neuronmap.saes.metadata import CONFIG_FILE, EVALUATIONS_FOLDER, METRICS_FIL
 
 if TYPE_CHECKING:
     from neuronmap.corpora import TokenSet
+    from neuronmap.evaluation.suites.run import SuiteRun
     from neuronmap.evaluation.suites.settings import SuiteSettings
     from neuronmap.models import LanguageModel
 
-__all__ = ["EVALUATIONS_FOLDER", "evaluate_suites_entry", "list_evaluations", "suite_figures", "write_saebench"]
+__all__ = [
+    "EVALUATIONS_FOLDER",
+    "evaluate_suites_entry",
+    "list_evaluations",
+    "open_suites",
+    "suite_figures",
+    "write_saebench",
+]
 
 Fence = Callable[[], None]
+Stored = Callable[["SuiteName", str], "SuiteRecord | None"]
+"""A finished record of a suite by its key, if there is one."""
 
 
 def list_evaluations(entry: LibraryEntry | Path) -> list[SuiteRecord]:
@@ -85,7 +95,7 @@ def evaluate_suites_entry(
         model, device, dtype, force: as for :func:`neuronmap.hub.pipeline.evaluate_entry`.
         settings: how thorough.
         again: measure again what is stored.
-        engine: where: with Ray, each suite is measured by one of its workers.
+        engine: where: with Ray, workers do parts of the text of ``core``, and each other suite is measured by one of them.
         progress: where notes and bars go.
         fence: called right before a record is kept; what it raises keeps that from happening.
 
@@ -95,7 +105,6 @@ def evaluate_suites_entry(
         MismatchError, InputError: as for :func:`neuronmap.evaluation.suites.evaluate_suites`.
         Interrupted: after Ctrl-C; finished suites are kept.
     """
-    from neuronmap.evaluation.suites import evaluate_suites
     from neuronmap.evaluation.suites.settings import check_suites
 
     progress = progress or progress_module.default()
@@ -113,33 +122,59 @@ def evaluate_suites_entry(
         _keep(entry, record)
         kept.append(record.result.suite)
 
+    asked = {**_absolute(text, model, settings), "dtype": dtype, "force": force}
     if engine is not None and engine.engine != "local":
-        options = {**_absolute(text, model, settings), "device": device, "dtype": dtype}
         work = SuiteWork(
             SentSAE.of(entry),
             SentSAE.of(second) if second is not None else None,
-            {**options, "force": force, "again": again},
+            names,
+            {**asked, "device": device, "again": again},
         )
         with _interrupted_by_name(entry, kept):
             result = _measured_elsewhere(work, names, replace(engine, device=device), keep, progress)
-        _summarise(entry, result)
-        return result
+    else:
+        run, stored = open_suites(hub, entry, names, second, again=again, device=device, progress=progress, **asked)
+        with _interrupted_by_name(entry, kept):
+            result = run.measured(names, stored, keep)
+    _summarise(entry, result)
+    return result
+
+
+def open_suites(
+    hub: SAEModelHub,
+    entry: LibraryEntry,
+    names: Sequence[SuiteName],
+    second: LibraryEntry | None,
+    *,
+    text: Any,
+    model: str | None,
+    settings: SuiteSettings | None,
+    device: str | None,
+    dtype: str | None,
+    force: bool,
+    again: bool,
+    progress: Progress,
+) -> tuple[SuiteRun, Stored | None]:
+    """Suites on an SAE of the library, with its language model and text opened, and what finds records of before.
+
+    Args:
+        hub, entry, text, model, settings, device, dtype, force, again, progress: as for :func:`evaluate_suites_entry`.
+        names: the suites.
+        second: what ``stability`` compares with.
+
+    Raises:
+        ConfigError, MismatchError, InputError: as for :func:`evaluate_suites_entry`.
+    """
+    from neuronmap.evaluation.suites.run import SuiteRun
+    from neuronmap.evaluation.suites.settings import SuiteSettings
+
     language_model, parts = _opened(entry, model, device, dtype, text, settings, progress)
     where = str(language_model.device) if language_model is not None else device or "cpu"
     sae = hub.load(entry.id, model=language_model, device=where, force=force, progress=progress)
-    with _interrupted_by_name(entry, kept):
-        result = evaluate_suites(
-            sae,
-            names,
-            **parts,
-            against=(second.id, hub.load(second.id, device=where, progress=progress)) if second is not None else None,
-            settings=settings,
-            stored=None if again else lambda suite, key: _stored(entry, suite, key),
-            keep=keep,
-            progress=progress,
-        )
-    _summarise(entry, result)
-    return result
+    against = (second.id, hub.load(second.id, device=where, progress=progress)) if second is not None else None
+    run = SuiteRun(sae, against=against, settings=settings or SuiteSettings(), progress=progress, **parts)
+    run.check(names)
+    return run, None if again else lambda suite, key: _stored(entry, suite, key)
 
 
 def _opened(
@@ -155,13 +190,13 @@ def _opened(
     from neuronmap.activations import MaskConfig
 
     if entry.model is None and model is None:
-        return None, {}
+        return None, {"model": None, "given_hook": None, "tokens": None, "fit_tokens": None, "mask": None}
     language_model = language_model_of(entry, model=model, device=device, dtype=dtype, progress=progress)
     config = training_config(entry)
     scored, fitted = _texts(entry, language_model, text, settings, progress)
     return language_model, {
         "model": language_model,
-        "hook": hook_of(entry, language_model),
+        "given_hook": hook_of(entry, language_model),
         "tokens": scored,
         "fit_tokens": fitted,
         "mask": MaskConfig(**config.mask_fields()) if config else None,
@@ -188,9 +223,9 @@ def _measured_elsewhere(
     keep: Callable[[SuiteRecord], None],
     progress: Progress,
 ) -> SuiteResult:
-    """Every suite by a worker; in the order they were asked for."""
+    """Suites by workers; in the order they were asked for."""
     with running(engine, progress) as pool:
-        records = suites_elsewhere(cast("Pool", pool), work, names, progress, keep)
+        records = suites_elsewhere(cast("Pool", pool), work, progress, keep)
         found = {record.result.suite: record for record in records}
     return SuiteResult(suites={name: found[cast("SuiteName", name)] for name in names})
 

@@ -1,4 +1,4 @@
-"""Evaluation suites on other hosts: an SAE travels as its files, each suite is one shard, records come back.
+"""Evaluation suites on other hosts: an SAE travels as its files, records come back. Shards are suites, and parts of the text of ``core``.
 
 The language model and the text are opened by the worker under the names that the driver knows them by; a record's key is over what was
 found, so a record of something else is never taken for the one that was asked for.
@@ -10,16 +10,22 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from neuronmap.engines import Pool
-from neuronmap.evaluation.suites.record import SuiteRecord
+from neuronmap.engines import Advance, Pool, Shared
+from neuronmap.evaluation.suites.record import SuiteName, SuiteRecord, stored_note
 from neuronmap.hub.contents import copy_visible
 from neuronmap.hub.entry import LibraryEntry
 from neuronmap.hub.library import SAEModelHub
-from neuronmap.progress import Progress
+from neuronmap.progress import Progress, Task
 from neuronmap.saes.metadata import ANALYSES_FOLDER
+
+if TYPE_CHECKING:
+    from neuronmap.evaluation.suites.core_parts import CoreParts, Known, Phase, PhaseSize
+    from neuronmap.evaluation.suites.run import SuiteRun
+    from neuronmap.hub.evaluating import Stored
 
 __all__ = ["SentSAE", "SuiteWork", "suites_elsewhere"]
 
@@ -63,61 +69,177 @@ class SuiteWork:
     Attributes:
         sae: which.
         against: for ``stability``: the second one.
-        options: as for :func:`~neuronmap.hub.evaluating.evaluate_suites_entry`: text, model, settings, device, dtype, force, again.
+        names: the suites.
+        options: as for :func:`~neuronmap.hub.evaluating.open_suites`: text, model, settings, device, dtype, force, again.
     """
 
     sae: SentSAE
     against: SentSAE | None
+    names: Sequence[SuiteName]
     options: dict[str, Any]
 
     def open(self, progress: Progress) -> _SuiteWorker:
         """Make a library of nothing but these SAEs."""
-        del progress
         library = tempfile.TemporaryDirectory(prefix="neuronmap-suites-")
         for sent in (self.sae, self.against):
             if sent is not None:
                 sent.unpack(Path(library.name))
-        worker = _SuiteWorker(self, SAEModelHub(library.name))
+        worker = _SuiteWorker(self, SAEModelHub(library.name), progress)
         weakref.finalize(worker, library.cleanup)
         return worker
+
+
+# --- shards -----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A suite."""
+
+    suite: SuiteName
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How the core suite is cut."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a phase of the core suite, and what the phases before have found."""
+
+    phase: Phase
+    start: int
+    stop: int
+    known: Shared
+
+
+@dataclass(frozen=True)
+class _Finish:
+    """The record of the core suite, from what all phases have found."""
+
+    key: str
+    known: Shared
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """What a worker says of the core suite.
+
+    Attributes:
+        key: of its record.
+        stored: the record, as plain JSON types, where it was measured before on the same inputs.
+        known: what is known before the first phase.
+        sizes: the phases.
+    """
+
+    key: str
+    stored: dict[str, Any] | None
+    known: Known | None
+    sizes: dict[Phase, PhaseSize]
+
+
+# --- in a worker --------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
 class _SuiteWorker:
     work: SuiteWork
     hub: SAEModelHub
+    progress: Progress
 
-    def run(self, shard: Any, progress: Progress) -> dict[str, Any]:
-        """The record of one suite, as plain JSON types."""
-        from neuronmap.hub.evaluating import evaluate_suites_entry
+    @cached_property
+    def opened(self) -> tuple[SuiteRun, Stored | None]:
+        """The language model, the text and the SAE, and what finds records of before; opened once."""
+        from neuronmap.hub.evaluating import open_suites
 
-        against = self.work.against.name if self.work.against is not None and shard == "stability" else None
-        result = evaluate_suites_entry(
-            self.hub,
-            self.hub.get(self.work.sae.name),
-            [shard],
-            against=against,
-            progress=progress,
-            **self.work.options,
-        )
-        return result.suites[shard].to_dict()
+        sae, against = self.hub.get(self.work.sae.name), self.work.against
+        second = self.hub.get(against.name) if against is not None else None
+        return open_suites(self.hub, sae, self.work.names, second, progress=self.progress, **self.work.options)
+
+    @cached_property
+    def core(self) -> CoreParts:
+        from neuronmap.evaluation.suites.core_parts import CoreParts
+
+        return CoreParts(self.opened[0])
+
+    def run(self, shard: Any, progress: Progress) -> Any:
+        """A record of a suite as plain JSON types, or what a part of the core suite gives."""
+        run, stored = self.opened
+        run.progress = progress
+        match shard:
+            case _Whole(suite):
+                return run.measured([suite], stored).suites[suite].to_dict()
+            case _Plan():
+                return self._plan(run, stored)
+            case _Part(phase, start, stop, known):
+                with progress.task("", None, "tokens") as bar:
+                    return self.core.part(phase, start, stop, known.get(), bar)
+            case _Finish(key, known):
+                return run.record(key, self.core.result(known.get())).to_dict()
+
+    def _plan(self, run: SuiteRun, stored: Stored | None) -> _Planned:
+        key = run.key("core")
+        record = stored("core", key) if stored is not None else None
+        if record is not None:
+            return _Planned(key, record.to_dict(), None, {})
+        return _Planned(key, None, self.core.begin(), self.core.sizes)
+
+
+# --- in the driver ------------------------------------------------------------------------------------------------------------------
 
 
 def suites_elsewhere(
-    pool: Pool, work: SuiteWork, names: Sequence[str], progress: Progress, keep: Callable[[SuiteRecord], None]
+    pool: Pool, work: SuiteWork, progress: Progress, keep: Callable[[SuiteRecord], None]
 ) -> Iterator[SuiteRecord]:
     """Records of suites as they are finished.
 
     Args:
         pool: the workers.
         work: what they open.
-        names: the suites.
-        progress: where the bar goes.
+        progress: where bars go.
         keep: called with each record before it is given.
     """
-    with progress.task("Evaluating", len(names), "suites") as bar:
-        for _, found in pool.run(work, list(names)):
+    if "core" in work.names:
+        record = _core_elsewhere(pool, work, progress)
+        keep(record)
+        yield record
+    shards = [_Whole(name) for name in work.names if name != "core"]
+    if not shards:
+        return
+    with progress.task("Evaluating", len(shards), "suites") as bar:
+        for _, found in pool.run(work, shards):
             record = SuiteRecord.from_dict(found)
             keep(record)
             bar.advance(1)
             yield record
+
+
+def _core_elsewhere(pool: Pool, work: SuiteWork, progress: Progress) -> SuiteRecord:
+    """The core suite, phase by phase, every part of the text by whichever worker is free."""
+    planned: _Planned = _only(pool.run(work, [_Plan()]))
+    if planned.stored is not None or planned.known is None:
+        record = SuiteRecord.from_dict(planned.stored or {})
+        progress.note(stored_note(record))
+        return record
+    known = planned.known
+    for phase, size in planned.sizes.items():
+        shared = pool.share(known)
+        shards = [_Part(phase, start, stop, shared) for start, stop in size.parts]
+        with progress.task(size.title, size.tokens, "tokens") as bar:
+            found = dict(pool.run(work, shards, advance=_advancing(bar)))
+        known = known.after(phase, [found[place] for place in range(len(shards))], size)
+    return SuiteRecord.from_dict(_only(pool.run(work, [_Finish(planned.key, pool.share(known))])))
+
+
+def _advancing(bar: Task) -> Advance:
+    def advance(amount: int, figures: str) -> None:
+        del figures
+        bar.advance(amount)
+
+    return advance
+
+
+def _only(results: Iterator[tuple[int, Any]]) -> Any:
+    ((_, found),) = results
+    return found

@@ -137,8 +137,8 @@ def test_bootstrap_figures_are_the_meters_figures() -> None:
     from neuronmap.evaluation.rows import Reconstructor, RowSums
 
     sae, x_ND = topk_sae(), rows(3000, 16)
-    sums = RowSums(Reconstructor(sae, torch.device("cpu"), torch.float32), 30, sae.W_dec.detach().norm(dim=1))
-    sums.add(x_ND, torch.arange(3000) // 100)
+    sums = RowSums(16, sae.d_sae, 30)
+    sums.add(Reconstructor(sae, torch.device("cpu"), torch.float32), x_ND, torch.arange(3000) // 100)
     resampler = Resampler.draw(30, 0, 0)
     totals = resampler.totals(sums.by_unit())
     by_meter = [*reconstruction_of(sums, resampler, totals), *sparsity_of(sums, resampler, totals)]

@@ -217,7 +217,7 @@ def test_a_known_threshold_is_taken_as_it_is(
     tiny_llama: LanguageModel, hook: HookPoint, tokens: TokenSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calibrated = evaluate(Scaled(WIDTH), tiny_llama, hook, tokens)
-    monkeypatch.setattr("neuronmap.evaluation.core.calibrate", None)
+    monkeypatch.setattr("neuronmap.evaluation.measuring.calibrate", None)
     threshold = calibrated.protocol.outlier_threshold
     known = evaluate(Scaled(WIDTH), tiny_llama, hook, tokens, outlier_threshold=threshold)
     assert known.summary() == calibrated.summary()

@@ -1,4 +1,4 @@
-"""Codes of rows, in pieces of bounded memory, the rows that baselines are fitted on, and how many features fire on a row (L0).
+"""Codes of rows, in pieces of bounded memory, how many features fire on a row (L0), and rows of evenly spread contexts.
 
 Shapes: N rows, D = d_in, F = width of a code.
 """
@@ -15,14 +15,14 @@ from neuronmap.activations import MaskConfig
 from neuronmap.activations.extract import RowExtractor, contexts_per_batch
 from neuronmap.activations.mask import nothing_left
 from neuronmap.corpora import TokenSet
+from neuronmap.evaluation.parts import added, context_parts, row_count
 from neuronmap.evaluation.rows import Autoencoder, SpreadContexts
 from neuronmap.hashing import digest_parts
 from neuronmap.models import HookPoint, LanguageModel
-from neuronmap.progress import Progress
+from neuronmap.progress import Progress, Task
 
 __all__ = [
-    "captured_l0",
-    "captured_rows",
+    "RowCapture",
     "decoder_bias",
     "device_of",
     "dtype_of",
@@ -73,83 +73,66 @@ def l0_of(sae: Autoencoder, parts: Sequence[Tensor]) -> float:
     return active / sum(len(part_ND) for part_ND in parts)
 
 
-def captured_rows(
-    model: LanguageModel,
-    tokens: TokenSet,
-    hook: HookPoint,
-    mask: MaskConfig,
-    outlier_threshold: float | None,
-    most: int,
-    batch_tokens: int,
-    progress: Progress,
-) -> Tensor:
-    """About ``most`` rows [N, D] (float32, on the CPU) of evenly spread contexts.
+class RowCapture:
+    """Rows of about ``most`` evenly spread tokens of a text, at a hook; all of them, or those of a part of the contexts.
 
-    Raises:
-        EmptyCorpusError: if the mask leaves nothing.
+    Args:
+        model, tokens, hook, mask, outlier_threshold: as for :func:`neuronmap.evaluation.evaluate_sae`.
+        most: about how many rows.
+        batch_tokens: tokens in a forward pass.
+
+    Attributes:
+        chosen: the contexts.
+        parts: runs of them, see :func:`neuronmap.evaluation.parts.context_parts`.
+        tokens: in the contexts, masked ones included.
     """
-    return torch.cat([
-        rows_nD.clone()
-        for rows_nD in _captured(
-            model, tokens, hook, mask, outlier_threshold, most, batch_tokens, progress, "Rows to fit baselines on"
-        )
-    ])  # fmt: skip
 
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokens: TokenSet,
+        hook: HookPoint,
+        mask: MaskConfig,
+        outlier_threshold: float | None,
+        most: int,
+        batch_tokens: int,
+    ) -> None:
+        self.chosen = SpreadContexts(tokens, row_count(tokens, most))
+        self._batch = contexts_per_batch(tokens, batch_tokens)
+        self.parts = context_parts(self.chosen.num_contexts, self._batch)
+        self.tokens = self.chosen.num_contexts * self.chosen.context_length
+        self._hook, self._threshold = hook, outlier_threshold
+        # The extractor asks a token set for its size and its contexts only, which this view has.
+        self._extractor = RowExtractor(model, cast(TokenSet, self.chosen), [hook], mask, self._batch)
 
-def captured_l0(
-    sae: Autoencoder,
-    model: LanguageModel,
-    tokens: TokenSet,
-    hook: HookPoint,
-    mask: MaskConfig,
-    outlier_threshold: float | None,
-    most: int,
-    batch_tokens: int,
-    progress: Progress,
-) -> float:
-    """Mean number of active features on the rows that :func:`neuronmap.evaluation.evaluate_sae` takes for so many tokens; none is kept.
+    def rows(self, start: int, stop: int, dropped: dict[str, int], bar: Task) -> Iterator[Tensor]:
+        """Rows [n, D] of contexts ``start`` to ``stop``, a forward pass at a time: float32 on the CPU, valid until the next is asked for.
 
-    Raises:
-        EmptyCorpusError: if the mask leaves nothing.
-    """
-    active = count = 0
-    for rows_nD in _captured(
-        model, tokens, hook, mask, outlier_threshold, most, batch_tokens, progress, "Active features on the scored text"
-    ):
-        active += int((encoded(sae, rows_nD) != 0).sum())
-        count += len(rows_nD)
-    return active / count
-
-
-def _captured(
-    model: LanguageModel,
-    tokens: TokenSet,
-    hook: HookPoint,
-    mask: MaskConfig,
-    outlier_threshold: float | None,
-    most: int,
-    batch_tokens: int,
-    progress: Progress,
-    title: str,
-) -> Iterator[Tensor]:
-    """Rows [n, D] of evenly spread contexts, batch by batch: float32 on the CPU, valid until the next is asked for."""
-    chosen = cast(TokenSet, SpreadContexts(tokens, -(-most // tokens.context_length)))
-    batch = contexts_per_batch(tokens, batch_tokens)
-    extractor = RowExtractor(model, chosen, [hook], mask, batch)
-    dropped: dict[str, int] = {}
-    found_any = False
-    with progress.task(title, chosen.num_contexts * tokens.context_length, "tokens") as bar:
-        for start in range(0, chosen.num_contexts, batch):
-            stop = min(start + batch, chosen.num_contexts)
-            for _, found in extractor.extract(start, stop, [hook], {hook.name: outlier_threshold}):
-                for reason, count in found.dropped.items():
-                    dropped[reason] = dropped.get(reason, 0) + count
+        Args:
+            start, stop: one of ``parts``.
+            dropped: positions left out are added to it, by reason.
+            bar: advanced by tokens.
+        """
+        for low in range(start, stop, self._batch):
+            high = min(low + self._batch, stop)
+            for _, found in self._extractor.extract(low, high, [self._hook], {self._hook.name: self._threshold}):
+                dropped.update(added(dropped, found.dropped))
                 if len(found.rows_NW):
-                    found_any = True
                     yield found.rows_NW.float().cpu()
-            bar.advance((stop - start) * tokens.context_length)
-    if not found_any:
-        raise nothing_left(chosen, dropped)
+            bar.advance((high - low) * self.chosen.context_length)
+
+    def all(self, title: str, progress: Progress) -> Tensor:
+        """All rows [N, D].
+
+        Raises:
+            EmptyCorpusError: if the mask leaves nothing.
+        """
+        dropped: dict[str, int] = {}
+        with progress.task(title, self.tokens, "tokens") as bar:
+            found = [rows_nD.clone() for part in self.parts for rows_nD in self.rows(*part, dropped, bar)]
+        if not found:
+            raise nothing_left(cast(TokenSet, self.chosen), dropped)
+        return torch.cat(found)
 
 
 def tensors_digest(sae: Any) -> str:

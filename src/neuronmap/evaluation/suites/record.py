@@ -33,6 +33,7 @@ __all__ = [
     "SuiteRecord",
     "SuiteResult",
     "SuiteRow",
+    "stored_note",
 ]
 
 RULE = 3
@@ -355,3 +356,8 @@ class SuiteResult(FrozenConfig):
         from neuronmap.evaluation.suites.table import suite_summary
 
         return {name: value for record in self.suites.values() for name, value in suite_summary(record).items()}
+
+
+def stored_note(record: SuiteRecord) -> str:
+    """That a suite was measured before."""
+    return f"{record.result.suite}: measured before on the same inputs ({record.created}); not measured again."

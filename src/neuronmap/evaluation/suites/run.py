@@ -21,30 +21,22 @@ from neuronmap.activations.extract import calibrate
 from neuronmap.concepts import Concept
 from neuronmap.corpora import TokenSet
 from neuronmap.errors import ConfigError, InputError
-from neuronmap.evaluation.core import evaluate_beside
 from neuronmap.evaluation.rows import Autoencoder
 from neuronmap.evaluation.suites.absorption import absorption_suite
 from neuronmap.evaluation.suites.baselines import Dictionary, make_baselines
-from neuronmap.evaluation.suites.coding import (
-    captured_l0,
-    captured_rows,
-    device_of,
-    dtype_of,
-    encoded,
-    pieces,
-    tensors_digest,
-)
+from neuronmap.evaluation.suites.coding import RowCapture, device_of, dtype_of, encoded, pieces, tensors_digest
+from neuronmap.evaluation.suites.core_parts import FIT_TITLE, CoreParts
 from neuronmap.evaluation.suites.probe_data import probe_files_digest, sae_probe_sets
 from neuronmap.evaluation.suites.probing import concept_sets, probing_suite
 from neuronmap.evaluation.suites.record import (
     BASELINES,
     RULE,
     AnySuite,
-    CoreSuite,
     SuiteName,
     SuiteProtocol,
     SuiteRecord,
     SuiteResult,
+    stored_note,
 )
 from neuronmap.evaluation.suites.settings import SuiteSettings, check_suites
 from neuronmap.evaluation.suites.stability import stability_suite
@@ -55,7 +47,8 @@ from neuronmap.progress import Progress
 from neuronmap.saes import SparseAutoencoder
 from neuronmap.saes.uses import require_use
 
-__all__ = ["evaluate_suites"]
+__all__ = ["SuiteRun", "evaluate_suites"]
+
 
 _OF_MODEL: tuple[SuiteName, ...] = ("core", "probing", "absorption")
 """Suites that need the language model."""
@@ -108,28 +101,17 @@ def evaluate_suites(
         {'sae': 0.52, 'random': 0.38, 'matched': 0.44}
     """
     names = check_suites(suites, against=against is not None)
-    run = _SuiteRun(
-        sae, model, tokens, hook, fit_tokens, mask, outlier_threshold, against, concepts, settings or SuiteSettings(),
-        progress or progress_module.default(),
+    run = SuiteRun(
+        sae, model, tokens, hook, fit_tokens, mask, against, settings or SuiteSettings(),
+        progress or progress_module.default(), concepts, outlier_threshold,
     )  # fmt: skip
     run.check(names)
-    found: dict[str, SuiteRecord] = {}
-    for name in names:
-        key = run.key(name)
-        record = stored(name, key) if stored is not None else None
-        if record is not None:
-            run.progress.note(f"{name}: measured before on the same inputs ({record.created}); not measured again.")
-        else:
-            record = run.measure(name, key)
-            if keep is not None:
-                keep(record)
-        found[name] = record
-    return SuiteResult(suites=found)
+    return run.measured(names, stored, keep)
 
 
 @dataclass
-class _SuiteRun:
-    """What was given, and what several suites share, made when it is first needed."""
+class SuiteRun:
+    """What was given (as for :func:`evaluate_suites`), and what several suites share, made when it is first needed."""
 
     sae: Autoencoder
     model: LanguageModel | None
@@ -137,11 +119,11 @@ class _SuiteRun:
     given_hook: HookPoint | str | None
     fit_tokens: TokenSet | None
     mask: MaskConfig | None
-    threshold: float | None
     against: tuple[str, Autoencoder] | None
-    concepts: Sequence[Concept] | None
     settings: SuiteSettings
     progress: Progress
+    concepts: Sequence[Concept] | None = None
+    threshold: float | None = None
     fitted_on: str = field(default="the training text", init=False)
     beside: dict[str, Dictionary] = field(default_factory=dict, init=False)
     """Baselines of the suite that was measured last; empty where it has none."""
@@ -211,16 +193,33 @@ class _SuiteRun:
     @cached_property
     def rows(self) -> Tensor:
         """Training rows: for the baselines, and which features fire."""
-        model, hook = self._model()
+        return self.fit_capture.all(FIT_TITLE, self.progress)
+
+    @property
+    def fit_capture(self) -> RowCapture:
+        """What gives these rows."""
         if self.fit_tokens is None:
             raise ConfigError("fit_tokens= is needed.")
+        return self.capture(self.fit_tokens, self.settings.fit_rows)
+
+    def capture(self, tokens: TokenSet, most: int) -> RowCapture:
+        """What gives rows of a text."""
+        model, hook = self.with_model()
+        return RowCapture(
+            model, tokens, hook, self.mask or MaskConfig(), self.calibrated(), most, self.settings.batch_tokens
+        )
+
+    def calibrated(self) -> float | None:
+        """The norm above which a position is an outlier: as given, else found on the training text."""
+        model, hook = self.with_model()
         mask = self.mask or MaskConfig()
-        if self.threshold is None and mask.outlier_factor is not None:
+        if self.threshold is None and mask.outlier_factor is not None and self.fit_tokens is not None:
             self.threshold = calibrate(model, self.fit_tokens, [hook], mask, self.progress)[hook.name].outlier_threshold
-        return captured_rows(
-            model, self.fit_tokens, hook, mask, self.threshold, self.settings.fit_rows, self.settings.batch_tokens,
-            self.progress,
-        )  # fmt: skip
+        return self.threshold
+
+    def take(self, rows_ND: Tensor, threshold: float | None) -> None:
+        """Have training rows and the norm of outliers that were found elsewhere."""
+        self.threshold, self.rows = threshold, rows_ND
 
     @cached_property
     def fired(self) -> Tensor:
@@ -245,17 +244,40 @@ class _SuiteRun:
         self.l0_measured = l0
         return self.beside
 
+    def measured(
+        self,
+        names: Sequence[SuiteName],
+        stored: Callable[[SuiteName, str], SuiteRecord | None] | None = None,
+        keep: Callable[[SuiteRecord], None] | None = None,
+    ) -> SuiteResult:
+        """Run suites one after the other; ``stored`` and ``keep`` as for :func:`evaluate_suites`."""
+        found: dict[str, SuiteRecord] = {}
+        for name in names:
+            key = self.key(name)
+            record = stored(name, key) if stored is not None else None
+            if record is not None:
+                self.progress.note(stored_note(record))
+            else:
+                record = self.measure(name, key)
+                if keep is not None:
+                    keep(record)
+            found[name] = record
+        return SuiteResult(suites=found)
+
     def measure(self, suite: SuiteName, key: str) -> SuiteRecord:
         """Run one suite."""
         measures: Mapping[SuiteName, Callable[[], AnySuite]] = {
-            "core": self._core,
+            "core": CoreParts(self).alone,
             "probing": self._probing,
             "absorption": self._absorption,
             "structure": self._structure,
             "stability": self._stability,
         }
         self.beside, self.l0_measured = {}, None
-        result = measures[suite]()
+        return self.record(key, measures[suite]())
+
+    def record(self, key: str, result: AnySuite) -> SuiteRecord:
+        """What is kept of the suite that was measured last."""
         return SuiteRecord(
             key=key,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -264,34 +286,8 @@ class _SuiteRun:
             result=result,
         )
 
-    def _core(self) -> CoreSuite:
-        model, hook = self._model()
-        if self.tokens is None:
-            raise ConfigError("tokens= is needed.")
-        _ = self.rows  # which also finds the outlier threshold
-        l0 = captured_l0(
-            self.sae, model, self.tokens, hook, self.mask or MaskConfig(), self.threshold, self.settings.max_tokens,
-            self.settings.batch_tokens, self.progress,
-        )  # fmt: skip
-        found = evaluate_beside(
-            self.sae,
-            self.baselines(l0),
-            self.tokens,
-            model=model,
-            hook=hook,
-            mask=self.mask,
-            outlier_threshold=self.threshold,
-            max_tokens=self.settings.max_tokens,
-            max_ce_tokens=self.settings.max_ce_tokens,
-            batch_tokens=self.settings.batch_tokens,
-            bootstrap=self.settings.bootstrap,
-            seed=self.settings.seed,
-            progress=self.progress,
-        )
-        return CoreSuite(sae=found.pop("sae"), baselines=found)
-
     def _probing(self) -> AnySuite:
-        model, hook = self._model()
+        model, hook = self.with_model()
         settings = self.settings
         sets, skipped = concept_sets(settings.items, settings.seed, self.concepts)
         if settings.probe_sets:
@@ -305,7 +301,7 @@ class _SuiteRun:
         )  # fmt: skip
 
     def _absorption(self) -> AnySuite:
-        model, hook = self._model()
+        model, hook = self.with_model()
         settings = self.settings
         return absorption_suite(
             self.sae, self.baselines, model=model, hook=hook, per_letter=settings.words_per_letter,
@@ -333,7 +329,8 @@ class _SuiteRun:
             progress=self.progress,
         )  # fmt: skip
 
-    def _model(self) -> tuple[LanguageModel, HookPoint]:
+    def with_model(self) -> tuple[LanguageModel, HookPoint]:
+        """The language model and the hook, for a suite that needs them."""
         if self.model is None or self.hook is None:
             raise ConfigError("model= and hook= are needed for this suite.")
         return self.model, self.hook

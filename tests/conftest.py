@@ -1,10 +1,19 @@
-"""Fixtures shared by all tests: a home of their own, two small language models with random weights, an S3 on loopback."""
+"""Fixtures shared by all tests: a home of their own, two small language models with random weights, S3 and Azure on loopback."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import os
+import re
+import shutil
+import subprocess
+import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,6 +79,69 @@ def s3() -> Iterator[Callable[[], str]]:
         client.close()
         yield lambda: f"s3://zoo/{uuid.uuid4().hex}?endpoint={endpoint}&region=us-east-1"
     server.stop()
+
+
+AZURE_KEY = base64.b64encode(b"the key of the tests' account").decode()
+
+
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """The same of Azure: a container of an Azurite on loopback, with an account ``tester`` of its own."""
+    pytest.importorskip("obstore", reason="the library for object stores is not installed")
+    root = Path(__file__).parents[1]
+    places = [*(root / folder / "node_modules" / ".bin" for folder in ("", ".azurite"))]
+    program = shutil.which("azurite-blob", path=os.pathsep.join([os.environ.get("PATH", ""), *map(str, places)]))
+    if program is None or shutil.which("node") is None:
+        pytest.skip("Azurite is not installed: npm install --prefix .azurite --no-save azurite (needs Node.js)")
+    folder = tmp_path_factory.mktemp("azurite")
+    arguments = ["--location", folder, "--blobHost", "127.0.0.1", "--blobPort", "0", "--silent", "--disableTelemetry"]
+    with (
+        open(folder / "log", "wb") as log,
+        pytest.MonkeyPatch.context() as patch,
+        subprocess.Popen(
+            [program, *map(str, arguments)],
+            env={**os.environ, "AZURITE_ACCOUNTS": f"tester:{AZURE_KEY}"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            endpoint = f"{_azurite_address(process, folder / 'log')}/tester"
+            _make_container(endpoint, "zoo")
+            patch.setenv("AZURE_STORAGE_ACCOUNT_KEY", AZURE_KEY)
+            yield lambda: f"az://zoo/{uuid.uuid4().hex}?account=tester&endpoint={endpoint}"
+        finally:
+            process.terminate()
+
+
+def _azurite_address(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Where it listens, once it does."""
+    ends = time.monotonic() + 60
+    while (found := re.search(r"successfully listens on (http://\S+)", log.read_text())) is None:
+        if process.poll() is not None or time.monotonic() > ends:
+            pytest.fail(f"Azurite did not start: {log.read_text()}")
+        time.sleep(0.1)
+    return found[1]
+
+
+def _make_container(endpoint: str, name: str) -> None:
+    """What obstore cannot do: https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key"""
+    said = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-12-02"}
+    headers = "".join(f"{name}:{value}\n" for name, value in said.items())
+    signed = f"PUT{chr(10) * 12}{headers}/tester/tester/{name}\nrestype:container"
+    signature = hmac.new(base64.b64decode(AZURE_KEY), signed.encode(), hashlib.sha256).digest()
+    said["Authorization"] = f"SharedKey tester:{base64.b64encode(signature).decode()}"
+    request = urllib.request.Request(f"{endpoint}/{name}?restype=container", method="PUT", headers=said)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.status == 201
+
+
+@pytest.fixture(params=["s3", "azure"])
+def bucket(request: pytest.FixtureRequest) -> Callable[[], str]:
+    """Gives the URL of an empty place in a bucket, of each provider that has an emulator."""
+    new: Callable[[], str] = request.getfixturevalue(request.param)
+    return new
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,14 @@
 """Objects in a bucket: S3 and what speaks like it, Google Cloud Storage, Azure; by obstore.
 
-An object appears whole or not at all; what is longer than one part
-goes up in parts, which are taken back when the sender fails. A bucket should have a rule that removes parts of uploads that were never
-finished, for servers that are killed meanwhile.
+An object appears whole or not at all; what is longer than one part goes up in parts, which are taken back when the sender fails. A bucket
+should have a rule that removes parts of uploads that were never finished, for servers that are killed meanwhile. Azure has that rule: what
+was never finished goes by itself after a week, also what a sender that failed had sent.
 """
 
 from __future__ import annotations
 
-import re
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -16,41 +16,37 @@ from itertools import chain
 from pathlib import Path
 from queue import Full, Queue
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from neuronmap.errors import ConfigError, MissingDependencyError, ResourceError, UnwritablePathError
 from neuronmap.objects.protocol import StoredObject
+from neuronmap.objects.providers import options_of, provider_of, said
 from neuronmap.objects.sending import Sending
 
 if TYPE_CHECKING:
     from obstore import GetOptions
     from obstore.store import ObjectStore
 
-__all__ = ["SCHEMES", "Bucket"]
+__all__ = ["Bucket"]
 
-SCHEMES = ("s3", "gs", "az")
-"""Of the URLs: S3, Google Cloud Storage, Azure."""
-_OPTIONS: dict[str, frozenset[str]] = {
-    "s3": frozenset({"endpoint", "region"}),
-    "gs": frozenset(),
-    "az": frozenset({"account", "endpoint"}),
-}
 _PART = 16 << 20  # S3 takes 10,000 parts: 160 GB
 _PARTS_AT_ONCE = 3
 _PIECE = 1 << 20
 _MOST_COPY = 5 << 30  # S3 copies up to 5 GiB in one request
+_LONGEST_COPY = 3600.0  # seconds, of one within a store
 
 
 class Bucket:
     """A bucket, or a part of one.
 
     Args:
-        url: ``s3://bucket/prefix?endpoint=https://...&region=...``, ``gs://bucket/prefix`` or ``az://container/prefix?account=...``.
-            Credentials come from the environment, in the way of each provider (``AWS_ACCESS_KEY_ID``, ...), never from the URL.
+        url: ``s3://bucket/prefix?endpoint=https://...&region=...``, ``gs://bucket/prefix?endpoint=https://...`` or
+            ``az://container/prefix?account=...&endpoint=https://...``; what follows ``?`` may be left out. Credentials come from the
+            environment, in the way of each provider (``AWS_ACCESS_KEY_ID``, ...), never from the URL.
         patience: seconds for which a request that fails is tried again.
 
     Raises:
-        ConfigError: the URL has other parts.
+        ConfigError: the URL has other parts, or the credentials have no form that could be right.
         MissingDependencyError: obstore is not installed.
     """
 
@@ -59,10 +55,11 @@ class Bucket:
     whose = "Objects"
     """What lies in it, for the message that obstore is missing."""
 
-    def __init__(self, url: str, *, patience: float = 30.0) -> None:
+    def __init__(self, url: str, *, patience: float = 20.0) -> None:
         parts = urlsplit(url)
         self._name = f"{parts.scheme}://{parts.hostname or ''}{parts.path.rstrip('/')}"
-        options = _options(url, parts)
+        self._provider = provider_of(url, parts)
+        options = options_of(self._provider, parts)
         try:
             import obstore
             from obstore.store import from_url
@@ -71,24 +68,26 @@ class Bucket:
                 f"{self.whose} in {self._name}: obstore is needed.", hint='pip install "neuronmap[s3]"'
             ) from error
         self._obstore = obstore
+        settings = {self._provider.options[name]: value for name, value in options.items()}
         if parts.scheme == "s3" and "endpoint" in options:
-            options["virtual_hosted_style_request"] = "false"
-        if parts.scheme == "az" and "account" in options:
-            options["account_name"] = options.pop("account")
+            settings["virtual_hosted_style_request"] = "false"
         try:
             self._store: ObjectStore = from_url(
                 self._name,
-                config=options,  # type: ignore[call-overload]
+                config=settings,  # type: ignore[call-overload]
                 client_options={
                     "allow_http": options.get("endpoint", "").startswith("http://"),
-                    "connect_timeout": timedelta(seconds=10),
+                    "connect_timeout": timedelta(seconds=5),
                     "read_timeout": timedelta(seconds=60),
                     "timeout": timedelta(hours=6),  # of a whole blob
                 },
                 retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=patience)},
             )
         except (obstore.exceptions.BaseError, ValueError) as error:
-            raise ConfigError(f"{self._name} cannot be opened: {_first_line(error)}.") from None
+            raise ConfigError(
+                f"{self._name} cannot be opened: {said(error)}.",
+                hint=self._provider.hint(str(error)) or self._provider.credentials_hint,
+            ) from None
         self.most_copy = _MOST_COPY
 
     def __str__(self) -> str:
@@ -194,12 +193,29 @@ class Bucket:
         size = self.size(source)
         if size is None:
             raise FileNotFoundError(source)
-        if size <= self.most_copy:
+        if size > self.most_copy or (self._provider.waits and self.size(target) is not None):
+            self.put(target, self.get(source))
+        else:
             with self._telling("write", missing=True):
                 self._obstore.copy(self._store, _checked(source), _checked(target))
-        else:
-            self.put(target, self.get(source))
+            if self._provider.waits:
+                self._wait_for_copy(source, target, size)
         self.delete(source)
+
+    def _wait_for_copy(self, source: str, target: str, size: int) -> None:
+        """Azure copies when it finds the time, and needs the source until then; meanwhile the target has no bytes.
+
+        That only holds for a target that is new: an old one of the same size could not be told from a copy that arrived.
+        """
+        ends, pause = time.monotonic() + _LONGEST_COPY, 0.05
+        while self.size(target) != size:
+            if time.monotonic() > ends:
+                raise ResourceError(
+                    f"Cannot write in {self.what} {self}: the copy of {source} to {target} has not arrived in {_LONGEST_COPY:.0f} s.",
+                    hint="Nothing is lost: the source is still there. Try again.",
+                )
+            time.sleep(pause)
+            pause = min(pause * 2, 5.0)
 
     def delete(self, key: str) -> None:
         try:
@@ -226,18 +242,19 @@ class Bucket:
             yield
         except FileNotFoundError as error:
             if missing:
-                raise FileNotFoundError(_first_line(error)) from None
+                raise FileNotFoundError(said(error)) from None
             raise ResourceError(
-                f"Cannot {doing} in {self.what} {self}: {_first_line(error)}.", hint="Does the bucket exist?"
-            ) from error
-        except (errors.PermissionDeniedError, errors.UnauthenticatedError) as error:
-            raise UnwritablePathError(
-                f"No permission to {doing} in {self.what} {self}: {_first_line(error)}.",
-                hint="Credentials come from the environment (AWS_ACCESS_KEY_ID, ...).",
+                f"Cannot {doing} in {self.what} {self}: {said(error)}.", hint=self._provider.missing
             ) from error
         except errors.BaseError as error:
+            denied = isinstance(error, errors.PermissionDeniedError | errors.UnauthenticatedError)
+            if denied or self._provider.is_refusal(str(error)):
+                raise UnwritablePathError(
+                    f"No permission to {doing} in {self.what} {self}: {said(error)}.",
+                    hint=self._provider.credentials_hint,
+                ) from error
             raise ResourceError(
-                f"Cannot {doing} in {self.what} {self}: {_first_line(error)}.", hint=_hint(str(error))
+                f"Cannot {doing} in {self.what} {self}: {said(error)}.", hint=self._provider.hint(str(error))
             ) from error
 
 
@@ -245,44 +262,7 @@ class _BrokenOff(Exception):
     """The sender failed."""
 
 
-def _options(url: str, parts: SplitResult) -> dict[str, str]:
-    """The parameters of a URL, checked."""
-    if parts.scheme not in SCHEMES or not parts.hostname or parts.fragment:
-        raise ConfigError(
-            f"{url[:100]!r} is no object store.",
-            hint="s3://bucket/prefix?endpoint=https://...&region=..., gs://bucket/prefix or az://container/prefix?account=...",
-        )
-    if parts.username is not None or parts.password is not None:
-        raise ConfigError(
-            "The URL of an object store holds no credentials.", hint="Set AWS_ACCESS_KEY_ID, ... in the environment."
-        )
-    allowed = _OPTIONS[parts.scheme]
-    found = dict(parse_qsl(parts.query, keep_blank_values=True))
-    unknown = sorted(set(found) - allowed)
-    if unknown:
-        raise ConfigError(
-            f"{', '.join(map(repr, unknown))} cannot be set in the URL of an object store; "
-            f"{parts.scheme}:// takes {', '.join(sorted(allowed)) or 'none'}."
-        )
-    if "endpoint" in found and urlsplit(found["endpoint"]).scheme not in ("http", "https"):
-        raise ConfigError(f"endpoint = {found['endpoint']!r}: an http or https address is needed.")
-    return found
-
-
 def _checked(key: str) -> str:
     if any(part in ("", ".", "..") for part in key.split("/")):
         raise ValueError(f"{key!r} is no key of ours.")  # keys are made here: this is a fault of ours
     return key
-
-
-def _first_line(error: Exception) -> str:
-    """The first line, without the XML in which S3 answers."""
-    return re.split(r"\n|:? ?<\?x|:? ?<Error", str(error).strip(), maxsplit=1)[0][:300].rstrip(". :")
-
-
-def _hint(said: str) -> str:
-    if (
-        "169.254.169.254" in said or "metadata.google" in said
-    ):  # asked for credentials by who finds none in the environment
-        return "Credentials come from the environment (AWS_ACCESS_KEY_ID, ...), and there are none."
-    return "Does the bucket exist?" if "404" in said or "NoSuchBucket" in said else ""

@@ -14,11 +14,11 @@ KEY = f"sha256/ab/{'ab' * 32}"
 PART = 16 << 20
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "s3", "azure"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
     if request.param == "folder":
         return blob_store(tmp_path / "blobs")
-    new: Callable[[], str] = request.getfixturevalue("s3")
+    new: Callable[[], str] = request.getfixturevalue(request.param)
     return blob_store(new())
 
 
@@ -155,8 +155,8 @@ def test_a_key_that_is_not_ours_is_a_fault_of_ours(store: BlobStore, key: str) -
         store.put(key, [b"x"])
 
 
-def test_what_is_too_long_to_be_copied_is_sent_again(s3: Callable[[], str]) -> None:
-    store = ObjectBlobStore(s3())
+def test_what_is_too_long_to_be_copied_is_sent_again(bucket: Callable[[], str]) -> None:
+    store = ObjectBlobStore(bucket())
     store.most_copy = 10
     store.put("temporary/x", [b"more than ten bytes"])
     store.move("temporary/x", KEY)
@@ -186,8 +186,8 @@ def test_a_store_that_works_is_probed_without_a_trace(store: BlobStore) -> None:
     assert list(store.list()) == []
 
 
-def test_a_bucket_that_does_not_exist_is_known_by_asking(s3: Callable[[], str]) -> None:
-    lost = blob_store(s3().replace("s3://zoo/", "s3://no-such-bucket/"))
+def test_a_bucket_that_does_not_exist_is_known_by_asking(bucket: Callable[[], str]) -> None:
+    lost = blob_store(bucket().replace("://zoo/", "://no-such-bucket/"))
     assert lost.size(KEY) is None  # as if it were empty
     for write in (False, True):
         with pytest.raises(ResourceError, match="no-such-bucket"):

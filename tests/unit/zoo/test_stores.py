@@ -167,8 +167,12 @@ def test_a_location_is_a_folder_or_a_bucket(tmp_path: Path, monkeypatch: pytest.
         ("s3://bucket?access_key_id=x", "'access_key_id' cannot be set"),
         ("s3://bucket?region=x&secret_access_key=y", "'secret_access_key' cannot be set"),
         ("s3://bucket?endpoint=file:///etc", "http or https"),
-        ("gs://bucket?endpoint=http://x", "takes none"),
+        ("s3://bucket?endpoint=http:///x", "http or https"),
+        ("gs://bucket?region=x", "takes endpoint"),
+        ("gs://bucket?account=x", "takes endpoint"),
+        ("gs://bucket?endpoint=here", "http or https"),
         ("az://container?region=x", "takes account, endpoint"),
+        ("az://container?account_key=x", "'account_key' cannot be set"),
     ],
 )
 def test_locations_that_are_refused(location: str, message: str) -> None:
@@ -183,10 +187,43 @@ def test_a_bucket_needs_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
         blob_store("s3://bucket")
 
 
-def test_a_bucket_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very secret")
-    store = ObjectBlobStore("s3://bucket?endpoint=http://127.0.0.1:1&region=eu-west-1", patience=0.2)
+@pytest.mark.parametrize(
+    ("location", "variable", "message"),
+    [
+        ("az://container", None, "Account must be specified"),
+        ("az://container?account=x", ("AZURE_STORAGE_ACCOUNT_KEY", "no base64!"), "Invalid Access Key"),
+        ("gs://bucket", ("GOOGLE_SERVICE_ACCOUNT", "/nowhere/key.json"), "No such file"),
+    ],
+)
+def test_credentials_that_cannot_be_right(
+    location: str, variable: tuple[str, str] | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    if variable is not None:
+        monkeypatch.setenv(*variable)
+    with pytest.raises(ConfigError, match=message) as caught:
+        blob_store(location)
+    assert (variable[0] if variable else "AZURE_STORAGE_ACCOUNT_NAME") in caught.value.hint
+
+
+SECRETS = {
+    "s3://bucket?region=eu-west-1": {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "very secret"},
+    "gs://bucket": {
+        "GOOGLE_SERVICE_ACCOUNT_KEY": '{"client_email": "me", "private_key": "very secret", "private_key_id": "1",'
+        ' "disable_oauth": true}'
+    },
+    "az://bucket?account=tester": {"AZURE_STORAGE_ACCOUNT_KEY": "dmVyeSBzZWNyZXQ="},
+    "az://bucket/prefix?account=tester": {"AZURE_STORAGE_SAS_TOKEN": "sv=2021-12-02&sp=rwdl&sig=very%20secret"},
+}
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_a_bucket_out_of_reach(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_KEY", raising=False)  # of an emulator that other tests started
+    for name, value in SECRETS[url].items():
+        monkeypatch.setenv(name, value)
+    between = "&" if "?" in url else "?"
+    store = ObjectBlobStore(f"{url}{between}endpoint=http://127.0.0.1:1", patience=0.2)
     for call in (
         lambda: store.put(KEY, [b"x"]),
         lambda: store.get(KEY),
@@ -195,6 +232,18 @@ def test_a_bucket_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda: list(store.list()),
         lambda: store.move(KEY, "temporary/x"),
     ):
-        with pytest.raises(ResourceError, match="zoo's store s3://bucket") as caught:
+        with pytest.raises(ResourceError, match=f"zoo's store {url[:2]}://bucket") as caught:
             call()
-        assert "very secret" not in str(caught.value)
+        assert "reach it" in caught.value.hint
+        for secret in ("very secret", "very%20secret", "dmVyeSBzZWNyZXQ"):
+            assert secret not in str(caught.value)
+            assert secret not in str(caught.value.__cause__)
+
+
+def test_plain_http_is_used_where_the_url_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(ResourceError) as caught:
+        list(blob_store("s3://bucket?region=eu-west-1").list())
+    assert "?endpoint=http://" in caught.value.hint

@@ -244,7 +244,7 @@ def test_a_shard_that_kills_every_worker_is_given_up(nodes, tmp_path, monkeypatc
     monkeypatch.setattr("neuronmap.engines.pool.ATTEMPTS", 2)
     with pool_of(nodes) as (pool, heard), pytest.raises(WorkerLostError, match=r"2 workers were lost.*shard 4 of 6"):
         dict(pool.run(Chores(tmp_path, "deadly"), range(6)))
-    assert sum("A worker was lost" in line for line in heard.lines) == 2
+    assert sum("; shard 4 of 6)" in line for line in heard.lines) == 2
 
 
 def test_no_shard_is_begun_far_ahead_of_the_first_that_is_missing(nodes, tmp_path, monkeypatch):

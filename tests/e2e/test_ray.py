@@ -297,7 +297,7 @@ def test_a_host_without_the_token_is_refused_with_the_cause(nodes):
     ):
         done = subprocess.run(
             [sys.executable, "-c", code, address],
-            env={**unset, **more}, capture_output=True, text=True, timeout=30, check=False,
+            env={**unset, **more}, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         said = f"The Ray cluster at {nodes.address} refused the token of this host, or this host sent none.\n"
         assert (done.stdout, done.stderr) == (said, "")

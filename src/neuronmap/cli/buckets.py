@@ -31,7 +31,8 @@ def push(
     """Put SAEs into a bucket, for other hosts to pull.
 
     Each appears whole or not at all, in the place of what had its name there. Bytes that are there already do not travel again.
-    Credentials come from the environment (AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_KEY, ...). For versions, licences, search and people, see `neuronmap zoo`.
+    Credentials come from the environment (AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_KEY, ...). For versions, licences, search and
+    people, see `neuronmap zoo`.
 
     Example:
 

@@ -89,7 +89,8 @@ bench-sweep: $(VENV)/.ready ## eight SAEs in one sweep against eight single runs
 
 bench-ground-truth: $(VENV)/.ready ## SAEs of several recipes on activations whose features are known (about an hour)
 	@$(BIN)/python benchmarks/ground_truth.py --preset synthsae-2k --features 512 --rows 2000000 --l0 0.7 \
-	  --recipes topk batchtopk "batchtopk, falling k" matryoshka "matryoshka, falling k" lista "lista, falling k" jumprelu
+	  --recipes topk batchtopk "batchtopk, falling k" matryoshka "matryoshka, falling k" lista "lista, falling k" \
+	  "lista, fine levels, falling k" jumprelu
 
 bench-l0: $(VENV)/.ready ## how figures on a known truth change with L0, for each architecture, with a plot (about twenty minutes)
 	@$(BIN)/python benchmarks/ground_truth.py --l0-sweep

@@ -51,6 +51,9 @@ from neuronmap.saes.registry import get_options, list_architectures
 
 FALLING_K = {"k_anneal_fraction": 1.0, "k_anneal_factor": 2.4}
 """k falls over the whole run to its value from 2.4 times that, as in Chanin (2026): there from 60 to 25."""
+FINE_LEVELS = (1 / 64, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+"""Nested levels that double from a 64th of the latents on. A parent and its children then seldom begin in the same level, where one latent
+for each child, with the parent in all of them, would do as well."""
 
 
 def _recipe(architecture: str, *, falling_k: bool = False, **options: Any) -> dict[str, Any]:
@@ -71,6 +74,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     "matryoshka, sorted": _recipe("matryoshka", sort_features=True),
     "matryoshka, detached, falling k": _recipe("matryoshka", falling_k=True, detach_levels=True),
     "lista, falling k": _recipe("lista", falling_k=True),
+    "lista, fine levels, falling k": {
+        **_recipe("lista", falling_k=True),
+        "group_fractions": FINE_LEVELS,
+        "k_anneal_fraction": 0.85,  # AuxK has the rest of the run for latents that fall silent with k
+        "dead_after_tokens": 20_000,
+    },
     "lista, not sorted, falling k": _recipe("lista", falling_k=True, sort_features=False),
     "lista, not detached, falling k": _recipe("lista", falling_k=True, detach_levels=False),
 }

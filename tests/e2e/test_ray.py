@@ -386,6 +386,7 @@ def test_suites_on_workers_one_of_which_is_killed_give_the_records_of_this_proce
     assert "--engine ray goes with --suite" in refused.err
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of Ray, about its own settings
 def test_training_by_two_processes_one_of_which_is_killed(neuronmap, nodes, train_arguments, home):
     """The SAE of one process, to the rounding that torchrun has too; begun again from a checkpoint."""
     more = ["architecture=topk", "device=cpu", "num_epochs=20", "max_steps=300", "checkpoint_every_steps=5"]

@@ -40,7 +40,7 @@ lint: $(VENV)/.ready ## ruff, mypy --strict, import layers
 
 test: lint ## lint, then every test that needs no foreign package (about 25 minutes on 2 cores)
 	@echo "tests (about 25 minutes on 2 cores)"
-	@$(BIN)/python -m pytest -q -n auto -m "not peers"
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not peers"
 
 docs: $(VENV)/.docs ## build the documentation site into site/
 	@echo "docs: building site/ (up to a minute)"

@@ -56,6 +56,10 @@ class Figure(NamedTuple):
         return f"{self.mean:.{places}f}" + ("" if self.spread is None else f" ± {self.spread:.{places}f}")
 
 
+_SETTINGS = ("synthetic", "latents", "rows", "measure_rows", "batch")
+"""What two ground-truth records must have in common to stand in one table."""
+
+
 def newest(pattern: str, wanted: str | None = None) -> dict[str, tuple[str, dict[str, Any]]]:
     """File name and content of the newest results of each kind, by what comes before the date.
 
@@ -69,6 +73,18 @@ def newest(pattern: str, wanted: str | None = None) -> dict[str, tuple[str, dict
         if "-quick" not in file.stem and (wanted is None or wanted in text):
             found[re.sub(r"-\d{4}-\d\d-\d\d$", "", file.stem)] = (file.name, json.loads(text))
     return found
+
+
+def with_earlier(name: str, record: dict[str, Any]) -> dict[str, Any]:
+    """A ground-truth record with the recipes that only an earlier one of equal settings has; their labels tell its date."""
+    runs, have = list(record["runs"]), {run["recipe"] for run in record["runs"]}
+    for file in sorted(RESULTS.glob(re.sub(r"\d{4}-\d\d-\d\d\.json$", "*.json", name)), reverse=True):
+        earlier = json.loads(file.read_text(encoding="utf-8")) if file.name < name and "-quick" not in file.stem else {}
+        if earlier and all(earlier[one] == record[one] for one in _SETTINGS):
+            more = [run for run in earlier["runs"] if run["recipe"] not in have]
+            runs += [{**run, "setting": f"{run['setting']} ({earlier['date']})"} for run in more]
+            have |= {run["recipe"] for run in more}
+    return {**record, "runs": runs}
 
 
 def figure(truths: list[dict[str, Any]], name: str) -> Figure | None:
@@ -97,14 +113,15 @@ def truth_section(name: str, record: dict[str, Any]) -> list[str]:
     """Text, table and picture of one synthetic model."""
     synthetic, facts, baselines = record["synthetic"], record["facts"], record["baselines"]
     probes, groups = baselines["probes_f1"], groups_of(record)
-    seeds = max(len(truths) for truths in groups.values())
+    seeds = " or ".join(str(count) for count in sorted({len(truths) for truths in groups.values()}))
     lines = [
         f"### {synthetic['name']}",
         "",
         f"{synthetic['features']:,} true features in {synthetic['d_in']} dimensions, {facts['l0']:.1f} of them in a row; interference "
         f"sqrt(L0 / d) {facts['interference']:.2f}, mean largest cosine with another {facts['mean_max_overlap']:.2f}. "
         f"{record['latents']:,} latents, {record['rows']:,} rows in steps of {record['batch']:,}; measured on {record['measure_rows']:,} "
-        f"others. {seeds} seed(s); ± is the standard deviation over seeds (of one seed, the error by resampling). Logistic probes trained "
+        f"others. {seeds} seed(s), with a date where a row is from an earlier file; ± is the standard deviation over seeds (of one seed, "
+        "the error by resampling). Logistic probes trained "
         f"on the truth reach F1 {probes['value']:.3f} [{probes['low']:.3f}, {probes['high']:.3f}] on {probes['count']} drawn "
         f"from all features; {_among_frequent(baselines)} `oracle` has all {synthetic['features']:,} true directions with a linear "
         "encoder, so it reads rare features too, which its F1 is a mean over. "
@@ -264,7 +281,7 @@ def page() -> str:
         "",
     ]
     for name, record in newest("ground-truth-*.json").values():
-        lines += truth_section(name, record)
+        lines += truth_section(name, with_earlier(name, record))
     for name, record in newest("l0-sweep-*.json").values():
         lines += sweep_section(name, record)
     lines += ["## Side by side", ""]

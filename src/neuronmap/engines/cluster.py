@@ -180,7 +180,9 @@ def _connect(ray: Any, address: str | None) -> None:
 
 
 def _require_answer(address: str) -> None:
-    """Try a HOST:PORT before Ray does, which asks for minutes and writes lines of its own; other addresses are left to Ray.
+    """Try a HOST:PORT, or the one that ``auto`` means, before Ray does, which asks for minutes and writes lines of its own.
+
+    Other addresses are left to Ray.
 
     Raises:
         ResourceError: nothing listens there, or what does refuses the token of this process.

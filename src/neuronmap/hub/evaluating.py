@@ -122,18 +122,19 @@ def evaluate_suites_entry(
         _keep(entry, record)
         kept.append(record.result.suite)
 
-    asked = {**_absolute(text, model, settings), "dtype": dtype, "force": force}
+    asked: dict[str, Any] = {"device": device, "dtype": dtype, "force": force, "again": again}
     if engine is not None and engine.engine != "local":
         work = SuiteWork(
             SentSAE.of(entry),
             SentSAE.of(second) if second is not None else None,
             names,
-            {**asked, "device": device, "again": again},
+            {**_absolute(text, model, settings), **asked},
         )
         with _interrupted_by_name(entry, kept):
             result = _measured_elsewhere(work, names, replace(engine, device=device), keep, progress)
     else:
-        run, stored = open_suites(hub, entry, names, second, again=again, device=device, progress=progress, **asked)
+        given = {"text": text, "model": model, "settings": settings}
+        run, stored = open_suites(hub, entry, names, second, progress=progress, **given, **asked)
         with _interrupted_by_name(entry, kept):
             result = run.measured(names, stored, keep)
     _summarise(entry, result)

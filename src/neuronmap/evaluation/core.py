@@ -1,6 +1,6 @@
 """``evaluate_sae``: the core metrics of one SAE, from rows of activations, or with its language model, or both.
 
-``evaluate_beside`` measures others (baselines) on the same rows and in the same contexts.
+``beside`` makes what measures others (baselines) on the same rows and in the same contexts.
 
 Shapes: N rows, D = d_in, F = d_sae, T tokens in a context, W = D.
 """
@@ -24,7 +24,7 @@ from neuronmap.evaluation.rows import Autoencoder
 from neuronmap.models import HookPoint, LanguageModel
 from neuronmap.progress import Progress
 
-__all__ = ["Ablation", "beside", "evaluate_beside", "evaluate_sae"]
+__all__ = ["Ablation", "beside", "evaluate_sae"]
 
 
 def evaluate_sae(
@@ -106,45 +106,6 @@ def evaluate_sae(
     return task.run()[MEASURED]
 
 
-def evaluate_beside(
-    sae: Autoencoder,
-    others: Mapping[str, Autoencoder],
-    tokens: TokenSet,
-    *,
-    model: LanguageModel,
-    hook: HookPoint | str,
-    mask: MaskConfig | None = None,
-    outlier_threshold: float | None = None,
-    max_tokens: int | None = None,
-    max_ce_tokens: int = 4096,
-    batch_tokens: int = 1024,
-    bootstrap: int = 1000,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> dict[str, CoreMetrics]:
-    """Measure an SAE and others, such as baselines, on the same rows and in the same contexts of the same forward passes.
-
-    Each of them costs one more forward pass a token for loss and KL; rows are captured, and the clean and ablated model
-    run, once for all. Resamples are the same, so differences between records are paired.
-
-    Args:
-        sae: the SAE.
-        others: what is measured beside it, by name; all must read and write the hook's width.
-        tokens, model, hook, mask, outlier_threshold, max_tokens, max_ce_tokens, batch_tokens, bootstrap, seed, progress:
-            as for :func:`evaluate_sae`.
-
-    Returns:
-        Records by name, that of the SAE under ``sae``.
-
-    Raises:
-        ConfigError: a name is taken (``sae``, ``clean``, ``zero``, ``mean``), or the SAE is a transcoder.
-        MismatchError, EmptyCorpusError, InputError: as :func:`evaluate_sae`.
-    """
-    size = EvaluationSize(max_tokens, max_ce_tokens, batch_tokens, ("zero", "mean"), bootstrap, seed)
-    shown = progress or progress_module.default()
-    return beside(sae, others, tokens, model, hook, mask, outlier_threshold, size, shown).run()
-
-
 def beside(
     sae: Autoencoder,
     others: Mapping[str, Autoencoder],
@@ -156,10 +117,20 @@ def beside(
     size: EvaluationSize,
     progress: Progress,
 ) -> Evaluation:
-    """What :func:`evaluate_beside` runs, to be done part by part.
+    """An SAE and others, such as baselines, on the same rows and in the same contexts of the same forward passes, to be done part by part.
+
+    Each of them costs one more forward pass a token for loss and KL; rows are captured, and the clean and ablated model run, once for
+    all. Resamples are the same, so differences between records are paired.
+
+    Args:
+        sae: the SAE; its record has the name ``sae``.
+        others: what is measured beside it, by name; all must read and write the hook's width.
+        tokens, model, hook, mask, outlier_threshold, progress: as for :func:`evaluate_sae`.
+        size: how much is measured.
 
     Raises:
-        ConfigError, MismatchError: as :func:`evaluate_beside`.
+        ConfigError: a name is taken (``sae``, ``clean``, ``zero``, ``mean``), or the SAE is a transcoder.
+        MismatchError: as :func:`evaluate_sae`.
     """
     taken = sorted({MEASURED, "clean", "zero", "mean"} & set(others))
     if taken:

@@ -7,6 +7,7 @@ the times. It is no part of the store: without it, or where it cannot be written
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def write_record(folder: Path, states: dict[str, Any]) -> None:
     """Remember the states of files that were found right, as they were before the check: one changed meanwhile is then checked again."""
+    for aside in folder.glob(f".{VERIFIED}.*"):  # of a process that was killed while it wrote here
+        with suppress(OSError):
+            aside.unlink()
     try:
         write_json(folder / VERIFIED, states)
     except (UnwritablePathError, DiskSpaceError):

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from tests.e2e.explorer.slowly import slow_proxy
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SAE = "small"
@@ -165,13 +166,22 @@ def browsing() -> Iterator[Browser]:
 @contextmanager
 def visiting(browser: Browser, address: str, **options: Any) -> Iterator[Visit]:
     """A visit while this lasts; a fault that nobody took out of the list is an error at its end."""
-    context = browser.new_context(**{"base_url": address, "viewport": {"width": 1280, "height": 800}, **options})
+    usual: dict[str, Any] = {"base_url": address, "viewport": {"width": 1280, "height": 800}}
+    if seconds := float(os.environ.get("NEURONMAP_SLOW_PAGES", 0)):
+        usual["proxy"] = {"server": slow_proxy(seconds).address, "bypass": "<-loopback>"}
+    context = browser.new_context(**{**usual, **options})
     try:
         visit = Visit(context)
         yield visit
         assert not visit.faults, "\n".join(visit.faults)
     finally:
         context.close()
+
+
+def whole(page: Page) -> Page:
+    """The page when all of it has come: what is read and not waited for would else be that of a part."""
+    page.wait_for_load_state("domcontentloaded")
+    return page
 
 
 def sideways(page: Page) -> int:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
-from tests.e2e.explorer.serving import Server, Visit, browsing, needs_browser, serving, sideways, visiting
+from playwright.sync_api import Browser, Page, Route, expect
+from tests.e2e.explorer.serving import Server, Visit, browsing, needs_browser, serving, sideways, visiting, whole
 from tests.e2e.explorer.test_accessibility import grave
 from tests.unit.web.concepts.made import QUESTION, SUBJECT, report
 
@@ -86,7 +86,7 @@ def seen(browser: Browser, server: Server) -> dict[str, Any]:
         page.go_back()
         page.get_by_role("link", name="Open the report").click(timeout=240_000)
         expect(page.get_by_role("heading", name="first-look")).to_be_visible()
-        found["report"] = page.locator("main").inner_text()
+        found["report"] = whole(page).locator("main").inner_text()
     return found
 
 
@@ -123,6 +123,25 @@ def test_from_the_report_to_a_prompt(seen, visit):
     expect(page.get_by_role("heading", name="Definiteness")).to_be_visible()
     page.get_by_role("link", name="Layers", exact=True).click()
     page.wait_for_url("**/layers")
+
+
+def test_a_click_before_the_scripts_have_come_is_done_when_they_have(seen, visit):
+    """The page is there to be read and clicked long before what draws."""
+    page, held = visit().page, list[Route]()
+    page.route(re.compile("(figures|explorer)[^/]*[.]js"), lambda route: held.append(route))
+    page.goto("/concepts/first-look/concept/question", wait_until="commit")
+    page.get_by_role("button", name="Make this plot interactive: Question: by layer").click()
+    page.get_by_role("button", name="Keyboard shortcuts").click()
+    expect(page.locator("dialog#help")).to_be_hidden()
+    while len(held) < 2:
+        page.wait_for_timeout(20)
+    for route in held:
+        route.continue_()
+    expect(page.locator("figure[id^=curve] .js-plotly-plot .main-svg").first).to_be_visible()
+    expect(page.locator("dialog#help")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Keyboard shortcuts").click()  # and from then on as always
+    expect(page.locator("dialog#help")).to_be_visible()
 
 
 def test_pictures_are_drawn_within_the_policy_and_follow_the_theme(seen, visit):

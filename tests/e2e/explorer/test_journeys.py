@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from playwright.sync_api import expect
 from tests.e2e.explorer.known import TEXT
-from tests.e2e.explorer.serving import SAE, marks
+from tests.e2e.explorer.serving import SAE, marks, whole
 
 pytestmark = marks
 
@@ -96,7 +96,7 @@ def test_examples_come_from_the_whole_distribution(page, known, tab):
     page.locator(".tabs").get_by_role("link", name=re.compile(f"^{tab}", re.IGNORECASE)).click()
     expect(page.locator("section[aria-labelledby=examples] .ex").first).to_be_visible()
     if tab == "Hard negatives":
-        assert set(page.locator("section[aria-labelledby=examples] .ex .value").all_inner_texts()) == {"0"}
+        assert set(whole(page).locator("section[aria-labelledby=examples] .ex .value").all_inner_texts()) == {"0"}
 
 
 def test_a_text_is_tested_on_a_feature_and_goes_along_to_the_next(page, known):
@@ -119,6 +119,7 @@ def test_a_text_shows_the_features_of_each_token(page, known):
     page.get_by_role("button", name="Show").click()
     tokens = page.locator(".tokens a")
     expect(tokens.first).to_be_visible(timeout=120_000)
+    whole(page)
     assert "".join(tokens.all_inner_texts()).strip().endswith("is over.")
     tokens.filter(has_text="union").click()
     chosen = page.locator("section[aria-labelledby=on-token]")
@@ -191,11 +192,12 @@ def test_examples_are_found_by_text_and_paged_without_losing_the_place(page):
     page.get_by_role("button", name="Show").click()
     rows = page.locator("#examples .ex")
     expect(rows.first).to_be_visible(timeout=60_000)
+    whole(page)
     assert all("states" in text.lower() for text in rows.locator("p.text").all_inner_texts())
     before = rows.count()
     page.locator("#more").scroll_into_view_if_needed()
     expect(rows.nth(before)).to_be_attached()
-    assert query(page)["after"], "the address holds the place"
+    expect(page).to_have_url(re.compile("[?&]after="))  # the address holds the place
     rows.nth(before).locator("a").first.click()
     page.wait_for_url("**/feature/**")
     page.go_back()

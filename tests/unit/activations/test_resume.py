@@ -243,9 +243,10 @@ hooks = [resolve_hook(model, 0, "mlp"), resolve_hook(model, 1)]
 def work(root):
     harvest(model, tokens, hooks, root=root, batch_tokens=32, shard_rows=41, dtype="int8", progress=SilentProgress())
 
-whole, killed = Path(sys.argv[2], "whole"), Path(sys.argv[2], "killed")
+whole, warm, killed = (Path(sys.argv[2], name) for name in ("whole", "warm", "killed"))
+work(whole)  # what is loaded on the way is there in the children
 begun = time.monotonic()
-work(whole)
+work(warm)
 seconds = time.monotonic() - begun
 chance, kills = random.Random(3), 0
 for _ in range(20):
@@ -253,7 +254,7 @@ for _ in range(20):
     if pid == 0:
         work(killed)
         os._exit(0)
-    time.sleep(chance.uniform(0.02, 0.2) * seconds)  # short: the first may have been slowed by other work
+    time.sleep(chance.uniform(0.02, 0.12) * seconds)
     os.kill(pid, signal.SIGKILL)
     kills += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 work(killed)

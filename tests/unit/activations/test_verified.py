@@ -75,3 +75,13 @@ def test_a_store_on_a_read_only_disk_is_checked_and_used(
     again, checked = reuse(model, tokens, tmp_path)
     assert checked
     assert again.digest == store.digest
+
+
+def test_what_a_killed_process_left_beside_its_record_is_removed(
+    model: LanguageModel, tokens: PlainTokens, tmp_path: Path
+) -> None:
+    store, _ = reuse(model, tokens, tmp_path)
+    files = sorted(file.name for file in store.path.iterdir())
+    (store.path / VERIFIED).rename(store.path / f".{VERIFIED}.0123abcd")  # killed before the file had its name
+    assert reuse(model, tokens, tmp_path)[1]
+    assert sorted(file.name for file in store.path.iterdir()) == files

@@ -209,6 +209,28 @@ def test_a_sender_that_breaks_off_goes_on_from_the_last_piece(given: Any) -> Non
     assert uploading.finish(LOCAL, upload.key).done
 
 
+def test_an_upload_whose_bytes_a_collector_takes_begins_anew(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector without grace removes the joined pieces before they become a blob."""
+    data = b"0123456789"
+    uploading, moving = given.registry.uploading, given.store.move
+    key = uploading.begin(LOCAL, "ada", len(data)).key
+    upload = uploading.start(LOCAL, key, Digest.of(data), len(data))
+    uploading.append(LOCAL, upload.key, 0, [data])
+
+    def late(source: str, target: str) -> None:
+        given.store.delete(source)
+        moving(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(given.registry.store, "move", late)
+        with pytest.raises(DamagedError, match="collector without grace"):
+            uploading.finish(LOCAL, upload.key)
+    assert uploading.start(LOCAL, key, Digest.of(data), len(data)).received == 0
+    uploading.append(LOCAL, upload.key, 0, [data])
+    assert uploading.finish(LOCAL, upload.key).done
+    assert given.registry.housekeeping.verify().sound
+
+
 def test_finishing_twice_at_once_is_finishing_once(given: Any) -> None:
     uploading = given.registry.uploading
     upload, _ = begun(given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,41 @@ def test_a_full_disk_while_it_is_written(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(DiskSpaceError, match="No space left"):
             store.put(KEY, (b"x" * 100_000 for _ in range(20)))
     assert list(store.list()) == []
+
+
+def test_a_folder_that_is_tidied_away_just_before_something_comes_into_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The neighbour in ``sha256/ab`` is removed, and the empty folder with it, between the making of the folder and the renaming."""
+    store = LocalBlobStore(tmp_path)
+    replacing, neighbour = os.replace, f"sha256/ab/{'ab' * 31}cd"
+    store.put(neighbour, [b"old"])
+    tidied = []
+
+    def late(source: object, target: object) -> None:
+        if not tidied:
+            store.delete(neighbour)
+            tidied.append(not (tmp_path / "sha256/ab").exists())
+        replacing(source, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "replace", late)
+    store.put(KEY, [b"new"])
+    assert tidied == [True]
+    assert b"".join(store.get(KEY)) == b"new"
+
+
+def test_a_file_that_is_removed_while_it_is_written_is_said_to_be(tmp_path: Path) -> None:
+    store = LocalBlobStore(tmp_path)
+
+    def chunks() -> Iterator[bytes]:
+        yield b"some"
+        for found in store.list("temporary/"):
+            store.delete(found.key)
+        yield b" bytes"
+
+    with pytest.raises(UnwritablePathError, match="removed from the zoo's store"):
+        store.put(KEY, chunks())
+    assert store.size(KEY) is None
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

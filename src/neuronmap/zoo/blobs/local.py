@@ -128,8 +128,15 @@ class LocalBlobStore:
     def _rename(self, source: Path, target: Path) -> None:
         if target.parts[len(self.root.parts)] == "sha256":
             os.chmod(source, 0o400)
-        _folder(target.parent)
-        os.replace(source, target)
+        while True:
+            _folder(target.parent)
+            try:
+                os.replace(source, target)
+                break
+            except FileNotFoundError:
+                if not source.exists():
+                    raise
+                # else a removal took the folder, which was empty, before this came to lie in it
         handle = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -137,6 +144,11 @@ class LocalBlobStore:
             os.close(handle)
 
     def _written(self, error: OSError) -> DiskSpaceError | UnwritablePathError:
+        if isinstance(error, FileNotFoundError):
+            return UnwritablePathError(
+                f"A file was removed from the zoo's store {self.root} while it was written.",
+                hint="Collect garbage with a grace of two weeks or more while people publish.",
+            )
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return DiskSpaceError(
                 f"No space left in the zoo's store {self.root}.", hint="neuronmap zoo gc, or free disk space."

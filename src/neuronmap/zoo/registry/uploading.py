@@ -172,7 +172,7 @@ class Uploading:
 
         Raises:
             UploadError: pieces are missing.
-            DamagedError: the bytes have another digest; the upload begins anew.
+            DamagedError: the bytes have another digest, or a collector without grace took them; the upload begins anew.
         """
         with self.database.read() as connection:
             row = self._upload(connection, principal, upload)
@@ -186,17 +186,22 @@ class Uploading:
         found, whole = self._assemble(row)
         if found != digest:
             self.store.delete(whole)
-            return self._begin_anew(principal, upload, digest, found)
-        with self.database.write() as connection:
-            self.database.lock(connection, digest_lock(digest))  # not between a collector's look and its removal
-            self.store.move(whole, digest.key)
-            record_blob(connection, digest, row.size_bytes)
-            connection.execute(update(uploads).where(uploads.c.id == row.id).values(done=True))
+            return self._begin_anew(principal, upload, f"What arrived has the digest {found}, not {digest}.")
+        try:
+            with self.database.write() as connection:
+                self.database.lock(connection, digest_lock(digest))  # not between a collector's look and its removal
+                self.store.move(whole, digest.key)
+                record_blob(connection, digest, row.size_bytes)
+                connection.execute(update(uploads).where(uploads.c.id == row.id).values(done=True))
+        except FileNotFoundError:
+            return self._begin_anew(
+                principal, upload, f"What arrived of {digest} was removed by a garbage collector without grace."
+            )
         self._drop_pieces(row.key)
         return UploadView(key=row.key, digest=digest, size=row.size_bytes, received=row.size_bytes, done=True)
 
-    def _begin_anew(self, principal: Principal, upload: str, digest: Digest, found: Digest) -> UploadView:
-        """What arrived is something else, unless another request finished the upload meanwhile and took the pieces away.
+    def _begin_anew(self, principal: Principal, upload: str, why: str) -> UploadView:
+        """What arrived is something else or gone, unless another request finished the upload meanwhile and took the pieces away.
 
         Raises:
             DamagedError: the upload begins anew.
@@ -207,7 +212,7 @@ class Uploading:
                 return upload_view(row)
             self._drop_pieces(row.key)  # of all lengths: what comes next may be cut otherwise
             connection.execute(update(uploads).where(uploads.c.id == row.id).values(received_bytes=0))
-        raise DamagedError(f"What arrived has the digest {found}, not {digest}.", hint="Send it again from the start.")
+        raise DamagedError(why, hint="Send it again from the start.")
 
     def _drop_pieces(self, upload: str) -> None:
         for piece in list(self.store.list(f"incoming/{upload}/")):

@@ -3,6 +3,8 @@
     python benchmarks/end_to_end.py --peers-python .venv-peers/bin/python            # 500,000 tokens, F = 16,384
     python benchmarks/end_to_end.py --peers-python .venv-peers/bin/python --quick    # 40,000 tokens, F = 4,096
 
+    python benchmarks/end_to_end.py --peers-python ... --precision bfloat16          # the language model in bfloat16, for both
+
 topk, k = 32, SmolLM2-135M block 8, 4,096 rows a step, one pass, over State of the Union speeches. A time is that of a
 process, from its start to the finished bundle: imports, model, tokens, activations, training, and for ours held-out
 measurement (SAELens does none here). "Without harvesting": ours run again, which finds its activations stored; SAELens'
@@ -84,6 +86,7 @@ class EndToEnd:
             "tokens": given.tokens,
             "threads": given.threads,
             "limit_s": given.limit,
+            "precision": given.precision,
             "export": None,
             "only_prepare": False,
         }
@@ -165,8 +168,8 @@ def markdown(record: dict[str, Any]) -> str:
     lines = [
         f"# From text to bundle, {record['date']}" + (" (quick)" if record["quick"] else ""),
         "",
-        f"topk, k={K}, F={asked['features']:,}, {asked['tokens']:,} tokens, {BATCH:,} rows a step, {MODEL} block {LAYER}; "
-        f"{facts['cpu']}, {facts['threads']} threads; commit {record['commit']}.",
+        f"topk, k={K}, F={asked['features']:,}, {asked['tokens']:,} tokens, {BATCH:,} rows a step, {MODEL} block {LAYER}, the model in "
+        f"{asked['precision']}; {facts['cpu']}, {facts['threads']} threads; commit {record['commit']}.",
         "",
         "| | neuronmap s | SAELens s | times | goal |",
         "| --- | --- | --- | --- | --- |",
@@ -201,6 +204,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=None, help="tokens of text [500000]")
     parser.add_argument("--features", type=int, default=None, help="F [16384]")
     parser.add_argument("--limit", type=float, default=None, help="seconds after which a SAELens run is stopped [1800]")
+    parser.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="of the language model, for both [float32]",
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads for every run [all]")
     parser.add_argument("--peers-python", default=os.environ.get("NEURONMAP_PEERS_PYTHON"), help="as in speed.py")
     parser.add_argument("--work", type=Path, default=None, help="folder for the runs [<home>/cache/benchmarks]")
@@ -226,11 +235,16 @@ def main() -> int:
         "quick": given.quick,
         "commit": commit(),
         "machine": machine(given.threads),
-        "asked": {"tokens": given.tokens, "features": given.features, "limit_s": given.limit},
+        "asked": {
+            "tokens": given.tokens,
+            "features": given.features,
+            "limit_s": given.limit,
+            "precision": given.precision,
+        },
         "runs": runs,
     }
     given.results.mkdir(parents=True, exist_ok=True)
-    stem = f"end-to-end-{'quick-' if given.quick else ''}{record['date']}"
+    stem = f"end-to-end-{'quick-' if given.quick else ''}{'' if given.precision == 'float32' else given.precision + '-'}{record['date']}"
     write_json(given.results / f"{stem}.json", record)
     report = markdown(record)
     (given.results / f"{stem}.md").write_text(report)

@@ -25,7 +25,7 @@ def main() -> None:
     job = json.loads(file.read_text())
     torch.set_num_threads(job["threads"])
     if job["only_prepare"]:
-        load_model(job["model"], dtype="float32", device="cpu", progress=LineProgress())
+        load_model(job["model"], dtype=job["precision"], device="cpu", progress=LineProgress())
         return
     imported = time.time()
     config = SAEConfig(
@@ -37,6 +37,7 @@ def main() -> None:
         context_length=job["context"],
         batch_size=job["batch"] // job["context"],
         max_tokens=job["tokens"],
+        model_dtype=job["precision"],
     )
     trainer = SAETrainer(config, progress=LineProgress(interval_s=30), run_folder=file.parent / "run")
     result = trainer.train(job["corpus"])

@@ -50,6 +50,7 @@ def from_text(job, sae_config):
         sae=sae_config,
         model_class_name="AutoModelForCausalLM",
         model_name=job["model"],
+        model_from_pretrained_kwargs={"dtype": job["precision"]},
         hook_name=f"model.layers.{job['layer']}",
         dataset_path="given",
         is_dataset_tokenized=False,

@@ -26,6 +26,7 @@ from neuronmap import SAEConfig
 from neuronmap.activations import ArrayRows, ShuffledBatches
 from neuronmap.saes import SparseAutoencoder, get_architecture
 from neuronmap.saes.kernels.native.library import why_not
+from neuronmap.saes.kernels.native.screening import can_screen
 from neuronmap.training.data import TrainingData
 from neuronmap.training.plan import make_plan
 from neuronmap.training.session import Session
@@ -39,6 +40,7 @@ AUTOGRAD = "autograd"
 PATHS: dict[str, dict[str, str]] = {
     "auto": {},
     "native": {"kernels": "native"},
+    "float32": {"compute_dtype": "float32"},
     "torch": {"kernels": "torch"},
     "dense": {"products": "dense"},
     AUTOGRAD: {},
@@ -87,8 +89,11 @@ class OurTrainer:
 
 
 def forced() -> tuple[str, ...]:
-    """Paths worth forcing beside the automatic choice: without compiled kernels that is the portable one already."""
-    return ("torch",) if why_not() is None else ()
+    """Paths worth forcing beside the automatic choice: without compiled kernels that is the portable one already; where these screen, also
+    the product in float32."""
+    if why_not() is not None:
+        return ()
+    return ("float32", "torch") if can_screen() else ("torch",)
 
 
 def our_config(cell: dict[str, Any], rows: int) -> SAEConfig:

@@ -26,6 +26,7 @@ class Workspace:
         device: where the buffers live.
         kernels: backend of the steps that use this workspace (:mod:`neuronmap.saes.kernels.choice`).
         products: whether they run sparse or dense; ``auto`` goes by the share of active entries.
+        screens: whether the native kernels screen large products in bfloat16; None: where the CPU has units for it.
         ranks: the processes that share each batch; this one alone when left out.
         features: the processes that share the features of the SAE; this one alone when left out.
         everyone: all of them; ``ranks`` when left out.
@@ -44,12 +45,13 @@ class Workspace:
         *,
         kernels: str = "auto",
         products: str = "auto",
+        screens: bool | None = None,
         ranks: Ranks = ALONE,
         features: Ranks = ALONE,
         everyone: Ranks | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.kernels, self.products = kernels, products
+        self.kernels, self.products, self.screens = kernels, products, screens
         self.ranks, self.features, self.everyone = ranks, features, everyone or ranks
         self.last_cut = 0.0
         self.ran = ""
@@ -58,12 +60,12 @@ class Workspace:
         self.constants: dict[tuple[Any, ...], Tensor] = {}
         self._flat: dict[tuple[str, torch.dtype], Tensor] = {}
 
-    def beside(self, *, kernels: str = "auto", products: str = "auto") -> Workspace:
+    def beside(self, *, kernels: str = "auto", products: str = "auto", screens: bool | None = None) -> Workspace:
         """A workspace for another SAE on the same buffers: for SAEs that take turns, so that their scratch space is that of the largest.
 
         Backends are its own, because some remember figures of the step before; buffers carry nothing from step to step.
         """
-        other = Workspace(self.device, kernels=kernels, products=products)
+        other = Workspace(self.device, kernels=kernels, products=products, screens=screens)
         other._flat = self._flat
         return other
 

@@ -143,7 +143,8 @@ class SAEConfig(FrozenConfig):
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the factors of the encoder's product while training, and then also of pre-activations and of rows that are gathered.
     Weights, gradients and Adam's moments are float32 either way, and so are sums. bfloat16 needs the triton kernels and an architecture of
-    the top-k family; auto: bfloat16 there on CUDA, float32 elsewhere."""
+    the top-k family; auto: bfloat16 there on CUDA, float32 elsewhere. On a CPU with bfloat16 units auto also screens: a product of bfloat16
+    factors says where to look, and what is kept has its float32 value; float32 takes the whole product in that precision."""
     feature_ranks: int = Field(default=1, ge=1)
     """Under torchrun: processes that share the features of one SAE, for widths that one GPU does not hold; as many groups of them as there
     are share the rows of a batch. 1: each process holds all weights. The SAE that comes out does not depend on it."""

@@ -13,7 +13,8 @@ import torch
 from neuronmap.errors import EmptyCorpusError, MemoryExhaustedError
 from neuronmap.paths import human_bytes
 from neuronmap.saes import SparseAutoencoder, get_architecture
-from neuronmap.saes.kernels.choice import describe, rounds_products
+from neuronmap.saes.kernels.choice import describe, rounds_products, screens
+from neuronmap.saes.kernels.native.screening import LEAST_WEIGHTS
 from neuronmap.saes.topk import TopKFamily
 from neuronmap.training.config import SAEConfig
 
@@ -22,6 +23,8 @@ __all__ = ["Plan", "make_plan", "optimiser_bytes", "seconds_per_gemm", "step_byt
 _GEMMS = {"topk": 1.3, "batchtopk": 1.3, "matryoshka": 1.3, "lista": 3.0, "relu": 2.0, "jumprelu": 1.6, "gated": 2.0}
 """Time of a whole step over the time of its encoder GEMM at F = 4096, k = 32, measured on 2 cores with the native kernels (relu and
 gated: between their dense start and their sparse end); for the estimate only."""
+_SCREENED_GEMMS = 0.4
+"""What screening takes off it."""
 
 _STEP_OVERHEAD_S = 3e-3
 """Of a step however small: some hundred small operations."""
@@ -129,16 +132,18 @@ def optimiser_bytes(d_in: int, d_sae: int, rounds: bool, row_ranks: int = 1) -> 
     return weights + shared + (2 * d_in * d_sae if rounds else 0)
 
 
-def step_seconds(architecture: str, gemm_seconds: float, d_in: int, d_sae: int) -> float:
-    """Expected time of a step on a CPU, from the time of its encoder GEMM."""
+def step_seconds(architecture: str, gemm_seconds: float, d_in: int, d_sae: int, screened: bool = False) -> float:
+    """Expected time of a step on a CPU, from the time of its encoder GEMM in float32, and whether that is screened in bfloat16."""
     passes = weight_bytes(d_in, d_sae) * _SECONDS_PER_WEIGHT_BYTE
-    return _GEMMS.get(architecture, 8.0) * gemm_seconds + _STEP_OVERHEAD_S + passes
+    gemms = _GEMMS.get(architecture, 8.0) - (_SCREENED_GEMMS if screened and architecture in _GEMMS else 0.0)
+    return gemms * gemm_seconds + _STEP_OVERHEAD_S + passes
 
 
 def step_bytes(config: SAEConfig, architecture: type[SparseAutoencoder], d_in: int, kernels: str) -> int:
     """Scratch memory of a step with those kernels. AuxK adds B times the number of dead features, twice, while there are any."""
     B, F = config.batch_rows, config.width(d_in)
     options = config.sae_options(d_in)
+    halves = 2 * d_in * (F + B) if kernels == "native" and d_in * F >= LEAST_WEIGHTS else 0  # factors in bfloat16
     if issubclass(architecture, TopKFamily):
         levels = len(getattr(options, "group_fractions", (1.0,)))
         k: int = min(options.k, F)
@@ -153,10 +158,10 @@ def step_bytes(config: SAEConfig, architecture: type[SparseAutoencoder], d_in: i
             entries += B * d_in // 2 + 2 * (B * k // 256 + 1) * d_in  # rows in bfloat16, parts of long features
         if dense:
             at_once += 2 * most  # the code and its gradient as matrices
-        return 4 * (at_once + entries + B * d_in * (levels + 3) + 2 * B * min(F, d_in))
+        return 4 * (at_once + entries + B * d_in * (levels + 3) + 2 * B * min(F, d_in)) + halves
     wide = _WHOLE_MATRICES.get(config.resolved_architecture, _PLUGIN_MATRICES)
     block = min(B * F, max(_AT_ONCE["native"], 256 * B))
-    return 4 * (B * F * wide + block + 4 * B * d_in)
+    return 4 * (B * F * wide + block + 4 * B * d_in) + halves
 
 
 def make_plan(
@@ -215,5 +220,6 @@ def make_plan(
             f"Training needs about {human_bytes(plan.total_bytes)} of memory, but {human_bytes(free)} are free.",
             hint="Lower hidden_dim or batch_size.",
         )
-    seconds = step_seconds(config.resolved_architecture, seconds_per_gemm(B, d_in, F, device), d_in, F)
+    screened = kernels == "native" and screens(config.compute_dtype, d_in * F)
+    seconds = step_seconds(config.resolved_architecture, seconds_per_gemm(B, d_in, F, device), d_in, F, screened)
     return Plan(**{**plan.__dict__, "seconds": steps * seconds})

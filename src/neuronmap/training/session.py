@@ -18,7 +18,7 @@ from torch import Tensor
 from neuronmap.activations import ActivationStream
 from neuronmap.errors import MismatchError, TrainingDivergedError
 from neuronmap.saes import SparseAutoencoder, StepLoss, StepState, Workspace
-from neuronmap.saes.kernels.choice import describe, rounds_products
+from neuronmap.saes.kernels.choice import describe, rounds_products, screens_products
 from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.meter import ReconstructionMeter, ReconstructionMetrics
 from neuronmap.saes.topk import TopKFamily
@@ -89,6 +89,7 @@ class Session:
             sae.device,
             kernels=config.kernels,
             products=config.products,
+            screens=screens_products(config.compute_dtype),
             ranks=team.rows,
             features=team.features,
             everyone=team,
@@ -267,7 +268,10 @@ class Session:
     def _view(self) -> tuple[WholeView, Workspace]:
         """Processes that share the features put their codes together; each then sees the whole SAE's figures."""
         features = self.team.features
-        workspace = Workspace(self.sae.device, kernels=self.config.kernels, products="sparse", features=features)
+        screens = screens_products(self.config.compute_dtype)
+        workspace = Workspace(
+            self.sae.device, kernels=self.config.kernels, products="sparse", screens=screens, features=features
+        )
         return WholeView(self.sae, features), workspace
 
     # --- saving and restoring ------------------------------------------------------------------------------------

@@ -17,13 +17,24 @@ from neuronmap.errors import ConfigError
 from neuronmap.saes.kernels.native import library
 from neuronmap.saes.kernels.native.backend import NativeKernels
 from neuronmap.saes.kernels.native.library import load_engine
+from neuronmap.saes.kernels.native.screening import LEAST_WEIGHTS, can_screen
 from neuronmap.saes.kernels.portable import DenseKernels, TorchKernels
 from neuronmap.saes.kernels.protocol import Kernels
 from neuronmap.saes.kernels.sliced import SlicedKernels
 from neuronmap.saes.kernels.triton import runtime
 from neuronmap.saes.workspace import Workspace
 
-__all__ = ["KernelName", "ProductsName", "describe", "is_sparse", "kernels_for", "require", "rounds_products"]
+__all__ = [
+    "KernelName",
+    "ProductsName",
+    "describe",
+    "is_sparse",
+    "kernels_for",
+    "require",
+    "rounds_products",
+    "screens",
+    "screens_products",
+]
 
 KernelName = Literal["auto", "native", "triton", "torch"]
 ProductsName = Literal["auto", "sparse", "dense"]
@@ -95,7 +106,8 @@ def describe(device: torch.device, asked: str = "auto") -> str:
     name = _best(device) if asked == "auto" else asked
     if name == "native" and (engine := load_engine()) is not None:
         threads = torch.get_num_threads() if engine.threaded else 1
-        return f"native ({engine.variant}, {threads} thread{'s' if threads != 1 else ''})"
+        how = ", products screened in bfloat16" if can_screen() else ""
+        return f"native ({engine.variant}, {threads} thread{'s' if threads != 1 else ''}{how})"
     if name == "triton":
         return f"triton ({runtime.variant()})"
     reason = None
@@ -127,6 +139,19 @@ def rounds_products(compute_dtype: str, asked: str, device: torch.device, top_k:
             hint="compute_dtype = 'auto' takes what there is.",
         )
     return can and (compute_dtype == "bfloat16" or (compute_dtype == "auto" and device.type == "cuda"))
+
+
+def screens(compute_dtype: str, weights: int) -> bool:
+    """Whether the native kernels would screen the product of an encoder of so many weights here; see :func:`screens_products`."""
+    return compute_dtype == "auto" and can_screen() and weights >= LEAST_WEIGHTS
+
+
+def screens_products(compute_dtype: str) -> bool | None:
+    """Whether the native kernels screen large products in bfloat16: with ``auto`` where the CPU has units for it (None), else not.
+
+    What they find has float32 values either way; ``float32`` takes the product itself in that precision.
+    """
+    return None if compute_dtype == "auto" else False
 
 
 def _best(device: torch.device) -> str:

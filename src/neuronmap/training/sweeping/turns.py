@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from neuronmap.saes import SparseAutoencoder, Workspace
+from neuronmap.saes.kernels.choice import screens_products
 from neuronmap.training.config import SAEConfig
 
 __all__ = ["Seat", "Turns"]
@@ -36,7 +37,9 @@ class Turns:
 
     def seat(self, config: SAEConfig) -> Seat:
         """A place for one session, with its random state at the beginning. Call inside ``torch.random.fork_rng``."""
-        return Seat(self._space, self._space.beside(kernels=config.kernels, products=config.products), config.seed)
+        screens = screens_products(config.compute_dtype)
+        own = self._space.beside(kernels=config.kernels, products=config.products, screens=screens)
+        return Seat(self._space, own, config.seed)
 
 
 class Seat:

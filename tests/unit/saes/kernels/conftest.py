@@ -38,15 +38,17 @@ class Backend:
         return 1e-10 if self.dtype == torch.float64 else 1e-5
 
 
-def native(variant: str | None, dtype: torch.dtype) -> Backend:
-    """The engine of one instruction set; None where nothing was compiled, which skips."""
+def native(variant: str | None, dtype: torch.dtype, screened: bool = False) -> Backend:
+    """The engine of one instruction set; None where nothing was compiled, which skips. Screened: however small the product."""
 
     def make(workspace: Workspace) -> Kernels:
         if variant is None:
             pytest.skip("the native engine was not compiled on this machine")
-        return NativeKernels(workspace, Engine(COMPILED / f"engine-{variant}.so", dtype == torch.float64))
+        kernels = NativeKernels(workspace, Engine(COMPILED / f"engine-{variant}.so", dtype == torch.float64))
+        kernels.screens_from = 0 if screened else None
+        return kernels
 
-    return Backend(f"native-{variant}-{str(dtype)[-2:]}", dtype, make)
+    return Backend(f"native-{variant}-{str(dtype)[-2:]}{'-screened' if screened else ''}", dtype, make)
 
 
 def runnable() -> list[str | None]:
@@ -72,6 +74,7 @@ def triton(dense: bool, dtype: torch.dtype) -> Backend:
 
 
 NATIVE = [native(variant, dtype) for variant in runnable() for dtype in (torch.float64, torch.float32)]
+SCREENED = [native(variant, torch.float32, screened=True) for variant in runnable()]
 TORCH = [Backend("torch-64", torch.float64, TorchKernels), Backend("torch-32", torch.float32, TorchKernels)]
 DENSE = [Backend("dense-64", torch.float64, DenseKernels), Backend("dense-32", torch.float32, DenseKernels)]
 
@@ -82,9 +85,9 @@ TRITON_DENSE = [triton(True, dtype) for dtype in (torch.float64, torch.float32)]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """``backend`` runs on all but the dense ones, ``any_backend`` on all, the others on those of one language."""
     for name, backends in (
-        ("backend", TORCH + NATIVE + TRITON),
-        ("any_backend", TORCH + DENSE + NATIVE + TRITON + TRITON_DENSE),
-        ("native_backend", NATIVE),
+        ("backend", TORCH + NATIVE + SCREENED + TRITON),
+        ("any_backend", TORCH + DENSE + NATIVE + SCREENED + TRITON + TRITON_DENSE),
+        ("native_backend", NATIVE + SCREENED),
         ("triton_backend", TRITON),
     ):
         if name not in metafunc.fixturenames:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from neuronmap.errors import MemoryExhaustedError
 from neuronmap.saes.kernels.code import SparseCode
 from neuronmap.saes.kernels.native.library import Engine
+from neuronmap.saes.kernels.native.screening import LEAST_WEIGHTS, Screen, can_screen
 from neuronmap.saes.kernels.portable import TorchKernels
 from neuronmap.saes.kernels.protocol import AdamStep, Encoded, Encoder, Reconstruction
 from neuronmap.saes.workspace import Workspace
@@ -41,6 +43,8 @@ class NativeKernels:
         engine: the loaded library, of the precision that the tensors have.
 
     Attributes:
+        screens_from: weights of an encoder from which on its product is screened in bfloat16
+            (:mod:`~neuronmap.saes.kernels.native.screening`); None: never.
         reruns: encoder passes that had to be repeated because the batch's threshold had fallen more than expected.
     """
 
@@ -50,6 +54,8 @@ class NativeKernels:
 
     def __init__(self, workspace: Workspace, engine: Engine) -> None:
         self.workspace, self.engine = workspace, engine
+        asked = can_screen() if workspace.screens is None else workspace.screens
+        self.screens_from = LEAST_WEIGHTS if asked and engine.dtype == torch.float32 else None
         self.reruns = 0
         self._collector: int | None = None
         self._collector_rows = 0
@@ -64,8 +70,8 @@ class NativeKernels:
             return Encoded(self._packed(encoder), kept_BM)
         search = _TopK(self, encoder.num_rows, k, encoder.W_DF.dtype)
         kept_BM = self._kept(encoder)
-        for first, pre_BW, bias_W in self._blocks(encoder, kept_BM):
-            search.add(pre_BW, bias_W, first, last=first + len(bias_W) == encoder.num_features)
+        for block in self._blocks(encoder, kept_BM):
+            search.add(block, last=block.stop == encoder.num_features)
         return Encoded(search.code(encoder.num_features), kept_BM)
 
     def encode_top_of_batch(self, encoder: Encoder, count: int) -> Encoded:
@@ -94,9 +100,9 @@ class NativeKernels:
     def encode_above(self, encoder: Encoder, floor_F: Tensor | None, limit: int) -> Encoded | None:
         collector = self._cleared(encoder.num_rows)
         kept_BM = self._kept(encoder)
-        for first, pre_BW, bias_W in self._blocks(encoder, kept_BM):
-            floor_W = None if floor_F is None else floor_F[first : first + pre_BW.shape[1]]
-            if self._collect(collector, pre_BW, bias_W, floor_W, 0.0, first) > limit:
+        for block in self._blocks(encoder, kept_BM):
+            floor_W = None if floor_F is None else floor_F[block.first : block.stop]
+            if self._collect(collector, block, floor_W, 0.0) > limit:
                 return None
         return Encoded(self._packed(encoder), kept_BM)
 
@@ -105,10 +111,10 @@ class NativeKernels:
         pre_BM = pre_BM.contiguous()
         bias_M = self._zeros(features, pre_BM.dtype)
         if k >= features:
-            self._collect(self._cleared(rows), pre_BM, bias_M, None, 0.0, 0)
+            self._collect(self._cleared(rows), _Block(0, pre_BM, bias_M), None, 0.0)
             return self._pack(rows, features, pre_BM.dtype)
         search = _TopK(self, rows, k, pre_BM.dtype)
-        search.add(pre_BM, bias_M, 0, last=True)
+        search.add(_Block(0, pre_BM, bias_M), last=True)
         return search.code(features)
 
     def keep_top_k(self, pre_BM: Tensor, k: int) -> Tensor:
@@ -133,29 +139,42 @@ class NativeKernels:
             return None
         return self.workspace.get("kept", (encoder.num_rows, len(encoder.kept_M)), encoder.W_DF.dtype)
 
-    def _blocks(self, encoder: Encoder, kept_BM: Tensor | None) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """First feature, product without bias [B, W] and bias [W] of each block of features; the buffer is the same each time."""
+    def _screen(self, encoder: Encoder) -> Screen | None:
+        """What to screen the product with, where that is worth it; by machine and encoder alone, so that a row's values are the same in
+        any company."""
+        if self.screens_from is None or encoder.W_DF.numel() < self.screens_from or encoder.num_rows == 0:
+            return None
+        return Screen.of(encoder, self.engine, self.workspace, self._threads)
+
+    def _blocks(self, encoder: Encoder, kept_BM: Tensor | None) -> Iterator[_Block]:
+        """The product, block of features by block; the buffer is the same each time."""
         rows, features = encoder.num_rows, encoder.num_features
-        dtype = encoder.W_DF.dtype
+        screen = self._screen(encoder)
+        dtype = encoder.W_DF.dtype if screen is None else torch.bfloat16
         width = BLOCK_BYTES // (dtype.itemsize * max(rows, 1)) // 64 * 64
         width = min(max(width, LEAST_BLOCK), MOST_BLOCK, features)
         edges = [*range(0, features, width), features]
+        kept_M = encoder.kept_M
+        if screen is not None and kept_M is not None and kept_BM is not None:  # these are wanted whole, in float32
+            torch.addmm(encoder.b_F[kept_M], encoder.centred_BD, encoder.W_DF.T[kept_M].T, out=kept_BM)
+            kept_M = None
         # Where the chosen features of each block begin; one transfer for all blocks.
-        kept_M, cuts = encoder.kept_M, [0] * len(edges)
-        if kept_M is not None:
-            cuts = torch.searchsorted(kept_M, torch.tensor(edges)).tolist()
-        for block, (first, stop) in enumerate(pairwise(edges)):
+        cuts = [0] * len(edges) if kept_M is None else torch.searchsorted(kept_M, torch.tensor(edges)).tolist()
+        for number, (first, stop) in enumerate(pairwise(edges)):
             pre_BW = self.workspace.get("native.block", (rows, stop - first), dtype)
-            torch.mm(encoder.centred_BD, encoder.W_DF[:, first:stop], out=pre_BW)
             bias_W = encoder.b_F[first:stop]
-            low, high = cuts[block], cuts[block + 1]
+            if screen is not None:
+                yield _Block(first, screen.product(first, pre_BW), bias_W, screen)
+                continue
+            torch.mm(encoder.centred_BD, encoder.W_DF[:, first:stop], out=pre_BW)
+            low, high = cuts[number], cuts[number + 1]
             if kept_M is not None and kept_BM is not None and high > low:
                 column_m = kept_M[low:high] - first
                 self.engine.take_columns(
                     _at(pre_BW), _at(bias_W), rows, stop - first, _at(column_m), high - low, _at(kept_BM[:, low:]),
                     kept_BM.shape[1], self._threads,
                 )  # fmt: skip
-            yield first, pre_BW, bias_W
+            yield _Block(first, pre_BW, bias_W)
 
     def _collect_top(self, encoder: Encoder, count: int, bound: float) -> tuple[Tensor | None, int, int]:
         """Collect entries above a bound, at least the ``count`` largest if so many are there.
@@ -164,22 +183,26 @@ class NativeKernels:
             Pre-activations of the chosen features, the collector, and how many entries it holds.
         """
         collector, kept_BM, total = self._cleared(encoder.num_rows), self._kept(encoder), 0
-        for first, pre_BW, bias_W in self._blocks(encoder, kept_BM):
-            total = self._collect(collector, pre_BW, bias_W, None, bound, first)
+        for block in self._blocks(encoder, kept_BM):
+            total = self._collect(collector, block, None, bound)
             if total > 3 * count:
                 # Nothing was known of the threshold: raise the bound to what this much of the batch shows.
                 bound = self.engine.collector_tighten(collector, count)
                 total = self.engine.collector_size(collector)
         return kept_BM, collector, total
 
-    def _collect(
-        self, collector: int, pre_BW: Tensor, bias_W: Tensor, floor_W: Tensor | None, bound: float, first: int
-    ) -> int:
+    def _collect(self, collector: int, block: _Block, floor_W: Tensor | None, bound: float) -> int:
         floor = None if floor_W is None else _at(floor_W)
-        width = pre_BW.shape[1]
-        total: int = self.engine.collect_block(
-            collector, _at(pre_BW), _at(bias_W), floor, bound, width, first, self._threads
-        )
+        pre, bias, width = _at(block.pre_BW), _at(block.bias_W), block.pre_BW.shape[1]
+        total: int
+        if block.screen is None:
+            total = self.engine.collect_block(collector, pre, bias, floor, bound, width, block.first, self._threads)
+        else:
+            x, W, norm, reach, up, _ = block.screen.tables(block.first, block.stop)
+            depth = block.screen.x_BD.shape[1]
+            total = self.engine.collect_screened(
+                collector, pre, x, W, norm, reach, bias, up, floor, bound, width, depth, block.first, self._threads
+            )
         if total < 0:
             raise MemoryExhaustedError(
                 "Out of memory while collecting active features.", hint="Lower batch_size or hidden_dim."
@@ -310,6 +333,27 @@ class NativeKernels:
         return tensor.T if tensor.ndim == 2 and tensor.T.is_contiguous() else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Products with some features, without bias: [B, W] in the encoder's precision or, screened, in bfloat16.
+
+    Attributes:
+        first: the first of the features.
+        pre_BW: the products.
+        bias_W: to be added.
+        screen: what they were screened with.
+    """
+
+    first: int
+    pre_BW: Tensor
+    bias_W: Tensor
+    screen: Screen | None = None
+
+    @property
+    def stop(self) -> int:
+        return self.first + len(self.bias_W)
+
+
 class _TopK:
     """The running search for the k largest of each row, over blocks of features in order."""
 
@@ -322,11 +366,19 @@ class _TopK:
         self._count_B = get("native.count", (rows,), torch.int32)
         self._bound_B = get("native.bound", (rows,), dtype)
 
-    def add(self, pre_BW: Tensor, bias_W: Tensor, first: int, last: bool) -> None:
-        self._kernels.engine.top_k_block(
-            _at(pre_BW), _at(bias_W), self._rows, pre_BW.shape[1], first, self._k, self._capacity, int(last),
-            *map(_at, (self._value_BC, self._feature_BC, self._count_B, self._bound_B)), self._kernels._threads,
-        )  # fmt: skip
+    def add(self, block: _Block, last: bool) -> None:
+        kernels, (rows, width) = self._kernels, block.pre_BW.shape
+        pre, bias = _at(block.pre_BW), _at(block.bias_W)
+        found = map(_at, (self._value_BC, self._feature_BC, self._count_B, self._bound_B))
+        rule = (block.first, self._k, self._capacity, int(last))
+        if block.screen is None:
+            kernels.engine.top_k_block(pre, bias, rows, width, *rule, *found, kernels._threads)
+            return
+        x, W, norm, reach, up, down = block.screen.tables(block.first, block.stop)
+        depth = block.screen.x_BD.shape[1]
+        kernels.engine.top_k_screened(
+            pre, x, W, norm, reach, bias, up, down, rows, width, depth, *rule, *found, kernels._threads
+        )
 
     def code(self, num_features: int) -> SparseCode:
         offset_R = torch.zeros(self._rows + 1, dtype=torch.int64)

@@ -18,7 +18,7 @@ from pathlib import Path
 __all__ = ["COMPILED", "SOURCES", "compile_engine", "sources_digest", "variants"]
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ("engine.c", "kernels.h", "firings.h")
+SOURCES = ("engine.c", "kernels.h", "screen.h", "firings.h")
 COMPILED = HERE / "compiled"
 """A folder of their own: beside Python files, ``.so`` files would pass for modules."""
 

@@ -1,7 +1,7 @@
 /* The sparse engine: everything of a training step that is not a matrix product, in plain C.
  *
  * Shapes: B rows, D = d_in, F = d_sae, N entries of a code, L levels. Matrices are row-major; W_enc is stored by feature, [F, D].
- * This file is compiled once; kernels.h is read twice, for float and for double (names end in _f32 and _f64); firings.h once.
+ * This file is compiled once; kernels.h is read twice, for float and for double (names end in _f32 and _f64); screen.h and firings.h once.
  *
  * No library is needed but libc and libm. Work is split over the threads of the OpenMP runtime that torch has already
  * started (engine_use_openmp): a second pool of threads would fight the first for the cores. Which thread does what never
@@ -69,6 +69,7 @@ static int64_t part_start(int64_t count, int64_t part, int64_t parts) { return c
 #define NAME(name) name##_f64
 #include "kernels.h"
 
-/* --- the feature pass, for float alone ----------------------------------------------------------------------------- */
+/* --- screening and the feature pass, for float alone ----------------------------------------------------------------------------- */
 
+#include "screen.h"
 #include "firings.h"

@@ -306,17 +306,23 @@ static void NAME(collect_rows)(void *job, int64_t part, int64_t parts) {
     c->size[part] = size;
 }
 
-/* Take in one block of features: what exceeds the bound, or its feature's floor. Returns entries held, or -1: out of memory. */
-int64_t NAME(collect_block)(struct NAME(collector) *c, const REAL *pre, const REAL *bias, const REAL *floor, REAL bound,
-                            int64_t width, int64_t first, int threads) {
+/* Where the counts of one more block's rows go; NULL: out of memory. */
+static int32_t *NAME(next_block)(struct NAME(collector) *c) {
     if (c->blocks == c->block_capacity) {
         int64_t capacity = 2 * c->blocks + 16;
         int32_t *count = realloc(c->count, (capacity * c->rows + 1) * sizeof(int32_t)); /* never 0 bytes */
-        if (!count) return -1;
+        if (!count) return NULL;
         c->count = count, c->block_capacity = capacity;
     }
-    struct NAME(collect) s = {c, pre, bias, floor, width, first, bound, c->count + c->blocks * c->rows};
-    c->blocks++;
+    return c->count + c->blocks++ * c->rows;
+}
+
+/* Take in one block of features: what exceeds the bound, or its feature's floor. Returns entries held, or -1: out of memory. */
+int64_t NAME(collect_block)(struct NAME(collector) *c, const REAL *pre, const REAL *bias, const REAL *floor, REAL bound,
+                            int64_t width, int64_t first, int threads) {
+    int32_t *count = NAME(next_block)(c);
+    if (!count) return -1;
+    struct NAME(collect) s = {c, pre, bias, floor, width, first, bound, count};
     run_parts(NAME(collect_rows), &s, c->parts, threads);
     return c->failed ? -1 : NAME(collector_size)(c);
 }

@@ -41,8 +41,11 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
 }
 
 
-_SINGLE: dict[str, list[object]] = {  # for float alone, names without suffix; nothing is returned
-    "count_firings": [c_void_p, c_float, *[c_void_p] * 5, c_int64, *[c_void_p] * 6, c_int],
+_SINGLE: dict[str, tuple[object, list[object]]] = {  # for float alone, names without suffix
+    "count_firings": (None, [c_void_p, c_float, *[c_void_p] * 5, c_int64, *[c_void_p] * 6, c_int]),
+    "halve": (None, [c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int]),
+    "collect_screened": (c_int64, [*[c_void_p] * 9, c_float, c_int64, c_int64, c_int64, c_int]),
+    "top_k_screened": (None, [*[c_void_p] * 8, *[c_int64] * 6, c_int, *[c_void_p] * 4, c_int]),
 }
 
 
@@ -75,9 +78,9 @@ class Engine:
             function.restype = real if result is _REAL else result
             function.argtypes = [real if kind is _REAL else kind for kind in arguments]
             setattr(self, name, function)
-        for name, arguments in _SINGLE.items():
+        for name, (result, arguments) in _SINGLE.items():
             function = getattr(library, name)
-            function.restype, function.argtypes = None, arguments
+            function.restype, function.argtypes = result, arguments
             setattr(self, name, function)
 
     def __getattr__(self, name: str) -> ctypes._NamedFuncPointer:

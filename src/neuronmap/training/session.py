@@ -292,7 +292,7 @@ class Session:
             "scale": self.scale,
             "updates": self.parameters.steps,
             "active_share": self.active_share,
-            "kernels": describe(self.sae.device, self.config.kernels),
+            "kernels": describe(self.sae.device, self.config.kernels, self.config.compute_dtype),
             "batches": self.batches.state(),
             "rows_digest": self.data.rows.digest,
             "steps": self.plan.steps,
@@ -363,7 +363,7 @@ class Session:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "device": self.sae.device.type,
-            "kernels": describe(self.sae.device, self.config.kernels),
+            "kernels": describe(self.sae.device, self.config.kernels, self.config.compute_dtype),
             "processes": self.team.count,
         }
         then = {"processes": 1, **state}  # which checkpoints of before there could be several do not say

@@ -255,7 +255,9 @@ class SAETrainer:
             if isinstance(data.rows, ActivationStream):
                 note(f"      {streaming_note(data.rows, batches.bucket_rows, team.count)}")
             precision = "; encoder in bfloat16" if check_kernels(config, device) else ""
-            note(f"      kernels: {describe(device, config.kernels)}; products: {config.products}{precision}.")
+            note(
+                f"      kernels: {describe(device, config.kernels, config.compute_dtype)}; products: {config.products}{precision}."
+            )
             session, notes = open_session(config, run, data, batches, plan, start_from=start_from, team=team)
             for line in notes:
                 note(line)

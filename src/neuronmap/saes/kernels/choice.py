@@ -101,12 +101,12 @@ def require(kernels: str, device: torch.device) -> None:
         raise ConfigError(f"kernels = {kernels!r} cannot run: {reason}.", hint="kernels = 'auto' takes what is there.")
 
 
-def describe(device: torch.device, asked: str = "auto") -> str:
-    """One line on what runs on a device, for the log and ``neuronmap doctor``."""
+def describe(device: torch.device, asked: str = "auto", compute_dtype: str = "auto") -> str:
+    """One line on what runs on a device, for the log and ``neuronmap doctor``; of a training run, with what its configuration asks for."""
     name = _best(device) if asked == "auto" else asked
     if name == "native" and (engine := load_engine()) is not None:
         threads = torch.get_num_threads() if engine.threaded else 1
-        how = ", products screened in bfloat16" if can_screen() else ""
+        how = ", large products screened in bfloat16" if compute_dtype == "auto" and can_screen() else ""
         return f"native ({engine.variant}, {threads} thread{'s' if threads != 1 else ''}{how})"
     if name == "triton":
         return f"triton ({runtime.variant()})"

@@ -271,7 +271,7 @@ class SAESweep:
             self.progress.note(line)
         if isinstance(found.rows, ActivationStream):
             self.progress.note(f"       {streaming_note(found.rows, made[id(found)].batches.bucket_rows)}")
-        self.progress.note(f"       kernels: {describe(device, first.kernels)}.")
+        self.progress.note(f"       kernels: {describe(device, first.kernels, first.compute_dtype)}.")
         turns, every = Turns(device), checkpoint_steps(first, plan.steps)
         dtype, differs = (found.model or {}).get("dtype"), dict[str, None]()
         for (record, one), member_plan in zip(records, plan.plans, strict=True):

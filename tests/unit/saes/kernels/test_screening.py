@@ -64,11 +64,11 @@ def test_entries_that_rounding_hides_most_are_found(d_in: int) -> None:
         assert float(of_batch.value_N.min()) == pytest.approx(best, rel=1e-6)
 
 
-def test_without_its_reach_entries_would_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_bound_on_rounding_entries_would_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """The factors above do what they are meant to do."""
     x_BD, W_FD = rounded_the_same_way(3, 64, 576, torch.Generator().manual_seed(0))
     floor_F = ((x_BD[:1].double() @ W_FD.T.double())[0] * (1 - 1e-5)).float()
-    monkeypatch.setattr(screening, "_reach", lambda d_in: 0.0)
+    monkeypatch.setattr(screening, "ROUNDING", 0.0)
     assert kernels().encode_above(encoder(x_BD, W_FD), floor_F, 10**9).code.num_entries == 0
 
 

@@ -198,10 +198,10 @@ class NativeKernels:
         if block.screen is None:
             total = self.engine.collect_block(collector, pre, bias, floor, bound, width, block.first, self._threads)
         else:
-            x, W, norm, reach, up, _ = block.screen.tables(block.first, block.stop)
+            tables = block.screen.tables(block.first, block.stop)[:-1]
             depth = block.screen.x_BD.shape[1]
             total = self.engine.collect_screened(
-                collector, pre, x, W, norm, reach, bias, up, floor, bound, width, depth, block.first, self._threads
+                collector, pre, *tables, floor, bound, width, depth, block.first, self._threads
             )
         if total < 0:
             raise MemoryExhaustedError(
@@ -374,11 +374,9 @@ class _TopK:
         if block.screen is None:
             kernels.engine.top_k_block(pre, bias, rows, width, *rule, *found, kernels._threads)
             return
-        x, W, norm, reach, up, down = block.screen.tables(block.first, block.stop)
+        tables = block.screen.tables(block.first, block.stop)
         depth = block.screen.x_BD.shape[1]
-        kernels.engine.top_k_screened(
-            pre, x, W, norm, reach, bias, up, down, rows, width, depth, *rule, *found, kernels._threads
-        )
+        kernels.engine.top_k_screened(pre, *tables, rows, width, depth, *rule, *found, kernels._threads)
 
     def code(self, num_features: int) -> SparseCode:
         offset_R = torch.zeros(self._rows + 1, dtype=torch.int64)

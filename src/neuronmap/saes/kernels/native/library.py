@@ -43,9 +43,9 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
 
 _SINGLE: dict[str, tuple[object, list[object]]] = {  # for float alone, names without suffix
     "count_firings": (None, [c_void_p, c_float, *[c_void_p] * 5, c_int64, *[c_void_p] * 6, c_int]),
-    "halve": (None, [c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int]),
-    "collect_screened": (c_int64, [*[c_void_p] * 9, c_float, c_int64, c_int64, c_int64, c_int]),
-    "top_k_screened": (None, [*[c_void_p] * 8, *[c_int64] * 6, c_int, *[c_void_p] * 4, c_int]),
+    "halve": (None, [c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_int]),
+    "collect_screened": (c_int64, [*[c_void_p] * 11, c_float, c_int64, c_int64, c_int64, c_int]),
+    "top_k_screened": (None, [*[c_void_p] * 10, *[c_int64] * 6, c_int, *[c_void_p] * 4, c_int]),
 }
 
 

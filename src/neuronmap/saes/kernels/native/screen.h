@@ -1,7 +1,7 @@
 /* Screening, for float alone: a product of bfloat16 factors says where to look, float dot products say what is there.
  *
- * |product - pre| is at most |product| / 256 + |x| |w| reach: two roundings of the factors, one of the result, the sums of both (screening.py
- * has the figures). An entry that may exceed what it has to is a candidate; its pre-activation is then a dot product of its own, always
+ * With ~x and ~w the rounded factors, pre = x . w lies within |x - ~x| |~w| + |x| |w - ~w| of ~x . ~w; the product adds its own rounding, at
+ * most |product| / 256, and that of its sums (screening.py has the figures). An entry that may exceed what it has to is a candidate; its pre-activation is then a dot product of its own, always
  * summed in the same order. What is found is therefore what a float product would find, and no row's result depends on which rows are
  * beside it. pre[B, width] holds the products of a block of features, bias, up, down and reach the block's part of their vectors. */
 
@@ -19,7 +19,7 @@ struct halving {
     const float *in;
     int64_t rows, width;
     uint16_t *out;
-    float *norm;
+    float *norm, *error;
 };
 
 static void halve_rows(void *job, int64_t part, int64_t parts) {
@@ -28,20 +28,21 @@ static void halve_rows(void *job, int64_t part, int64_t parts) {
     for (int64_t row = part_start(s->rows, part, parts); row < stop; row++) {
         const float *in = s->in + row * s->width;
         uint16_t *out = s->out + row * s->width;
-        double square = 0; /* squares of small numbers must not vanish */
+        double square = 0, lost = 0; /* squares of small numbers must not vanish */
         for (int64_t j = 0; j < s->width; j++) {
             uint32_t bits;
             memcpy(&bits, in + j, sizeof bits);
             out[j] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16); /* to nearest, ties to even */
-            square += (double)in[j] * in[j];
+            double value = in[j], off = value - wide(out[j]);
+            square += value * value, lost += off * off;
         }
-        s->norm[row] = (float)sqrt(square);
+        s->norm[row] = (float)sqrt(square), s->error[row] = (float)sqrt(lost);
     }
 }
 
-/* bfloat16 copies and norms of rows [rows, width]. */
-void halve(const float *in, int64_t rows, int64_t width, uint16_t *out, float *norm, int threads) {
-    struct halving s = {in, rows, width, out, norm};
+/* bfloat16 copies of rows [rows, width], the rows' norms, and those of what the copies are off by. */
+void halve(const float *in, int64_t rows, int64_t width, uint16_t *out, float *norm, float *error, int threads) {
+    struct halving s = {in, rows, width, out, norm, error};
     run_parts(halve_rows, &s, threads * 8, threads);
 }
 
@@ -50,27 +51,28 @@ void halve(const float *in, int64_t rows, int64_t width, uint16_t *out, float *n
 struct screen {
     const uint16_t *pre;
     const float *x, *W; /* [B, depth]; rows of W_enc of this block's features */
-    const float *norm, *reach, *bias, *up, *down;
+    const float *norm, *error;                     /* [B] |x|, |x - ~x| */
+    const float *length, *reach, *bias, *up, *down; /* of the features: |w|, |w - ~w| with the sums' share, bias, bias rounded up and down */
     int64_t rows, width, depth, first;
 };
 
-/* Which of a group of LANES features (fewer at the end of a block) may exceed a bound, or each its own floor. */
-static inline uint32_t promising(const struct screen *s, const uint16_t *pre, int64_t i, float norm, const float *floor, float bound) {
-    const float *reach = s->reach + i, *up = s->up + i;
+/* Which of a group of LANES features (fewer at the end of a block) may exceed a bound, or each its own floor. What is no number may. */
+static inline uint32_t promising(const struct screen *s, const uint16_t *pre, int64_t i, int64_t row, const float *floor, float bound) {
+    const float *length = s->length + i, *reach = s->reach + i, *up = s->up + i, norm = s->norm[row], error = s->error[row];
     int64_t lanes = s->width - i < LANES ? s->width - i : LANES;
     float most[LANES];
     uint32_t mask = 0;
     pre += i;
     if (lanes < LANES)
-        for (int j = 0; j < lanes; j++) most[j] = wide(pre[j]) + fabsf(wide(pre[j])) * ROUNDED + norm * reach[j] + up[j];
+        for (int j = 0; j < lanes; j++) most[j] = wide(pre[j]) + fabsf(wide(pre[j])) * ROUNDED + (error * length[j] + norm * reach[j]) + up[j];
     else /* a known length is what makes vectors of it */
-        for (int j = 0; j < LANES; j++) most[j] = wide(pre[j]) + fabsf(wide(pre[j])) * ROUNDED + norm * reach[j] + up[j];
+        for (int j = 0; j < LANES; j++) most[j] = wide(pre[j]) + fabsf(wide(pre[j])) * ROUNDED + (error * length[j] + norm * reach[j]) + up[j];
     if (lanes < LANES)
-        for (int j = 0; j < lanes; j++) mask |= (uint32_t)(most[j] > (floor ? floor[i + j] : bound)) << j;
+        for (int j = 0; j < lanes; j++) mask |= (uint32_t)!(most[j] <= (floor ? floor[i + j] : bound)) << j;
     else if (floor)
-        for (int j = 0; j < LANES; j++) mask |= (uint32_t)(most[j] > floor[i + j]) << j;
+        for (int j = 0; j < LANES; j++) mask |= (uint32_t)!(most[j] <= floor[i + j]) << j;
     else
-        for (int j = 0; j < LANES; j++) mask |= (uint32_t)(most[j] > bound) << j;
+        for (int j = 0; j < LANES; j++) mask |= (uint32_t)!(most[j] <= bound) << j;
     return mask;
 }
 
@@ -127,7 +129,6 @@ static void collect_screened_rows(void *job, int64_t part, int64_t parts) {
     int64_t stop = part_start(c->rows, part + 1, parts), size = c->size[part];
     for (int64_t row = part_start(c->rows, part, parts); row < stop; row++) {
         const uint16_t *pre = b->pre + row * b->width;
-        float norm = b->norm[row];
         if (!grow_f32(c, part, size + b->width)) {
             c->failed = 1;
             return;
@@ -136,7 +137,7 @@ static void collect_screened_rows(void *job, int64_t part, int64_t parts) {
         int32_t *feature = c->feature[part] + size;
         int64_t n = 0, kept = 0;
         for (int64_t i = 0; i < b->width; i += LANES)
-            for (uint32_t mask = promising(b, pre, i, norm, s->floor, s->bound); mask; mask &= mask - 1)
+            for (uint32_t mask = promising(b, pre, i, row, s->floor, s->bound); mask; mask &= mask - 1)
                 feature[n++] = (int32_t)(i + __builtin_ctz(mask));
         values_at(b, row, feature, n, value);
         for (int64_t i = 0; i < n; i++) {
@@ -153,12 +154,12 @@ static void collect_screened_rows(void *job, int64_t part, int64_t parts) {
 }
 
 /* collect_block of a screened block. */
-int64_t collect_screened(struct collector_f32 *c, const uint16_t *pre, const float *x, const float *W, const float *norm, const float *reach,
-                         const float *bias, const float *up, const float *floor, float bound, int64_t width, int64_t depth, int64_t first,
+int64_t collect_screened(struct collector_f32 *c, const uint16_t *pre, const float *x, const float *W, const float *norm, const float *error,
+                         const float *length, const float *reach, const float *bias, const float *up, const float *floor, float bound, int64_t width, int64_t depth, int64_t first,
                          int threads) {
     int32_t *count = next_block_f32(c);
     if (!count) return -1;
-    struct collect_screened s = {{pre, x, W, norm, reach, bias, up, NULL, c->rows, width, depth, first}, c, floor, bound, count};
+    struct collect_screened s = {{pre, x, W, norm, error, length, reach, bias, up, NULL, c->rows, width, depth, first}, c, floor, bound, count};
     run_parts(collect_screened_rows, &s, c->parts, threads);
     return c->failed ? -1 : collector_size_f32(c);
 }
@@ -171,11 +172,13 @@ struct top_k_screened {
 };
 
 /* A bound that at least k of a row's values exceed: first_bound of the least that they can be. */
-static float first_bound_screened(const struct screen *s, const uint16_t *pre, float norm, int64_t k, int64_t groups, float *maximum) {
+static float first_bound_screened(const struct screen *s, const uint16_t *pre, int64_t row, int64_t k, int64_t groups, float *maximum) {
+    float norm = s->norm[row], error = s->error[row];
     for (int64_t j = 0; j < groups; j++) maximum[j] = 0;
     for (int64_t i = 0; i + groups <= s->width; i += groups)
         for (int64_t j = 0; j < groups; j++) {
-            float p = wide(pre[i + j]), least = p - fabsf(p) * ROUNDED - norm * s->reach[i + j] + s->down[i + j];
+            float p = wide(pre[i + j]), off = fabsf(p) * ROUNDED + (error * s->length[i + j] + norm * s->reach[i + j]);
+            float least = p - off + s->down[i + j];
             maximum[j] = least > maximum[j] ? least : maximum[j];
         }
     int64_t tied;
@@ -209,16 +212,15 @@ static void top_k_screened_rows(void *job, int64_t part, int64_t parts) {
     int32_t pending[2 * LANES];
     for (int64_t row = part_start(t->rows, part, parts); row < stop; row++) {
         const uint16_t *pre = b->pre + row * b->width;
-        float norm = b->norm[row];
         if (b->first == 0) {
             t->count[row] = 0;
             t->bound[row] = 0;
             if (groups <= 1024 && 2 * groups <= b->width)
-                t->bound[row] = first_bound_screened(b, pre, norm, t->k, groups, maximum);
+                t->bound[row] = first_bound_screened(b, pre, row, t->k, groups, maximum);
         }
         int64_t n = 0;
         for (int64_t i = 0; i < b->width; i += LANES) {
-            for (uint32_t mask = promising(b, pre, i, norm, NULL, t->bound[row]); mask; mask &= mask - 1)
+            for (uint32_t mask = promising(b, pre, i, row, NULL, t->bound[row]); mask; mask &= mask - 1)
                 pending[n++] = (int32_t)(i + __builtin_ctz(mask));
             if (n < LANES) continue;
             add_pending(s, row, pending, n);
@@ -230,10 +232,10 @@ static void top_k_screened_rows(void *job, int64_t part, int64_t parts) {
 }
 
 /* top_k_block of a screened block. */
-void top_k_screened(const uint16_t *pre, const float *x, const float *W, const float *norm, const float *reach, const float *bias,
-                    const float *up, const float *down, int64_t rows, int64_t width, int64_t depth, int64_t first, int64_t k,
+void top_k_screened(const uint16_t *pre, const float *x, const float *W, const float *norm, const float *error, const float *length,
+                    const float *reach, const float *bias, const float *up, const float *down, int64_t rows, int64_t width, int64_t depth, int64_t first, int64_t k,
                     int64_t capacity, int last, float *value, int32_t *feature, int32_t *count, float *bound, int threads) {
-    struct top_k_screened s = {{pre, x, W, norm, reach, bias, up, down, rows, width, depth, first},
+    struct top_k_screened s = {{pre, x, W, norm, error, length, reach, bias, up, down, rows, width, depth, first},
                                {NULL, bias, rows, width, first, k, capacity, last, value, feature, count, bound}};
     run_parts(top_k_screened_rows, &s, threads * 4, threads);
 }

@@ -1,9 +1,9 @@
 """Screening: the encoder's product of bfloat16 factors says where to look, float32 dot products say what is there.
 
 A CPU with bfloat16 units takes such a product in less than half the time of the float32 one. What it says of a pre-activation is off by at
-most a known amount (``_reach``), so an entry that could exceed what it has to is found for certain, and its value is then taken in float32
+most a known amount, so an entry that could exceed what it has to is found for certain, and its value is then taken in float32
 by itself. The code is that of a float32 encoder, value by value; only the order of summation differs from a matrix product's.
-Decision 0018 has the figures.
+Decision 0019 has the choices.
 
 Shapes: B rows, D = d_in, F = d_sae, W = features of a block.
 """
@@ -27,6 +27,12 @@ LEAST_WEIGHTS = 1 << 20
 others are encoded with it."""
 
 
+ROUNDING = 1.01
+"""Times the norms of the factors' errors: for the other factor, which is rounded too, and for the norms' own rounding."""
+SUMS = 2.0**-22
+"""Times D and |x| |w|: what the additions round, 2^-24 each in the product and in the dot product, with as much to spare."""
+
+
 @cache
 def can_screen() -> bool:
     """Whether this CPU has bfloat16 units and torch uses them."""
@@ -44,8 +50,9 @@ class Screen:
         encoder: the product that is meant.
         x_BD: its rows, bfloat16.
         W_DF: its encoder, bfloat16; by feature in memory.
-        norm_B: norms of the rows.
-        reach_F: times ``norm_B``, the most that the factors' rounding and the sums' change a pre-activation by.
+        norm_B, norm_F: norms of the rows and of the encoder's columns.
+        error_B: norms of what rounding took from the rows.
+        reach_F: the same of the columns, and what the sums may round, over the norm of a row.
         up_F, down_F: the bias and what adding it may round, above and below.
     """
 
@@ -53,6 +60,8 @@ class Screen:
     x_BD: Tensor
     W_DF: Tensor
     norm_B: Tensor
+    error_B: Tensor
+    norm_F: Tensor
     reach_F: Tensor
     up_F: Tensor
     down_F: Tensor
@@ -60,41 +69,38 @@ class Screen:
     @classmethod
     def of(cls, encoder: Encoder, engine: Engine, workspace: Workspace, threads: int) -> Screen:
         """Round the factors; their memory is the workspace's."""
-        rows, features, d_in = encoder.num_rows, encoder.num_features, encoder.centred_BD.shape[1]
-        x_BD = workspace.get("screen.rows", (rows, d_in), torch.bfloat16)
-        W_FD = workspace.get("screen.weights", (features, d_in), torch.bfloat16)
-        norm_B = workspace.get("screen.norms", (rows,))
-        reach_F = workspace.get("screen.reach", (features,))
-        for source, half, norm in (
-            (encoder.centred_BD, x_BD, norm_B),
-            (encoder.W_DF.T, W_FD, reach_F),
-        ):
-            engine.halve(source.data_ptr(), *source.shape, half.data_ptr(), norm.data_ptr(), threads)
-        reach_F.mul_(_reach(d_in))
+
+        def halved(name: str, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            """A matrix in bfloat16, the norms of its rows, and those of the errors."""
+            half = workspace.get(f"screen.{name}", (source.shape[0], source.shape[1]), torch.bfloat16)
+            norm, error = workspace.get(f"screen.{name}.norms", (2, source.shape[0]))
+            addresses = [tensor.data_ptr() for tensor in (half, norm, error)]
+            engine.halve(source.data_ptr(), *source.shape, *addresses, threads)
+            return half, norm, error.mul_(ROUNDING)
+
+        x_BD, norm_B, error_B = halved("rows", encoder.centred_BD)
+        W_FD, norm_F, error_F = halved("weights", encoder.W_DF.T)
+        reach_F = error_F.add_(norm_F, alpha=(encoder.centred_BD.shape[1] + 64) * SUMS)
         slack_F = encoder.b_F.abs().mul_(2.0**-21)
-        return cls(encoder, x_BD, W_FD.T, norm_B, reach_F, encoder.b_F + slack_F, encoder.b_F - slack_F)
+        up_F, down_F = encoder.b_F + slack_F, encoder.b_F - slack_F
+        return cls(encoder, x_BD, W_FD.T, norm_B, error_B, norm_F, reach_F, up_F, down_F)
 
     def product(self, first: int, out_BW: Tensor) -> Tensor:
         """Products with a block of features, without bias, bfloat16."""
         return torch.mm(self.x_BD, self.W_DF[:, first : first + out_BW.shape[1]], out=out_BW)
 
-    def tables(self, first: int, stop: int) -> tuple[int, int, int, int, int, int]:
-        """Addresses of the rows, of the encoder from a feature on, norms, reach, and the bias rounded up and down."""
+    def tables(self, first: int, stop: int) -> tuple[int, ...]:
+        """Addresses of rows, encoder, norms and errors, bias, and the bias rounded up and down; of the features from ``first`` on."""
         part = slice(first, stop)
         tensors = (
             self.encoder.centred_BD,
             self.encoder.W_DF.T[part],
             self.norm_B,
+            self.error_B,
+            self.norm_F[part],
             self.reach_F[part],
+            self.encoder.b_F[part],
             self.up_F[part],
             self.down_F[part],
         )
         return tuple(tensor.data_ptr() for tensor in tensors)
-
-
-def _reach(d_in: int) -> float:
-    """Most that x . w can be off, over |x| |w|: 2^-8 for each rounded factor, 2^-24 for each addition, here and in the dot product.
-
-    sum |x_i w_i| <= |x| |w| by Cauchy and Schwarz. The sixty-fourth more covers the product of both roundings and the norms' own.
-    """
-    return 2.0**-7 * (1 + 2.0**-6) + (d_in + 64) * 2.0**-22

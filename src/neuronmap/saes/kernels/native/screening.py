@@ -36,10 +36,8 @@ SUMS = 2.0**-22
 @cache
 def can_screen() -> bool:
     """Whether this CPU has bfloat16 units and torch uses them."""
-    return bool(
-        torch.backends.mkldnn.is_available()
-        and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    )
+    units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(units and torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,30 @@ def test_rows_that_are_zero_or_not_numbers() -> None:
         assert found(code) == {(row, f) for row in (0, 3) for f in range(25, 50)} | {(2, f) for f in range(50)}
 
 
+@pytest.mark.parametrize(("x", "w"), [(1e-20, 1e-19), (1e-19, 1.1e-19), (1e-39, 1e10), (1e10, 1e-39)])
+def test_numbers_that_the_units_take_for_zero(x: float, w: float) -> None:
+    x_BD, W_FD = torch.full((3, 64), x), torch.full((40, 64), w)
+    floor_F = torch.full((40,), 0.9 * 64 * x * w)
+    for screened in (True, False):
+        code = kernels(screened=screened).encode_above(encoder(x_BD, W_FD), floor_F, 10**9).code
+        assert code.num_entries == 120
+
+
+def test_other_layouts_are_encoded_and_other_precisions_refused() -> None:
+    draw = torch.Generator().manual_seed(6)
+    x_BD, W_FD = torch.randn(12, 64, generator=draw), torch.randn(90, 64, generator=draw)
+    expected = found(kernels(screened=False).encode_top_k(encoder(x_BD, W_FD), 5).code)
+    strided_BD = torch.randn(12, 128, generator=draw)
+    strided_BD[:, ::2] = x_BD
+    for rows, columns in ((strided_BD[:, ::2], W_FD.T), (x_BD, W_FD.T.contiguous())):
+        assert found(kernels().encode_top_k(Encoder(rows, columns, torch.zeros(90)), 5).code) == expected
+    same_BD = x_BD[:1].expand(8, -1)
+    assert kernels().encode_top_k(encoder(same_BD, W_FD), 5).code.num_entries == 40
+    for other in (x_BD.double(), x_BD.half(), x_BD.bfloat16()):
+        with pytest.raises(RuntimeError):
+            kernels().encode_top_k(encoder(other, W_FD), 5)
+
+
 def test_features_that_are_wanted_whole_have_their_float32_values() -> None:
     draw = torch.Generator().manual_seed(5)
     x_BD, W_FD, b_F = (torch.randn(*shape, generator=draw) for shape in ((30, 64), (200, 64), (200,)))

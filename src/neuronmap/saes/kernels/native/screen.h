@@ -33,6 +33,7 @@ static void halve_rows(void *job, int64_t part, int64_t parts) {
             uint32_t bits;
             memcpy(&bits, in + j, sizeof bits);
             out[j] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16); /* to nearest, ties to even */
+            if (!(out[j] & 0x7f80)) out[j] &= 0x8000; /* the units take numbers below 2^-126 for 0 */
             double value = in[j], off = value - wide(out[j]);
             square += value * value, lost += off * off;
         }

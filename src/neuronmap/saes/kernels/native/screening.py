@@ -32,6 +32,9 @@ ROUNDING = 1.01
 SUMS = 2.0**-22
 """Times D and |x| |w|: what the additions round, 2^-24 each in the product and in the dot product, with as much to spare."""
 
+FLUSHED = 2.0**-125
+"""Times D: what products and sums below 2^-126 are worth, which the units take for 0, and as much to spare."""
+
 
 @cache
 def can_screen() -> bool:
@@ -79,7 +82,7 @@ class Screen:
         x_BD, norm_B, error_B = halved("rows", encoder.centred_BD)
         W_FD, norm_F, error_F = halved("weights", encoder.W_DF.T)
         reach_F = error_F.add_(norm_F, alpha=(encoder.centred_BD.shape[1] + 64) * SUMS)
-        slack_F = encoder.b_F.abs().mul_(2.0**-21)
+        slack_F = encoder.b_F.abs().mul_(2.0**-21).add_((encoder.centred_BD.shape[1] + 64) * FLUSHED)
         up_F, down_F = encoder.b_F + slack_F, encoder.b_F - slack_F
         return cls(encoder, x_BD, W_FD.T, norm_B, error_B, norm_F, reach_F, up_F, down_F)
 

@@ -144,10 +144,8 @@ class NativeKernels:
         any company."""
         if self.screens_from is None or encoder.W_DF.numel() < self.screens_from or encoder.num_rows == 0:
             return None
-        for factor in (
-            encoder.centred_BD,
-            encoder.W_DF.T,
-        ):  # torch's product takes any layout, and refuses other precisions
+        # torch's product takes any layout, and refuses other precisions
+        for factor in (encoder.centred_BD, encoder.W_DF.T):
             if factor.dtype != self.engine.dtype or not factor.is_contiguous():
                 return None
         return Screen.of(encoder, self.engine, self.workspace, self._threads)

@@ -26,7 +26,6 @@ LEAST_WEIGHTS = 1 << 20
 """Of an encoder, D F: below, a product is so short that it does not matter. Not by rows: a row's values must not depend on how many
 others are encoded with it."""
 
-
 ROUNDING = 1.01
 """Times the norms of the factors' errors: for the other factor, which is rounded too, and for the norms' own rounding."""
 SUMS = 2.0**-22

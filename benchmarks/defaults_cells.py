@@ -105,20 +105,20 @@ SETTINGS = (
         {"x0.5": {"rate": 0.5}, "x1": {}, "x2": {"rate": 2.0}},
     ),
     Setting(
-        "sparsity warm-up (jumprelu)", "jumprelu", "10 %",
-        {"0": {"sparsity_warmup_fraction": 0.0}, "10 %": {}, "50 %": {"sparsity_warmup_fraction": 0.5}},
+        "sparsity warm-up (jumprelu)", "jumprelu", "30 %",
+        {"10 %": {"sparsity_warmup_fraction": 0.1}, "30 %": {}, "50 %": {"sparsity_warmup_fraction": 0.5}},
     ),
     Setting(
-        "first L0 (jumprelu)", "jumprelu", "2 targets",
-        {"1 target": {"first": 1.0}, "2 targets": {}, "4 targets": {"first": 4.0}},
+        "first target (jumprelu)", "jumprelu", "4 targets",
+        {"1 target": _options(target_anneal_factor=1.0), "4 targets": {}, "8 targets": _options(target_anneal_factor=8.0)},
     ),
     Setting(
         "target weight (jumprelu)", "jumprelu", "5",
         {"1": _options(target_weight=1.0), "5": {}, "20": _options(target_weight=20.0)},
     ),
     Setting(
-        "dead penalty (jumprelu)", "jumprelu", "0.01",
-        {"0": _options(dead_penalty=0.0), "0.01": {}, "0.1": _options(dead_penalty=0.1)},
+        "dead penalty (jumprelu)", "jumprelu", "0.0001",
+        {"0": _options(dead_penalty=0.0), "0.0001": {}, "0.01": _options(dead_penalty=0.01)},
     ),
 )  # fmt: skip
 
@@ -173,7 +173,7 @@ def training_fields(trial: Trial, visits: int) -> dict[str, Any]:
     """Fields of ``SAEConfig`` for a trial that sees so many rows."""
     changes = dict(trial.changes)
     batch = changes.pop("batch_rows", BASE_BATCH)
-    rate, share, first = changes.pop("rate", None), changes.pop("dead_share", None), changes.pop("first", None)
+    rate, share = changes.pop("rate", None), changes.pop("dead_share", None)
     steps = visits // batch
     fields: dict[str, Any] = {
         "architecture": trial.architecture,
@@ -191,6 +191,4 @@ def training_fields(trial: Trial, visits: int) -> dict[str, Any]:
         fields["learning_rate"] = rate * factor * default_learning_rate(trial.field.features, steps)
     if share is not None:
         fields["dead_after_tokens"] = max(batch, round(share * visits))
-    if first is not None:
-        fields["architecture_options"] = {"initial_l0": first * trial.field.l0}
     return fields | changes

@@ -64,7 +64,7 @@ def _recipe(architecture: str, *, falling_k: bool = False, **options: Any) -> di
 RECIPES: dict[str, dict[str, Any]] = {
     **{name: _recipe(name) for name in ("relu", "gated", "topk", "batchtopk", "jumprelu", "matryoshka", "lista")},
     "jumprelu, falling target": {
-        **_recipe("jumprelu", target_anneal_factor=8),
+        **_recipe("jumprelu", target_anneal_factor=8.0),
         "sparsity_warmup_fraction": 0.5,
     },
     "topk, falling k": _recipe("topk", falling_k=True),

@@ -58,7 +58,8 @@ def markdown(record: dict[str, Any]) -> str:
 
 
 def _interval(estimate: dict[str, Any]) -> str:
-    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f}, {estimate['count']} probed)"
+    between = "" if estimate["low"] is None else f"{estimate['low']:.3f} to {estimate['high']:.3f}, "
+    return f"{estimate['value']:.3f} ({between}{estimate['count']} probed)"
 
 
 def _row(name: str, truths: list[dict[str, Any]]) -> str:

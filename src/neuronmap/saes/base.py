@@ -111,6 +111,8 @@ class SparseAutoencoder(nn.Module):
     adam_betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     rate_factor: ClassVar[float] = 1.0
     """Default learning rate of this architecture over the general rule."""
+    sparsity_warmup: ClassVar[float] = 0.1
+    """Share of the steps over which the sparsity term rises (jumprelu's target falls), where the configuration has none."""
     calibrated: ClassVar[bool] = False
     """Whether the inference threshold has to be fitted after training (``calibrate``)."""
 

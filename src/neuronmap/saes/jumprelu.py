@@ -7,8 +7,8 @@ Shapes: B rows of a batch, D = d_in, F = d_sae.
     loss = mean_b |x - xhat|^2 + sparsity + dead_penalty * mean_b sum_{j dead} relu(threshold_j - pre_j) |W_dec_j|
 
 ``step``: sparsity counts active features, L0 = mean_b sum_j 1[pre_j > threshold_j], and steers them to a target,
-    target_weight * (L0 / target_l0 - 1)^2, or charges for each one, sparsity_penalty * L0. The warm-up raises the weight, or, with
-    target_anneal_factor above 1, lowers the target from so many times itself at full weight.
+    target_weight * (L0 / target_l0 - 1)^2, or charges for each one, sparsity_penalty * L0. The warm-up lowers the target from
+    target_anneal_factor times itself at full weight; without a target, or with a factor of 1, it raises the weight.
 ``tanh``: sparsity = sparsity_penalty * mean_b sum_j tanh(c * f_j * |W_dec_j|), c = tanh_scale * sqrt(D)
     (Anthropic, Circuits Updates January 2025): smooth, so that encoder and decoder feel it too.
 
@@ -51,7 +51,8 @@ _USUAL_L0 = 64.0
 _START_FACTOR = 2.0
 _USUAL_TANH_PENALTY = 0.0005
 _STEP_BANDWIDTH, _TANH_BANDWIDTH = 0.25, 2.0  # times 1/sqrt(D)
-_STEP_DEAD_PENALTY = 0.01
+_STEP_DEAD_PENALTY = 0.0001
+_ANNEAL_FACTOR = 4.0
 _TANH_DEAD_PENALTY = 3e-6  # times 1/sqrt(D)
 _TANH_START, _TANH_FLOOR = 0.1, 0.01  # times 1/sqrt(D)
 
@@ -75,6 +76,7 @@ class JumpReLUSAE(SparseAutoencoder):
     Options: ClassVar[type[ArchitectureOptions]] = JumpReLUOptions
     revival: ClassVar[Revival] = "none"
     rate_factor: ClassVar[float] = 0.5
+    sparsity_warmup: ClassVar[float] = 0.3
     splits_batches: ClassVar[bool] = True
     splits_features: ClassVar[bool] = True
 
@@ -99,7 +101,7 @@ class JumpReLUSAE(SparseAutoencoder):
         self.target_l0: float | None = None
         if not self._tanh and chosen.sparsity_penalty is None:
             self.target_l0 = chosen.target_l0 or min(_USUAL_L0, d_sae / 8)
-        self._anneal = chosen.target_anneal_factor if self.target_l0 else 1.0
+        self._anneal = (chosen.target_anneal_factor or _ANNEAL_FACTOR) if self.target_l0 else 1.0
         self._weight = chosen.target_weight if self.target_l0 else chosen.sparsity_penalty or _USUAL_TANH_PENALTY
         self.bandwidth = chosen.bandwidth or unit * (_TANH_BANDWIDTH if self._tanh else _STEP_BANDWIDTH)
         self._slope = chosen.tanh_scale / unit
@@ -123,11 +125,16 @@ class JumpReLUSAE(SparseAutoencoder):
         )  # files from elsewhere may have it below zero; encode's relu is there too
         return above_floor((self.normalised(x_BD), self.b_dec, self.W_enc), self.b_enc, floor_F, workspace)
 
+    def encoder_start(self) -> float:
+        """A quarter, as in the top-k family: with unit columns the first reconstruction overshoots, and what is unlearned then is missing
+        for long, the more the wider the SAE."""
+        return 0.25
+
     def initialise(self, mean_D: Tensor, generator: torch.Generator) -> None:
         """As every SAE, and thresholds at which about ``initial_l0`` features are active.
 
-        Encoder columns start as random unit vectors, so pre-activations are close to normal with variance
-        E|x - mean|^2 / D, and E|x - mean|^2 = 1 - |mean|^2. Adam moves a threshold by about the learning rate a
+        Encoder columns start as random vectors of length s, so pre-activations are close to normal with variance
+        s^2 E|x - mean|^2 / D, and E|x - mean|^2 = 1 - |mean|^2. Adam moves a threshold by about the learning rate a
         step, so from a threshold near zero a short run at a low rate ends before it has climbed (docs/experiments.md).
         """
         super().initialise(mean_D, generator)
@@ -137,7 +144,8 @@ class JumpReLUSAE(SparseAutoencoder):
         start = min(chosen.initial_l0 or usual, self.whole_d_sae / 2)
         variance = max(1.0 - float(mean_D.double().square().sum()), 1e-3) / self.d_in
         with torch.no_grad():
-            threshold = NormalDist().inv_cdf(1.0 - start / self.whole_d_sae) * math.sqrt(variance)
+            deviation = self.encoder_start() * math.sqrt(variance)
+            threshold = NormalDist().inv_cdf(1.0 - start / self.whole_d_sae) * deviation
             self.threshold.fill_(max(threshold, self._least_start))
 
     def training_loss(self, x_BD: Tensor, state: StepState) -> StepLoss:

@@ -130,19 +130,20 @@ class JumpReLUOptions(ArchitectureOptions):
     """step: active features per row to steer to; 64, or an eighth of the features if less, when sparsity_penalty is left out too."""
     target_weight: float = Field(default=5.0, gt=0)
     """step: weight of (L0 / target_l0 - 1)^2. L0 settles above the target by a share inversely proportional to it."""
-    target_anneal_factor: float = Field(default=1.0, ge=1)
-    """step: the target falls over the sparsity warm-up from so many times itself, at full weight; 1 raises the weight instead."""
+    target_anneal_factor: float | None = Field(default=None, ge=1)
+    """step: the target falls over the sparsity warm-up from so many times itself, at full weight; 4 when left out, 1 raises the weight
+    instead."""
     sparsity_penalty: float | None = Field(default=None, gt=0)
     """step: charge for each active feature, in place of a target. tanh: weight of the tanh term, 0.0005 when left out."""
     bandwidth: float | None = Field(default=None, gt=0)
     """Width of the window around the threshold in which its gradient acts; 0.25 (tanh: 2) / sqrt(d_in) when left out."""
     initial_l0: float | None = Field(default=None, gt=0)
-    """Active features per row before the first step, about; when left out 2 times the target (target_anneal_factor times, if that is
-    above 1), 128 without a target, and for tanh half of all."""
+    """Active features per row before the first step, about; when left out target_anneal_factor times the target (twice, if that is
+    1), 128 without a target, and for tanh half of all."""
     tanh_scale: float = Field(default=4.0, gt=0)
     """tanh: slope of the tanh at zero, in units of sqrt(d_in)."""
     dead_penalty: float | None = Field(default=None, ge=0)
-    """Weight of the term that pulls dead features back; 0.01 (tanh: 3e-6 / sqrt(d_in)) when left out, 0 turns it off."""
+    """Weight of the term that pulls dead features back; 0.0001 (tanh: 3e-6 / sqrt(d_in)) when left out, 0 turns it off."""
 
     @model_validator(mode="after")
     def _one_sparsity_term(self) -> Self:
@@ -160,7 +161,7 @@ class JumpReLUOptions(ArchitectureOptions):
                 hint="Leave one of them out; target_weight says how firmly the target is held.",
             )
         steered = self.sparsity_form == "step" and self.sparsity_penalty is None
-        if self.target_anneal_factor > 1 and not steered:
+        if (self.target_anneal_factor or 1.0) > 1 and not steered:
             raise ConfigError(
                 f"JumpReLUOptions.target_anneal_factor = {self.target_anneal_factor} needs a target to fall to, and there is none.",
                 hint="Use sparsity_form = 'step' without a sparsity_penalty, or leave the factor out.",

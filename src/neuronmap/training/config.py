@@ -124,8 +124,8 @@ class SAEConfig(FrozenConfig):
     """Share of the steps over which the learning rate rises from 0 (1,000 steps at most)."""
     decay_fraction: float = Field(default=0.2, ge=0, le=1)
     """Share of the steps, at the end, over which the learning rate falls to 0."""
-    sparsity_warmup_fraction: float = Field(default=0.1, ge=0, le=1)
-    """Share of the steps over which the sparsity term rises from 0."""
+    sparsity_warmup_fraction: float | None = Field(default=None, ge=0, le=1)
+    """Share of the steps over which the sparsity term rises from 0 (jumprelu: its target falls); 0.1, for jumprelu 0.3, when left out."""
     k_anneal_fraction: float = Field(default=0.0, ge=0, le=1)
     """Share of the steps over which k falls from k_anneal_factor times its value; 0 (no annealing) measured best."""
     k_anneal_factor: float = Field(default=4.0, ge=1)

@@ -21,6 +21,7 @@ class Schedule:
         peak_rate: learning rate between warm-up and decay.
         k: the final k, or None for architectures without one.
         most_k: number of features, which k never exceeds while it is annealed.
+        sparsity_warmup: the architecture's own share of steps for it.
     """
 
     config: SAEConfig
@@ -28,6 +29,7 @@ class Schedule:
     peak_rate: float
     k: int | None
     most_k: int
+    sparsity_warmup: float = 0.1
 
     @property
     def warmup_steps(self) -> int:
@@ -49,7 +51,8 @@ class Schedule:
 
     def sparsity_scale(self, step: int) -> float:
         """Linear rise of the sparsity term from 0 to 1."""
-        rise = round(self.steps * self.config.sparsity_warmup_fraction)
+        given = self.config.sparsity_warmup_fraction
+        rise = round(self.steps * (self.sparsity_warmup if given is None else given))
         return 1.0 if step >= rise else step / rise
 
     def active_k(self, step: int) -> int | None:

@@ -83,7 +83,9 @@ class Session:
         self.team = team = team or Team()
         self.config, self.plan, self.data, self.sae, self.batches, self.scale = config, plan, data, sae, batches, scale
         self.checkpoints = checkpoints
-        self.schedule = Schedule(config, plan.steps, plan.peak_rate, getattr(sae.options, "k", None), sae.whole_d_sae)
+        self.schedule = Schedule(
+            config, plan.steps, plan.peak_rate, getattr(sae.options, "k", None), sae.whole_d_sae, sae.sparsity_warmup
+        )
         self.dead = DeadFeatures(sae.d_sae, plan.dead_window, sae.device, team.features)
         self.workspace = workspace or Workspace(
             sae.device,

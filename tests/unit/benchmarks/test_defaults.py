@@ -47,7 +47,7 @@ def test_what_is_called_default_is_what_the_configuration_has() -> None:
     config = SAEConfig()
     assert str(config.batch_rows) == BATCH.default
     assert (config.warmup_fraction, config.decay_fraction, config.clip_norm) == (0.05, 0.2, 1.0)
-    assert (config.adam_epsilon, config.k_anneal_fraction, config.sparsity_warmup_fraction) == (1e-10, 0.0, 0.1)
+    assert (config.adam_epsilon, config.k_anneal_fraction, config.sparsity_warmup_fraction) == (1e-10, 0.0, None)
     from neuronmap.saes.options import BatchTopKOptions, JumpReLUOptions
 
     assert (BatchTopKOptions().aux_coefficient, JumpReLUOptions().target_weight) == (1 / 32, 5.0)
@@ -59,7 +59,7 @@ def test_relative_values_are_worked_out() -> None:
     assert "learning_rate" not in found["default", "default"]
     assert (found["batch, rows", "4096"]["batch_size"], found["batch, rows", "4096"]["max_steps"]) == (32, 32)
     assert found["dead after, share of the run", "1/40"]["dead_after_tokens"] == 3277
-    assert found["first L0 (jumprelu)", "4 targets"]["architecture_options"] == {"initial_l0": 128.0}
+    assert found["first target (jumprelu)", "8 targets"]["architecture_options"] == {"target_anneal_factor": 8.0}
 
 
 def trial(field: Any, changes: dict[str, Any], seed: int, value: float, l0: float = 32.0) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def test_an_annealed_target_falls_while_the_warm_up_lasts_and_weighs_as_much_all
 def test_step_estimates_train_thresholds_only_and_tanh_estimates_the_encoder_too() -> None:
     x = torch.ones(1, 1, dtype=torch.float64)
     for form, wanted in (("step", 0.0), ("tanh", 1.1 / 0.4)):
-        sae = one_dimension(JumpReLUOptions(sparsity_form=form, bandwidth=0.4), [1.1])
+        options = JumpReLUOptions(sparsity_form=form, bandwidth=0.4, target_anneal_factor=1.0)
+        sae = one_dimension(options, [1.1])
         loss = sae.training_loss(x, StepState(sparsity_scale=0.0))
         loss.total.backward()
         error_gradient = -2.0  # d mse / d xhat at xhat = 0, x = 1

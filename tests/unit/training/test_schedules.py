@@ -38,6 +38,13 @@ def test_sparsity_rises_from_nothing_to_one():
     assert made.sparsity_scale(100) == made.sparsity_scale(999) == 1.0
 
 
+def test_an_architecture_has_its_own_warm_up_of_sparsity_unless_the_configuration_says():
+    config = SAEConfig(architecture="jumprelu")
+    assert Schedule(config, 1000, 1.0, None, 64, 0.3).sparsity_scale(150) == pytest.approx(0.5)
+    given = SAEConfig(architecture="jumprelu", sparsity_warmup_fraction=0.1)
+    assert Schedule(given, 1000, 1.0, None, 64, 0.3).sparsity_scale(50) == pytest.approx(0.5)
+
+
 def test_k_falls_from_its_multiple_and_never_exceeds_the_width():
     made = schedule(k_anneal_fraction=0.1)
     assert made.active_k(0) == 40

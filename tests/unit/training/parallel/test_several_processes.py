@@ -37,7 +37,15 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "architecture_options": {"sort_features": True},
         "history_every_steps": 10,
     },
-    "jumprelu": {"target_l0": 2, "architecture_options": {"target_weight": 3.0, "initial_l0": 1.0}},
+    "jumprelu": {
+        "target_l0": 2,
+        "architecture_options": {
+            "target_weight": 3.0,
+            "initial_l0": 1.0,
+            "target_anneal_factor": 1.0,
+            "dead_penalty": 0.01,
+        },
+    },
     "relu": {"sparsity_penalty": 3.0, "decay_fraction": 0.0},
     "lista": {"k": 4, "kernels": "torch"},
     "gated": {"sparsity_penalty": 0.05},

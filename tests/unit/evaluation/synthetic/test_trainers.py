@@ -1,7 +1,7 @@
 """Trained SAEs keep their scores against the truth: a change of a trainer that costs directions or firings fails here.
 
-Bars lie two and a half standard deviations or more below the least of five seeds, measured on 2026-11-26 (jumprelu: 11-27) on one CPU thread
-(mean cosine and F1 of seeds 0 to 4):
+Bars lie two and a half standard deviations or more below the least of five seeds, measured on 2026-11-26 (jumprelu: 11-27),
+one CPU thread (mean cosine and F1 of seeds 0 to 4):
 
     topk        0.956 0.749   least 0.927 0.726
     batchtopk   0.970 0.892   least 0.960 0.860

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 import urllib.request
 import uuid
@@ -17,7 +18,7 @@ from email.utils import formatdate
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # huggingface_hub reads this once, at import: no test talks to the hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -58,6 +59,16 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("NEURONMAP_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """torch's number of threads is put back: with more, sums are taken in another order, and later tests compare bytes."""
+    torch = sys.modules.get("torch")
+    before = None if torch is None else torch.get_num_threads()
+    yield
+    if torch is not None and before is not None:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -165,8 +176,14 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def _saved_once(module: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The module. Saving writes into its configuration, and so changes its digest: done before anybody looks at that."""
+    module.save_pretrained(tmp_path_factory.mktemp("saved"))
+    return module
+
+
 @pytest.fixture(scope="session")
-def tiny_llama(tiny_tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
+def tiny_llama(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     """A Llama of 4 blocks, hidden size 32, MLP 96, 4 heads, context 64, float32, fixed random weights."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -189,11 +206,12 @@ def tiny_llama(tiny_tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return wrap_model(LlamaForCausalLM(config), tiny_tokenizer, name="tiny-llama")
+        module = _saved_once(LlamaForCausalLM(config), tmp_path_factory)
+        return wrap_model(module, tiny_tokenizer, name="tiny-llama")
 
 
 @pytest.fixture(scope="session")
-def tiny_gpt2(tiny_tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
+def tiny_gpt2(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     """A GPT-2 of 4 blocks, hidden size 32, MLP 128, 4 heads, context 64, float32, fixed random weights."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -213,7 +231,8 @@ def tiny_gpt2(tiny_tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return wrap_model(GPT2LMHeadModel(config), tiny_tokenizer, name="tiny-gpt2")
+        module = _saved_once(GPT2LMHeadModel(config), tmp_path_factory)
+        return wrap_model(module, tiny_tokenizer, name="tiny-gpt2")
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from neuronmap.saes.kernels.dense import gradient_of, in_lanes, keep_where_positive
+from neuronmap.saes.kernels.dense import gradient_of, keep_where_positive
 from neuronmap.saes.kernels.protocol import Kernels
 from neuronmap.saes.kernels.select import select_top_k
 from neuronmap.saes.workspace import Workspace
@@ -101,9 +101,7 @@ def auxk_gradients(
     rows, d_in = problem.centred_BD.shape
     dead_M, dtype = problem.dead_M, problem.pre_BM.dtype
     shape = (len(dead_M), d_in)
-    W_PD = workspace.get("auxk.W_dec", (in_lanes(len(dead_M)), d_in), dtype)  # P: M and some rows of zeros
-    torch.index_select(W_dec, 0, dead_M, out=W_PD[: len(dead_M)])
-    W_PD[len(dead_M) :].zero_()
+    W_MD = torch.index_select(W_dec, 0, dead_M, out=workspace.get("auxk.W_dec", shape, dtype))
     # torch.var would take four times as long, and |error|^2 - |mean|^2 would not be 0 where it should.
     apart_BD = workspace.get("auxk.miss", (rows, d_in), dtype)
     torch.sub(problem.error_BD, workspace.ranks.mean_(problem.error_BD.mean(dim=0)), out=apart_BD)
@@ -119,7 +117,7 @@ def auxk_gradients(
     if workspace.features.count > 1:
         total = int(workspace.features.sum_(torch.tensor(total, device=W_dec.device)))
     products = _sparse_products if problem.aux_k < kernels.dense_above * total else _dense_products
-    miss = products(problem, W_PD, (g_W_enc_MD.T, g_b_M, g_W_dec_MD), kernels, workspace)
+    miss = products(problem, W_MD, (g_W_enc_MD.T, g_b_M, g_W_dec_MD), kernels, workspace)
     step = weight * (2.0 * coefficient / rows)
     for gradient, share in (
         (gradient_of(W_dec), g_W_dec_MD),
@@ -136,20 +134,18 @@ _Gradients = tuple[Tensor, Tensor, Tensor]
 
 
 def _dense_products(
-    problem: AuxProblem, W_PD: Tensor, out: _Gradients, kernels: Kernels, workspace: Workspace
+    problem: AuxProblem, W_MD: Tensor, out: _Gradients, kernels: Kernels, workspace: Workspace
 ) -> Tensor:
     """Write the gradients by matrix products; returns mean_b |e - ehat|^2."""
     f_BM = kernels.keep_top_k(problem.pre_BM, problem.aux_k)
-    W_MD = W_PD[: f_BM.shape[1]]
     miss_BD = workspace.get("auxk.miss", tuple(problem.error_BD.shape), f_BM.dtype)
     if workspace.features.rank == 0:
         torch.addmm(problem.error_BD, f_BM, W_MD, out=miss_BD)
     else:  # the error counts once
         torch.mm(f_BM, W_MD, out=miss_BD)
     workspace.features.sum_(miss_BD)
-    g_BP = workspace.get("auxk.gradient", (len(f_BM), len(W_PD)), f_BM.dtype)
-    torch.mm(miss_BD, W_PD.T, out=g_BP)
-    g_BM = g_BP[:, : f_BM.shape[1]]
+    g_BM = workspace.get("auxk.gradient", tuple(f_BM.shape), f_BM.dtype)
+    torch.mm(miss_BD, W_MD.T, out=g_BM)
     keep_where_positive(g_BM, f_BM)
     g_W_enc_DM, g_b_M, g_W_dec_MD = out
     torch.mm(f_BM.T, miss_BD, out=g_W_dec_MD)
@@ -160,13 +156,13 @@ def _dense_products(
 
 
 def _sparse_products(
-    problem: AuxProblem, W_PD: Tensor, out: _Gradients, kernels: Kernels, workspace: Workspace
+    problem: AuxProblem, W_MD: Tensor, out: _Gradients, kernels: Kernels, workspace: Workspace
 ) -> Tensor:
     """The same over the active entries. What is to be explained is the residual, in the place of x - b_dec."""
     code = kernels.top_k_of(problem.pre_BM, problem.aux_k)
     residual_BD = workspace.get("auxk.miss", tuple(problem.error_BD.shape), code.value_N.dtype)
     torch.neg(problem.error_BD, out=residual_BD)
     widths = (len(problem.dead_M),)
-    found = kernels.reconstruct(code, W_PD[: code.num_features], residual_BD, widths, 1.0)
+    found = kernels.reconstruct(code, W_MD, residual_BD, widths, 1.0)
     kernels.weight_gradients(code, found.gradient_N, found, problem.centred_BD, widths, 1.0, out)
     return found.squared_L[0]

@@ -26,7 +26,6 @@ __all__ = [
     "decoder_gradients",
     "encoder_gradients",
     "gradient_of",
-    "in_lanes",
     "keep_where_positive",
     "subtract_encoder_share",
 ]
@@ -34,8 +33,6 @@ __all__ = [
 
 BLOCK_BYTES = 2**24
 """Of a block of features [B, W]: it stays in the cache between the products that make and use it, and is wide enough for them."""
-_LANES = 16
-"""Float32 numbers in a register of AVX-512."""
 
 
 def blocks_of(num_features: int, rows: int, dtype: torch.dtype) -> list[tuple[int, int]]:
@@ -64,12 +61,6 @@ def keep_where_positive(values_BF: Tensor, gate_BF: Tensor) -> Tensor:
     """Zero ``values_BF`` in place wherever ``gate_BF`` is not above zero, in one pass and without a mask."""
     torch.ops.aten.threshold_backward.grad_input(values_BF, gate_BF, 0.0, grad_input=values_BF)
     return values_BF
-
-
-def in_lanes(count: int) -> int:
-    """``count`` rounded up to the width of a vector register. A product with 205 columns takes a fifth longer than one with 208 (2
-    cores, AVX-512), so few columns are computed with some of zeros beside them."""
-    return -(-count // _LANES) * _LANES
 
 
 def decode_error(

@@ -68,7 +68,10 @@ ArchitectureOption = Annotated[
 def train(
     config: _ConfigOption = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", "-s", help="One setting as name=value; repeat for more.")
+        list[str] | None,
+        typer.Option(
+            "--set", "-s", help="One setting as name=value, architecture_options.name=value; repeat for more."
+        ),
     ] = None,
     text: Annotated[
         str | None,

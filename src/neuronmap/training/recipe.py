@@ -6,6 +6,8 @@ layer = 15
 architecture = "matryoshka"
 k = 32
 corpus = "sotu"
+[architecture_options]
+sort_features = true
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 from neuronmap.errors import ConfigError
 from neuronmap.training.config import SAEConfig
 
-__all__ = ["load_recipe", "parse_setting"]
+__all__ = ["load_recipe", "parse_setting", "with_settings"]
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -39,12 +41,30 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def with_settings(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The values with ``name=value`` settings over them; ``table.name=value`` is one entry of a table.
+
+    Raises:
+        ConfigError: for a setting without ``=``.
+    """
+    found = dict(values)
+    for text in settings:
+        name, value = parse_setting(text)
+        table, dot, entry = name.partition(".")
+        if dot:
+            kept = found.get(table)
+            found[table] = {**(kept if isinstance(kept, dict) else {}), entry: value}
+        else:
+            found[name] = value
+    return found
+
+
 def load_recipe(path: str | Path | None, settings: Sequence[str] = (), **fields: Any) -> SAEConfig:
     """Build a configuration from a file, ``name=value`` settings and keyword fields; later ones win.
 
     Args:
         path: TOML file, or None for none.
-        settings: overrides as typed after ``--set``.
+        settings: overrides as typed after ``--set``; ``architecture_options.sort_features=true`` is one of a table's entries.
         fields: overrides already typed; those that are None are ignored.
 
     Raises:
@@ -62,6 +82,20 @@ def load_recipe(path: str | Path | None, settings: Sequence[str] = (), **fields:
             raise ConfigError(f"{path} is not valid TOML: {error}.") from None
         except OSError as error:
             raise ConfigError(f"Cannot read {path}: {error.strerror or error}.") from None
-    values.update(parse_setting(text) for text in settings)
+    values = with_settings(values, settings)
     values.update({name: value for name, value in fields.items() if value is not None})
+    _refuse_bare_options(values)
     return SAEConfig(**values)
+
+
+def _refuse_bare_options(values: dict[str, Any]) -> None:
+    """An architecture's option that is given as a field: say where it belongs."""
+    from neuronmap.saes.registry import architecture_options
+
+    for name in sorted(set(values) - set(SAEConfig.model_fields)):
+        owners = [owner for owner, options in architecture_options().items() if name in options.model_fields]
+        if owners:
+            raise ConfigError(
+                f"SAEConfig has no field '{name}': it is an option of {', '.join(owners)}.",
+                hint=f"--set architecture_options.{name}={values[name]}, or [architecture_options] in the recipe.",
+            )

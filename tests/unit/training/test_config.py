@@ -78,6 +78,18 @@ def test_words_with_commas_are_lists():
     assert (config.tags, config.loggers) == (("a", "b"), ("tensorboard",))
 
 
+def test_an_option_of_the_architecture_is_set_by_its_table_and_told_so_when_bare(tmp_path):
+    recipe = tmp_path / "run.toml"
+    recipe.write_text('architecture = "jumprelu"\n[architecture_options]\ntarget_weight = 2.0\ninitial_l0 = 9\n')
+    config = load_recipe(recipe, ["architecture_options.target_anneal_factor=1", "architecture_options.initial_l0=8"])
+    assert config.architecture_options == {"target_weight": 2.0, "initial_l0": 8, "target_anneal_factor": 1}
+    with pytest.raises(ConfigError, match="an option of jumprelu") as told:
+        load_recipe(None, ["architecture=jumprelu", "target_anneal_factor=1"])
+    assert "--set architecture_options.target_anneal_factor=1" in str(told.value.hint)
+    with pytest.raises(ConfigError, match=r"SAEConfig\.k "):
+        load_recipe(None, ["k.x=1"])
+
+
 def test_paths_become_absolute_and_names_stay(tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -29,7 +29,7 @@ from pydantic import Field, field_validator, model_validator
 from neuronmap.config import FrozenConfig
 from neuronmap.errors import ConfigError
 from neuronmap.training.config import OPTION_FIELDS, SAEConfig
-from neuronmap.training.recipe import parse_setting
+from neuronmap.training.recipe import with_settings
 from neuronmap.training.sweeping.names import named
 
 __all__ = ["MOST_MEMBERS", "OWN_FIELDS", "SweepConfig", "load_sweep", "require_one_stream"]
@@ -154,7 +154,7 @@ def load_sweep(path: str | Path, settings: Sequence[str] = ()) -> SweepConfig:
     except OSError as error:
         raise ConfigError(f"Cannot read {path}: {error.strerror or error}.") from None
     if settings and isinstance(values.get("base", {}), dict):
-        values["base"] = {**values.get("base", {}), **dict(parse_setting(text) for text in settings)}
+        values["base"] = with_settings(values.get("base", {}), settings)
     return SweepConfig(**values)
 
 

@@ -87,12 +87,12 @@ bench-ray: $(VENV)/.ready ## the feature analysis on Ray with 1 and 2 workers, a
 bench-sweep: $(VENV)/.ready ## eight SAEs in one sweep against eight single runs: time, equality (about fifteen minutes on 2 cores)
 	@$(BIN)/python benchmarks/sweep.py
 
-bench-ground-truth: $(VENV)/.ready ## SAEs of several recipes on activations whose features are known (about an hour)
+bench-ground-truth: $(VENV)/.ready ## SAEs of several recipes on activations whose features are known (under an hour)
 	@$(BIN)/python benchmarks/ground_truth.py --preset synthsae-2k --features 512 --rows 2000000 --l0 0.7 \
 	  --recipes topk batchtopk "batchtopk, falling k" matryoshka "matryoshka, falling k" lista "lista, falling k" \
-	  "lista, fine levels, falling k" jumprelu
+	  "lista, fine levels, falling k" jumprelu relu gated
 
-bench-l0: $(VENV)/.ready ## how figures on a known truth change with L0, for each architecture, with a plot (about twenty minutes)
+bench-l0: $(VENV)/.ready ## how figures on a known truth change with L0, for each architecture, with a plot (about forty minutes)
 	@$(BIN)/python benchmarks/ground_truth.py --l0-sweep
 
 report: $(VENV)/.ready ## write docs/quality.md and its plots from the newest results (a few seconds)

@@ -6,13 +6,15 @@
 
 trains with NeuronMap on rows drawn from ``neuronmap.evaluation.synthetic``, measures directions, firings, magnitudes and absorption,
 and writes ``benchmarks/results/ground-truth-<preset>-<date>.json`` and ``.md``; for a sweep ``l0-sweep-<preset>-<date>`` and a ``.svg``.
-L0 is given in multiples of the true L0. Every run is kept in a work folder, so the command can be stopped at any time and repeated.
+L0 is given in multiples of the true L0; relu and gated, which are told a penalty and no L0, are brought to it by a search with the first
+seed, whose penalty the other seeds then have. Every run is kept in a work folder, so the command can be stopped at any time and repeated.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import math
 import os
 import platform
 import sys
@@ -21,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import neuronmap
@@ -48,6 +51,7 @@ from neuronmap.hashing import digest_json, digest_parts, short
 from neuronmap.paths import cache_folder, read_json, write_json
 from neuronmap.progress import LineProgress
 from neuronmap.saes.registry import get_options, list_architectures
+from quality_measure import next_knob
 
 FALLING_K = {"k_anneal_fraction": 1.0, "k_anneal_factor": 2.4}
 """k falls over the whole run to its value from 2.4 times that, as in Chanin (2026): there from 60 to 25."""
@@ -87,8 +91,10 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 HERE = Path(__file__).resolve().parent
 COUNTED_ROWS = 16_384
+FIRST_PENALTY, MOST_PENALTIES, CLOSE = 0.5, 8, 0.05
+"""Where the search for the penalty that gives an L0 begins, how many it may try for one L0, and how near the L0 must come."""
 SWEEP: dict[str, Any] = {
-    "recipes": ["topk", "batchtopk", "jumprelu", "matryoshka", "lista"],
+    "recipes": ["topk", "batchtopk", "jumprelu", "matryoshka", "lista", "relu", "gated"],
     "l0": [0.35, 0.7, 1.0, 1.4, 2.0],
     "seeds": 2,
     "rows": 500_000,
@@ -123,6 +129,26 @@ def model_facts(model: SyntheticModel) -> dict[str, Any]:
     }
 
 
+def next_penalty(tried: dict[float, float], wanted: float) -> float | None:
+    """The next penalty to try for an L0, by the L0 of those tried; None when one is near, or there is nothing between the nearest two."""
+    if tried and min(_off(l0, wanted) for l0 in tried.values()) <= math.log1p(CLOSE):
+        return None
+    penalty = next_knob(list(tried.items()), wanted, rising=False, start=FIRST_PENALTY)
+    if penalty is None:  # two lie around it: between them
+        l0s, penalties = np.log(sorted((max(l0, 1e-2), penalty) for penalty, l0 in tried.items())).T
+        penalty = float(np.exp(np.interp(math.log(wanted), l0s, penalties)))
+    penalty = float(f"{penalty:.3g}")
+    return None if penalty in tried else penalty
+
+
+def _off(l0: float, wanted: float) -> float:
+    return abs(math.log(max(l0, 1e-2) / wanted))
+
+
+def _penalised(fields: dict[str, Any], penalty: float) -> tuple[str, dict[str, Any]]:
+    return f"penalty {penalty:g}", {**fields, "sparsity_penalty": penalty}
+
+
 class Benchmark:
     """Cells and baselines of one synthetic model."""
 
@@ -133,59 +159,68 @@ class Benchmark:
         self.width = given.features or model.config.features // (4 if given.l0_sweep else 1)
 
     def runs(self) -> list[dict[str, Any]]:
-        found = []
-        for recipe in self.given.recipes:
-            for setting, fields in self._settings(recipe):
-                for seed in range(self.given.seeds):
-                    training = training_config(
-                        synthetic=self.model.config,
-                        hidden_dim=self.width,
-                        seed=seed,
-                        batch_rows=self.given.batch,
-                        device=self.model.device.type,
-                        **fields,
-                    )
-                    cell = GroundTruthCell(
-                        synthetic=self.model.config,
-                        training=training,
-                        train_rows=self.given.rows,
-                        measure_rows=self.given.measure_rows,
-                        bootstrap=self.given.bootstrap,
-                    )
-                    say(f"{recipe}: {setting}, seed {seed}")
-                    run = ground_truth_run(
-                        cell, self.given.work, model=self.model, marks=self.marks, progress=self.progress
-                    )
-                    summary = run.truth.summary()
-                    say(
-                        f"  cosine {summary['cosine']:.3f}, F1 {summary['f1']:.3f} at L0 {summary['l0']:.1f}, {run.seconds:.0f} s"
-                    )
-                    found.append(
-                        {
-                            "recipe": recipe,
-                            "setting": setting,
-                            "seed": seed,
-                            "seconds": run.seconds,
-                            "training": training.to_dict(),
-                            "truth": run.truth.to_dict(),
-                        }
-                    )
-        return found
+        return [
+            self._run(recipe, setting, fields, seed)
+            for recipe in self.given.recipes
+            for setting, fields in self._settings(recipe)
+            for seed in range(self.given.seeds)
+        ]
+
+    def _run(self, recipe: str, setting: str, fields: dict[str, Any], seed: int) -> dict[str, Any]:
+        training = training_config(
+            synthetic=self.model.config,
+            hidden_dim=self.width,
+            seed=seed,
+            batch_rows=self.given.batch,
+            device=self.model.device.type,
+            **fields,
+        )
+        cell = GroundTruthCell(
+            synthetic=self.model.config,
+            training=training,
+            train_rows=self.given.rows,
+            measure_rows=self.given.measure_rows,
+            bootstrap=self.given.bootstrap,
+        )
+        say(f"{recipe}: {setting}, seed {seed}")
+        run = ground_truth_run(cell, self.given.work, model=self.model, marks=self.marks, progress=self.progress)
+        summary = run.truth.summary()
+        say(f"  cosine {summary['cosine']:.3f}, F1 {summary['f1']:.3f} at L0 {summary['l0']:.1f}, {run.seconds:.0f} s")
+        return {
+            "recipe": recipe,
+            "setting": setting,
+            "seed": seed,
+            "seconds": run.seconds,
+            "training": training.to_dict(),
+            "truth": run.truth.to_dict(),
+        }
 
     def _settings(self, recipe: str) -> list[tuple[str, dict[str, Any]]]:
         """Each sparsity asked for, in words, with the recipe's fields and the one that sets it."""
         fields = RECIPES[recipe]
-        return [(words, {**fields, **sparsity}) for words, sparsity in self._sparsities(fields["architecture"])]
+        options = get_options(fields["architecture"]).model_fields
+        wanted = [share * self.true_l0 for share in self.given.l0]
+        if "k" in options:
+            ks = dict.fromkeys(max(1, round(l0)) for l0 in wanted)
+            return [(f"k = {k}", {**fields, "k": k}) for k in ks]
+        if "target_l0" in options:
+            return [(f"target {l0:.1f}", {**fields, "target_l0": l0}) for l0 in wanted]
+        penalties = self.given.penalties or self._penalties(recipe, wanted)
+        return [_penalised(fields, penalty) for penalty in penalties]
 
-    def _sparsities(self, architecture: str) -> list[tuple[str, dict[str, Any]]]:
-        options = get_options(architecture).model_fields
-        if "k" in options or "target_l0" in options:
-            wanted = [share * self.true_l0 for share in self.given.l0]
-            if "k" in options:
-                ks = dict.fromkeys(max(1, round(l0)) for l0 in wanted)
-                return [(f"k = {k}", {"k": k}) for k in ks]
-            return [(f"target {l0:.1f}", {"target_l0": l0}) for l0 in wanted]
-        return [(f"penalty {value:g}", {"sparsity_penalty": value}) for value in self.given.penalties]
+    def _penalties(self, recipe: str, wanted: list[float]) -> list[float]:
+        """The penalty that comes nearest to each L0 with the first seed."""
+        tried: dict[float, float] = {}
+        found = []
+        for l0 in wanted:
+            for _ in range(MOST_PENALTIES):
+                penalty = next_penalty(tried, l0)
+                if penalty is None:
+                    break
+                run = self._run(recipe, *_penalised(RECIPES[recipe], penalty), seed=0)
+                tried[penalty] = run["truth"]["l0"]["value"]
+            found.append(min(tried, key=lambda penalty: _off(tried[penalty], l0)))
+        return list(dict.fromkeys(found))
 
     def baselines(self) -> dict[str, Any]:
         """Kept like runs: the oracle, random directions, untrained SAEs, the probes and the noise."""
@@ -195,6 +230,7 @@ class Benchmark:
             "model": model.digest,
             "width": self.width,
             "k": k,
+            "l0": given.l0,
             "rows": given.measure_rows,
             "bootstrap": given.bootstrap,
             "probes": given.probes,
@@ -265,8 +301,8 @@ def arguments() -> argparse.Namespace:
         "--penalties",
         nargs="+",
         type=float,
-        default=[0.02, 0.06],
-        help="sparsity penalties, for relu and gated [0.02 0.06]",
+        default=None,
+        help="sparsity penalties for relu and gated [those that give the L0, by a search]",
     )
     parser.add_argument("--seeds", type=int, default=3, help="training seeds [3]")
     parser.add_argument("--features", type=int, default=None, help="latents [as many as truths]")

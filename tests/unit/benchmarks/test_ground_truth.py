@@ -45,6 +45,43 @@ def test_an_l0_sweep_is_written_drawn_and_reported(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "plots" / "l0-sweep-tiny.svg").is_file()
 
 
+def test_a_penalty_is_sought_for_each_l0_and_all_seeds_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = tmp_path / "results"
+    at = SMALL.index("topk")
+    argv = [
+        *SMALL[:at],
+        "relu",
+        *SMALL[at + 2 :],
+        "--rows",
+        "20480",
+        "--work",
+        str(tmp_path / "work"),
+        "--results",
+        str(results),
+    ]
+    monkeypatch.setattr(sys, "argv", argv)
+    assert ground_truth.main() == 0
+    record = read_json(next(results.glob("*.json")))
+    assert [run["seed"] for run in record["runs"]] == [0, 1, 0, 1]
+    for first, second, share in zip(record["runs"][::2], record["runs"][1::2], (0.7, 1.5), strict=True):
+        assert first["training"]["sparsity_penalty"] == second["training"]["sparsity_penalty"]
+        assert first["truth"]["l0"]["value"] == pytest.approx(share * record["facts"]["l0"], rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("tried", "penalty"),
+    [
+        ({}, ground_truth.FIRST_PENALTY),
+        ({0.1: 8.3}, None),  # near enough
+        ({0.1: 32.0, 0.4: 2.0}, 0.2),  # far around it: in the middle of the logarithms
+        ({0.1: 10.0, 0.4: 6.4}, 0.2),  # near around it, where one who interpolates figures would stop
+        ({0.1: 10.0, 0.101: 6.4}, None),  # nothing to three places lies between
+    ],
+)
+def test_the_next_penalty(tried: dict[float, float], penalty: float | None) -> None:
+    assert ground_truth.next_penalty(tried, 8.0) == (None if penalty is None else pytest.approx(penalty, rel=0.01))
+
+
 def test_what_is_asked_for_goes_before_the_defaults_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["ground_truth.py", "--l0-sweep", "--seeds", "5"])
     given = ground_truth.arguments()

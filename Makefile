@@ -16,7 +16,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 TORCH_PEERS := $(shell sed -n '/^torch==/p' constraints-peers.txt)
 
-.PHONY: help venv demo example test lint docs reference screenshots test-peers bench bench-full bench-analysis bench-end-to-end bench-explorer bench-ground-truth bench-guard bench-harvest bench-l0 bench-quality bench-ray bench-sweep bench-zoo report wheel clean
+.PHONY: help venv demo example test lint docs reference screenshots test-slow test-peers bench bench-full bench-analysis bench-end-to-end bench-explorer bench-ground-truth bench-guard bench-harvest bench-l0 bench-quality bench-ray bench-sweep bench-zoo report wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -38,9 +38,13 @@ lint: $(VENV)/.ready ## ruff, mypy --strict, import layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: lint ## lint, then every test that needs no foreign package (about 25 minutes on 2 cores)
-	@echo "tests (about 25 minutes on 2 cores)"
-	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not peers"
+test: lint ## lint, then the tests: all but those of test-slow and test-peers (under 20 minutes on 2 cores)
+	@echo "tests (under 20 minutes on 2 cores)"
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not peers and not slow"
+
+test-slow: $(VENV)/.ready ## the tests that kill processes again and again, or start many: Ray, torchrun, SIGKILL (about five minutes)
+	@echo "slow tests (about five minutes on 2 cores)"
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "slow and not peers"
 
 docs: $(VENV)/.docs ## build the documentation site into site/
 	@echo "docs: building site/ (up to a minute)"

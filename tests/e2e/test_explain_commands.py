@@ -44,6 +44,7 @@ def alive(number: int) -> str:
 
 
 @pytest.mark.sample
+@pytest.mark.slow
 def test_a_local_model_labels_features_and_judges_the_labels(neuronmap, analysed, smollm2):
     at = ("--endpoint", smollm2.address, "--model", SMOLLM2, "--concurrency", "1", "--timeout", "600")
     chosen = ("--features", alive(1))

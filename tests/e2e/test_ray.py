@@ -30,7 +30,10 @@ from neuronmap.progress import SilentProgress
 from neuronmap.training import TrainingRun
 from neuronmap.training.checkpoint import list_checkpoints
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (extra neuronmap[ray])")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (extra neuronmap[ray])"),
+]
 # It is not imported here: it reads once, when it is imported, whether tokens are asked for.
 
 STORE_MEMORY = 100 << 20

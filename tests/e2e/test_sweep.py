@@ -98,6 +98,7 @@ def test_what_cannot_be_is_said(neuronmap, arguments, says):
     assert says in typed.err
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_gives_the_same_bits(neuronmap, sweep_file, home):
     file = sweep_file("checkpoint_every_steps = 25\nnum_epochs = 8")
     command = [sys.executable, "-m", "neuronmap", "sae", "sweep", str(file), "--no-evaluate", "--quiet"]

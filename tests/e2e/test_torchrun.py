@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from neuronmap import SAEModelHub
 from neuronmap.cli.documents import DOCUMENTS
 from neuronmap.training import TrainingRun
 from neuronmap.training.checkpoint import list_checkpoints
 
+pytestmark = pytest.mark.slow
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "neuronmap"]
 
 

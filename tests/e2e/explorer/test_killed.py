@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.e2e.explorer.growing import MORE, SETTINGS, fill_train_form, job_of, steps_of, wait_for_step, watch_steps
 from tests.e2e.explorer.serving import Server, browsing, marks, serving, visiting, wait_for
 
-pytestmark = marks
+pytestmark = [pytest.mark.slow, *marks]
 
 
 @pytest.fixture(scope="module")

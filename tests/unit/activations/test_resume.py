@@ -262,6 +262,7 @@ print(kills)
 """
 
 
+@pytest.mark.slow
 def test_sigkill_at_random_moments_then_again_gives_the_same_bytes(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", HARVEST_AND_KILL, str(Path(__file__).parent), str(tmp_path)]
     child = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=True)

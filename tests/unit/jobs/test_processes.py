@@ -10,6 +10,7 @@ import sys
 import time
 
 import psutil
+import pytest
 
 from neuronmap import SAEModelHub
 from neuronmap.jobs import JobQueue, Supervisor, read_log
@@ -26,6 +27,7 @@ def newest(folder):
     return max(path.name for path in folder.glob("step-*"))
 
 
+@pytest.mark.slow
 def test_a_killed_and_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(
     queue, supervisor, settings, harvested, reaches, checkpoint_of, home
 ):

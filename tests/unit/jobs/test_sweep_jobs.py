@@ -32,6 +32,7 @@ def digests() -> dict[str, str | None]:
     return {entry.id: entry.weights_digest for entry in SAEModelHub().list()}
 
 
+@pytest.mark.slow
 def test_a_killed_and_a_stopped_sweep_ends_with_the_weights_of_an_undisturbed_one(
     queue, supervisor, sweep_args, harvested, reaches, wait, home
 ):

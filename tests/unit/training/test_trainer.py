@@ -200,6 +200,7 @@ CHILD = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["batchtopk", "relu"])
 def test_sigkill_at_random_points_changes_nothing(architecture, small, rows, tmp_path):
     """Killed without warning at random moments, resumed until done: the same weights as never killed."""

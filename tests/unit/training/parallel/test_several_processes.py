@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "activations"))
 from test_harvest import folder_bytes
 from worker import launch, train
 
+pytestmark = pytest.mark.slow
 STEPS = 20
 FIELDS: dict[str, Any] = {
     "hidden_dim": 48, "context_length": 32, "batch_size": 8, "max_steps": STEPS, "num_epochs": 4, "learning_rate": 3e-3,

@@ -107,7 +107,9 @@ def require_writable(folder: Path) -> Path:
         probe.unlink()
     except OSError as error:
         if error.errno == 28:  # ENOSPC
-            raise DiskSpaceError(f"No space left to write in {folder}.", hint="Free some disk space.") from error
+            raise DiskSpaceError(
+                f"No space left to write in {folder}.", hint="Free some disk space: neuronmap cache list."
+            ) from error
         raise UnwritablePathError(
             f"Cannot write in {folder}: {error.strerror or error}.",
             hint="Choose another folder, or set NEURONMAP_HOME to one you can write.",
@@ -135,7 +137,7 @@ def check_disk_space(folder: Path, needed: int, what: str, reserve: int = 256 <<
         raise DiskSpaceError(
             f"{what} need {human_bytes(needed)} in {folder}, but only {human_bytes(free)} are free "
             f"(and {human_bytes(reserve)} are kept in reserve).",
-            hint="Free disk space, use fewer tokens, or set NEURONMAP_HOME to a larger disk.",
+            hint="Free disk space (neuronmap cache list), use fewer tokens, or set NEURONMAP_HOME to a larger disk.",
         )
     return free
 
@@ -153,7 +155,9 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         aside.unlink(missing_ok=True)
         if error.errno == 28:
-            raise DiskSpaceError(f"No space left while writing {path}.", hint="Free some disk space.") from error
+            raise DiskSpaceError(
+                f"No space left while writing {path}.", hint="Free some disk space: neuronmap cache list."
+            ) from error
         raise UnwritablePathError(f"Cannot write {path}: {error.strerror or error}.") from error
     except BaseException:
         aside.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import typer
 from neuronmap.cli import (
     analyze,
     buckets,
+    cache,
     concepts,
     corpora,
     demo,
@@ -71,6 +72,7 @@ sae.app.command("score")(score.score)
 sae.app.add_typer(labels.app, name="labels", help="What people, models and rules say of features: list, add, merge.")
 app.add_typer(models.app, name="models", help="Look into language models.")
 app.add_typer(corpora.app, name="corpora", help="Text to train on.")
+app.add_typer(cache.app, name="cache", help="Room on the disk: what the caches hold, and cleaning them.")
 app.add_typer(jobs.app, name="jobs", help="Work in the background: list, follow, cancel, resume and run jobs.")
 app.add_typer(zoo.app, name="zoo")
 app.command("plan")(plan.plan)

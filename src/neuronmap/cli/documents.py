@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from neuronmap.cli.bucket_documents import HarvestDocument, PullDocument, PushDocument
+from neuronmap.cli.cache_documents import CacheCleanDocument, CacheListDocument
 from neuronmap.cli.document import Document as _Document
 from neuronmap.cli.explain_documents import EXPLAIN_DOCUMENTS
 from neuronmap.cli.label_documents import LABEL_DOCUMENTS
@@ -552,6 +553,8 @@ DOCUMENTS: dict[str, type[_Document]] = {
     "sae list-concepts": ConceptsDocument,
     "models hooks": HooksDocument,
     "corpora list": CorporaDocument,
+    "cache list": CacheListDocument,
+    "cache clean": CacheCleanDocument,
     "plan": PlanDocument,
     "doctor": DoctorDocument,
     "doctor --tune": TuneDocument,

@@ -32,6 +32,7 @@ class Place:
         seeds: those that are finished.
         wanted: seeds asked for.
         hows: how each seed reached the L0.
+        around: the lowest and highest L0 of the runs between which figures were interpolated; None where all were measured.
     """
 
     library: str
@@ -43,6 +44,7 @@ class Place:
     seeds: tuple[int, ...]
     wanted: int
     hows: tuple[str, ...]
+    around: tuple[float, float] | None = None
 
     @property
     def empty(self) -> bool:
@@ -66,18 +68,20 @@ class Place:
 def place(record: dict[str, Any], library: str, architecture: str, variant: str, features: int, l0: int) -> Place:
     """One place of the sheet from the runs that there are."""
     values: dict[str, list[float]] = {}
-    seeds, hows = [], []
+    seeds, hows, around = [], [], []
     for seed in record["grid"]["seeds"]:
         at = settled(Cell(library, architecture, variant, features, l0, seed), record["runs"])
         if at is None:
             continue
         seeds.append(seed)
         hows.append(at.how)
+        around += at.l0 if at.how == "interpolated" else ()
         for name, value in {**at.figures, "l0": statistics.fmean(at.l0)}.items():
             if value is not None:
                 values.setdefault(name, []).append(value)
     wanted = len(record["grid"]["seeds"])
-    return Place(library, architecture, variant, features, l0, values, tuple(seeds), wanted, tuple(hows))
+    span = (min(around), max(around)) if around else None
+    return Place(library, architecture, variant, features, l0, values, tuple(seeds), wanted, tuple(hows), span)
 
 
 def best_place(record: dict[str, Any], library: str, architecture: str, features: int, l0: int) -> Place:

@@ -83,6 +83,7 @@ def introduction(record: dict[str, Any]) -> list[str]:
         "",
         f"**{done} of {wanted} cells are finished**; the others are shown as {NOT_RUN}. Every figure is a mean over the seeds whose "
         f"number stands beside it (of {seeds}); behind it in brackets the lowest and the highest seed. Bands in plots are the same range. "
+        "Two L0 measured: figures are at the wanted L0, linear in its logarithm, between runs at these. "
         "A star: no run lies on the other side of the wanted L0, so the figure is that of the nearest run.",
         "",
         f"EV: explained variance of {data['parts']['heldout']:,} held-out rows, one meter, raw activations, inference rules. CE recovered: "
@@ -144,7 +145,8 @@ def _row(place: Place, words: str) -> str:
         return head + "| 0 |" + f" {NOT_RUN} |" * (len(COLUMNS) + 1)
     star = "" if place.fair else " *"
     shown = " | ".join(shown_with_span(place, name, places) for name, _, places in COLUMNS)
-    return head + f"| {len(place.seeds)} | {shown_with_span(place, 'l0', 1)}{star} | {shown} |"
+    l0 = shown_with_span(place, "l0", 1) if place.around is None else "{:.1f} and {:.1f}".format(*place.around)
+    return head + f"| {len(place.seeds)} | {l0}{star} | {shown} |"
 
 
 def shown_with_span(place: Place, name: str, places: int) -> str:

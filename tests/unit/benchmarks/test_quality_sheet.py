@@ -426,6 +426,11 @@ def test_a_sheet_with_gaps_says_so() -> None:
     assert "| topk | saelens | not run | **0.6500** at 0.001 | not run | not run |" in text
 
 
+def test_a_place_between_two_runs_names_both() -> None:
+    runs = [finished(OURS, "default", 64, 0, ev, "relu", figures={"l0": l0}) for l0, ev in ((16.0, 0.5), (64.0, 0.7))]
+    assert "| 32 | neuronmap | best and default: default | 1 | 16.0 and 64.0 | 0.6000 |" in markdown(record(*runs))
+
+
 def test_a_width_without_runs_is_one_line() -> None:
     made = record(finished(OURS, "default", 64, 0, 0.7))
     made["grid"]["widths"] = [4096, 16_384]

@@ -14,7 +14,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +123,7 @@ def clean_caches(kinds: Sequence[str], *, unused_days: float = 1.0, dry_run: boo
     before = time.time() - unused_days * 86_400
     entries = list_caches(kinds)
     old = [entry for entry in entries if entry.last_used <= before]
-    opened = _opened() if old else set()
+    opened = _opened({entry.path.parent for entry in old} | {entry.path for entry in old if entry.path.is_symlink()})
     removed, in_use = [], []
     for entry in old:
         with _locked(entry) as free:
@@ -178,17 +178,19 @@ def _told(path: Path) -> str:
     return ""
 
 
-def _opened() -> set[str]:
-    """Files under the cache folder that processes of this machine have open or mapped, as far as this user may see."""
-    caches = f"{(home() / 'cache').resolve()}{os.sep}"
+def _opened(folders: Iterable[Path]) -> set[str]:
+    """Files under these folders that processes of this machine have open or mapped, as far as this user may see."""
+    under = tuple(f"{folder.resolve()}{os.sep}" for folder in folders)
     found: set[str] = set()
+    if not under:
+        return found
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             found.update(file.path for file in process.open_files())
         if hasattr(process, "memory_maps"):
             with suppress(psutil.Error, OSError):
                 found.update(mapped.path for mapped in process.memory_maps())
-    return {file for file in found if file.startswith(caches)}
+    return {file for file in found if file.startswith(under)}
 
 
 @contextmanager

@@ -93,7 +93,12 @@ def test_nothing_goes_without_being_asked_for(home):
 
 
 @pytest.mark.parametrize("how", ["opened", "mapped"])
-def test_what_another_process_has_open_stays(home, how):
+@pytest.mark.parametrize("moved", [False, True], ids=["here", "on another disk"])
+def test_what_another_process_has_open_stays(home, tmp_path, how, moved):
+    if moved:  # people move a cache and leave a link
+        (tmp_path / "disk").mkdir()
+        (home / "cache").mkdir()
+        (home / "cache" / "activations").symlink_to(tmp_path / "disk", target_is_directory=True)
     folder = made(home, "activations", "used", size=4096)
     free = made(home, "activations", "free")
     code = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,15 @@ def _point(seeds: list[tuple[float, float]]) -> Point:
     )
 
 
+def apart(l0s: Iterable[int]) -> list[int]:
+    """Those that can stand side by side on a logarithmic axis, from the lowest up: each a sixth above the one before."""
+    kept: list[int] = []
+    for l0 in sorted(set(l0s)):
+        if not kept or l0 >= kept[-1] * 7 / 6:
+            kept.append(l0)
+    return kept
+
+
 def draw_sweep(record: dict[str, Any]) -> Any:
     """A matplotlib figure; the dashed line is the true L0, the grey band what probes reach among as many truths as there are latents."""
     from matplotlib import pyplot
@@ -57,10 +67,8 @@ def draw_sweep(record: dict[str, Any]) -> Any:
     found = {
         name: lines for name, _ in PLOTTED if (lines := curves(record, name))
     }  # nothing is absorbed without a hierarchy
-    titles, ticks = (
-        dict(PLOTTED),
-        sorted({round(point.l0) for lines in found.values() for one in lines.values() for point in one}),
-    )
+    titles = dict(PLOTTED)
+    ticks = apart(round(point.l0) for lines in found.values() for one in lines.values() for point in one)
     drawn, axes = pyplot.subplots(1, len(found), figsize=(4.0 * len(found), 3.6), layout="constrained")
     probes = record["baselines"]["probes_frequent_f1"]
     for axis, (name, lines) in zip(axes, found.items(), strict=True):

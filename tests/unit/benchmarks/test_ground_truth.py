@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
 import ground_truth
 import report
-from ground_truth_plot import curves
+from ground_truth_plot import apart, curves
 from neuronmap.paths import read_json
 
 SMALL = [
@@ -80,6 +80,10 @@ def test_a_penalty_is_sought_for_each_l0_and_all_seeds_have_it(tmp_path: Path, m
 )
 def test_the_next_penalty(tried: dict[float, float], penalty: float | None) -> None:
     assert ground_truth.next_penalty(tried, 8.0) == (None if penalty is None else pytest.approx(penalty, rel=0.01))
+
+
+def test_marks_of_an_axis_do_not_touch() -> None:
+    assert apart([22, 8, 4, 4, 15, 16, 23, 11]) == [4, 8, 11, 15, 22]
 
 
 def test_what_is_asked_for_goes_before_the_defaults_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -277,7 +277,9 @@ def page() -> str:
         "## Against a known truth",
         "",
         "Rows are sums of known directions (`neuronmap.evaluation.synthetic`, after SynthSAEBench, arXiv 2602.14687). F1 is that of the "
-        "benchmark (mean over latents, each with the truth it is nearest to); one to one, a truth has at most one latent, and signs count.",
+        "benchmark (mean over latents, each with the truth it is nearest to); one to one, a truth has at most one latent, and signs count. "
+        "Amplitude R² is a mean over truths, which one latent that is almost always on, matched to a rare truth, can pull below zero "
+        "(gated does this).",
         "",
     ]
     for name, record in newest("ground-truth-*.json").values():

@@ -42,8 +42,8 @@ test: lint ## lint, then the tests: all but those of test-slow and test-peers (u
 	@echo "tests (under 20 minutes on 2 cores)"
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not peers and not slow"
 
-test-slow: $(VENV)/.ready ## the tests that kill processes again and again, or start many: Ray, torchrun, SIGKILL (about five minutes)
-	@echo "slow tests (about five minutes on 2 cores)"
+test-slow: $(VENV)/.ready ## the tests that kill processes again and again, start many (Ray, torchrun), or try every route and page (about ten minutes)
+	@echo "slow tests (about ten minutes on 2 cores)"
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "slow and not peers"
 
 docs: $(VENV)/.docs ## build the documentation site into site/

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from tests.e2e.explorer.serving import SAE, marks, serving, visiting
 from tests.e2e.explorer.targets import crowded
 
-pytestmark = marks
+pytestmark = [pytest.mark.slow, *marks]
 
 NAMES = (
     "home", "SAE", "features", "cards", "feature", "dead feature", "similarity", "compare features", "compare SAEs", "leaderboard",

@@ -72,6 +72,7 @@ def towards_real_things(case: Any, turn: int) -> None:
 TURNS = iter(range(1 << 30))
 
 
+@pytest.mark.slow
 @schema.parametrize()
 @hypothesis.settings(
     max_examples=6,

@@ -132,6 +132,7 @@ def towards_real_things(case: Any, turn: int) -> None:
             part.update({name: value for name, value in REAL.items() if name in part})
 
 
+@pytest.mark.slow
 @schema.parametrize()
 @hypothesis.settings(
     max_examples=5,

@@ -35,7 +35,7 @@ def draw_pareto(record: dict[str, Any], features: int) -> Any:
         len(ARCHITECTURES),
         figsize=(3.1 * len(ARCHITECTURES), 8),
         sharex=True,
-        sharey="row",
+        sharey=False,
         layout="constrained",
     )
     l0s = sorted(record["grid"]["l0s"])

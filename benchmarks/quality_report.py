@@ -93,8 +93,9 @@ def introduction(record: dict[str, Any]) -> list[str]:
         f"({protocol['items']} items each, the same for all).",
         "",
         "`default` is a library's own settings. `matched` (peers) has NeuronMap's learning rate, warm-up and dead window for this run, "
-        f"`x0.5` and `x2` half and twice that rate. The settings with the highest EV at L0 {PILOT_L0} on the first seed are a library's "
-        "**best**; the sheet shows best and default.",
+        f"`x0.5` and `x2` half and twice that rate. All are tried at L0 {PILOT_L0} on the first seed, and the one with the "
+        "highest EV there is run at the other L0. A library's **best** settings at an L0 are those with the highest EV there on the first "
+        "seed, of all that were run; the sheet shows best and default.",
         "",
         "Machines:",
     ]

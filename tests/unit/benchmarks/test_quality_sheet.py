@@ -382,7 +382,12 @@ def test_the_best_settings_are_those_of_the_pilots() -> None:
     assert best_variant("saelens", "topk", 4096, runs) == "x2"
     assert best_variant("dictionary_learning", "topk", 4096, runs) == "matched"
     assert best_of(record(*runs), "saelens", "topk", 4096) == "x2"
-    assert best_place(record(*runs), "saelens", "topk", 4096, 32).empty
+    assert best_place(record(*runs), "saelens", "topk", 4096, 128).empty
+    assert best_place(record(*runs), "saelens", "topk", 4096, 32).variant == "x0.5", "the only ones that were run there"
+    runs.append(finished("saelens", "x2", 32, 0, 0.7))
+    assert best_place(record(*runs), "saelens", "topk", 4096, 32).variant == "x0.5", (
+        "better there, whatever the pilots say"
+    )
 
 
 def test_an_architecture_without_k_lies_between_its_runs() -> None:

@@ -38,8 +38,8 @@ lint: $(VENV)/.ready ## ruff, mypy --strict, import layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: lint ## lint, then the tests: all but those of test-slow and test-peers (under 20 minutes on 2 cores)
-	@echo "tests (under 20 minutes on 2 cores)"
+test: lint ## lint, then the tests: all but those of test-slow and test-peers (about 20 minutes on 2 cores)
+	@echo "tests (about 20 minutes on 2 cores)"
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not peers and not slow"
 
 test-slow: $(VENV)/.ready ## the tests that kill processes again and again, start many (Ray, torchrun), or try every route and page (about ten minutes)

@@ -96,7 +96,7 @@ bench-ground-truth: $(VENV)/.ready ## SAEs of several recipes on activations who
 	  --recipes topk batchtopk "batchtopk, falling k" matryoshka "matryoshka, falling k" lista "lista, falling k" \
 	  "lista, fine levels, falling k" jumprelu relu gated
 
-bench-l0: $(VENV)/.ready ## how figures on a known truth change with L0, for each architecture, with a plot (about forty minutes)
+bench-l0: $(VENV)/.ready ## how figures on a known truth change with L0, for each architecture, with a plot (about twenty minutes)
 	@$(BIN)/python benchmarks/ground_truth.py --l0-sweep
 
 report: $(VENV)/.ready ## write docs/quality.md and its plots from the newest results (a few seconds)

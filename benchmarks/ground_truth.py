@@ -156,6 +156,7 @@ class Benchmark:
         self.given, self.model, self.true_l0 = given, model, true_l0
         self.progress = LineProgress(interval_s=30)
         self.marks = {"code": code_digest()}
+        self._found: dict[str, list[float]] = {}
         self.width = given.features or model.config.features // (4 if given.l0_sweep else 1)
 
     def runs(self) -> list[dict[str, Any]]:
@@ -205,7 +206,7 @@ class Benchmark:
             return [(f"k = {k}", {**fields, "k": k}) for k in ks]
         if "target_l0" in options:
             return [(f"target {l0:.1f}", {**fields, "target_l0": l0}) for l0 in wanted]
-        penalties = self.given.penalties or self._penalties(recipe, wanted)
+        penalties = self.given.penalties or self._found.get(recipe) or self._penalties(recipe, wanted)
         return [_penalised(fields, penalty) for penalty in penalties]
 
     def _penalties(self, recipe: str, wanted: list[float]) -> list[float]:
@@ -220,7 +221,8 @@ class Benchmark:
                 run = self._run(recipe, *_penalised(RECIPES[recipe], penalty), seed=0)
                 tried[penalty] = run["truth"]["l0"]["value"]
             found.append(min(tried, key=lambda penalty: _off(tried[penalty], l0)))
-        return list(dict.fromkeys(found))
+        self._found[recipe] = list(dict.fromkeys(found))
+        return self._found[recipe]
 
     def baselines(self) -> dict[str, Any]:
         """Kept like runs: the oracle, random directions, untrained SAEs, the probes and the noise."""

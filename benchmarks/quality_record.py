@@ -89,8 +89,7 @@ def best_place(record: dict[str, Any], library: str, architecture: str, features
 
     Settings that win at the pilots' L0 by a hair may be far behind at another; whoever ran both there is shown with the better.
     """
-    first = {**record, "grid": {**record["grid"], "seeds": [PILOT_SEED]}}
-    at = {name: place(first, library, architecture, name, features, l0) for name in variants(library, architecture)}
+    at = tried(record, library, architecture, features, l0)
     found = {name: one.mean("explained_variance") for name, one in at.items() if one.fair}
     known = {name: value for name, value in found.items() if value is not None}
     best = max(known, key=lambda name: known[name]) if known else best_of(record, library, architecture, features)
@@ -107,11 +106,16 @@ def default_place(record: dict[str, Any], library: str, architecture: str, featu
     return place(record, library, architecture, "default", features, l0)
 
 
-def pilots(record: dict[str, Any], library: str, architecture: str, features: int) -> dict[str, Place]:
-    """The places of all settings that are tried in the pilots, on their one seed."""
+def tried(record: dict[str, Any], library: str, architecture: str, features: int, l0: int) -> dict[str, Place]:
+    """The places of all settings at an L0, on the first seed alone."""
     one = {**record, "grid": {**record["grid"], "seeds": [PILOT_SEED]}}
-    tried = variants(library, architecture)
-    return {variant: place(one, library, architecture, variant, features, PILOT_L0) for variant in tried}
+    names = variants(library, architecture)
+    return {variant: place(one, library, architecture, variant, features, l0) for variant in names}
+
+
+def pilots(record: dict[str, Any], library: str, architecture: str, features: int) -> dict[str, Place]:
+    """The places of all settings that are tried in the pilots."""
+    return tried(record, library, architecture, features, PILOT_L0)
 
 
 def cells_of(record: dict[str, Any]) -> tuple[int, int]:

@@ -211,9 +211,14 @@ class MemoryExhaustedError(ResourceError):
 
 
 class DiskSpaceError(ResourceError):
-    """There is not enough free disk space for what is about to be written."""
+    """There is not enough free disk space for what is about to be written. Without a hint of its own it says where room can be made."""
 
     code = "disk_space"
+
+    def __init__(
+        self, message: str, *, hint: str = "Free disk space: neuronmap cache list shows what can be made again."
+    ) -> None:
+        super().__init__(message, hint=hint)
 
 
 class UnwritablePathError(ResourceError):

@@ -107,9 +107,7 @@ def require_writable(folder: Path) -> Path:
         probe.unlink()
     except OSError as error:
         if error.errno == 28:  # ENOSPC
-            raise DiskSpaceError(
-                f"No space left to write in {folder}.", hint="Free some disk space: neuronmap cache list."
-            ) from error
+            raise DiskSpaceError(f"No space left to write in {folder}.") from error
         raise UnwritablePathError(
             f"Cannot write in {folder}: {error.strerror or error}.",
             hint="Choose another folder, or set NEURONMAP_HOME to one you can write.",
@@ -155,9 +153,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         aside.unlink(missing_ok=True)
         if error.errno == 28:
-            raise DiskSpaceError(
-                f"No space left while writing {path}.", hint="Free some disk space: neuronmap cache list."
-            ) from error
+            raise DiskSpaceError(f"No space left while writing {path}.") from error
         raise UnwritablePathError(f"Cannot write {path}: {error.strerror or error}.") from error
     except BaseException:
         aside.unlink(missing_ok=True)

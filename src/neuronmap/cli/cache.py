@@ -13,6 +13,8 @@ from neuronmap.cli.output import JsonOption, Output, QuietOption, command_output
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.table import Table
+
     from neuronmap.hub.caches import CacheEntry
 
 __all__ = ["app"]
@@ -46,19 +48,15 @@ def list_(
         neuronmap cache list activations tokens
     """
     from neuronmap.hub.caches import CACHES, list_caches
-    from neuronmap.paths import home, human_bytes
+    from neuronmap.paths import home
 
     output = Output(as_json, quiet)
     found = list_caches(kinds or ())
     if kinds:
-        rows = [[one.kind, escape(one.name), human_bytes(one.size_bytes), _ago(one), escape(one.what)] for one in found]
-        output.show(table("", ["cache", "entry", "size", "used", "what"], rows, right=["size"], whole=["entry"]))
+        output.show(_table(found))
     else:
         by = {kind: [one for one in found if one.kind == kind] for kind in dict.fromkeys(one.kind for one in found)}
-        rows = [
-            [kind, f"{len(of):,}", human_bytes(sum(one.size_bytes for one in of)), _ago(*of), CACHES.get(kind, "")]
-            for kind, of in by.items()
-        ]
+        rows = [[kind, f"{len(of):,}", _size(of), _ago(*of), CACHES.get(kind, "")] for kind, of in by.items()]
         output.show(
             table("", ["cache", "entries", "size", "used", "what it holds"], rows, right=["entries", "size"])
             if rows
@@ -68,7 +66,7 @@ def list_(
         {
             "schema": "neuronmap/cache.list/1",
             "folder": str(home() / "cache"),
-            "bytes": sum(one.size_bytes for one in found),
+            "bytes": _bytes(found),
             "entries": [_record(one) for one in found],
         }
     )
@@ -99,27 +97,24 @@ def clean(
         neuronmap cache clean activations tokens --unused-for 7 --delete
     """
     from neuronmap.hub.caches import clean_caches
-    from neuronmap.paths import human_bytes
 
     output = Output(as_json, quiet)
     done = clean_caches(kinds, unused_days=unused_for, dry_run=not delete)
-    size = sum(one.size_bytes for one in done.removed)
     if done.removed:
-        rows = [
-            [one.kind, escape(one.name), human_bytes(one.size_bytes), _ago(one), escape(one.what)]
-            for one in done.removed
-        ]
-        output.show(table("", ["cache", "entry", "size", "used", "what"], rows, right=["size"], whole=["entry"]))
+        output.show(_table(done.removed))
     verb = "removed" if delete else "would be removed (--delete does it)"
-    output.show(f"{_entries(done.removed)} with {human_bytes(size)} {verb}.")
-    for kept, why in ((done.in_use, "in use"), (done.recent, f"used within {unused_for:g} days")):
+    output.show(f"{_entries(done.removed)} {verb}.")
+    for kept, why in (
+        (done.in_use, "in use"),
+        (done.recent, f"used within {unused_for:g} day{'' if unused_for == 1 else 's'}"),
+    ):
         if kept:
-            output.show(f"{_entries(kept)} with {human_bytes(sum(one.size_bytes for one in kept))} stay, {why}.")
+            output.show(f"{_entries(kept)} stay, {why}.")
     output.document(
         {
             "schema": "neuronmap/cache.clean/1",
             "dry_run": not delete,
-            "bytes": size,
+            "bytes": _bytes(done.removed),
             "removed": [_record(one) for one in done.removed],
             "in_use": [_record(one) for one in done.in_use],
             "recent": [_record(one) for one in done.recent],
@@ -133,8 +128,23 @@ def _ago(*entries: CacheEntry) -> str:
     return "today" if days < 1 else "yesterday" if days < 2 else f"{days:.0f} days ago"
 
 
+def _bytes(entries: Sequence[CacheEntry]) -> int:
+    return sum(one.size_bytes for one in entries)
+
+
+def _size(entries: Sequence[CacheEntry]) -> str:
+    from neuronmap.paths import human_bytes
+
+    return human_bytes(_bytes(entries))
+
+
 def _entries(found: Sequence[CacheEntry]) -> str:
-    return "1 entry" if len(found) == 1 else f"{len(found):,} entries"
+    return f"{'1 entry' if len(found) == 1 else f'{len(found):,} entries'} with {_size(found)}"
+
+
+def _table(found: Sequence[CacheEntry]) -> Table:
+    rows = [[one.kind, escape(one.name), _size([one]), _ago(one), escape(one.what)] for one in found]
+    return table("", ["cache", "entry", "size", "used", "what"], rows, right=["size"], whole=["entry"])
 
 
 def _record(entry: CacheEntry) -> dict[str, Any]:

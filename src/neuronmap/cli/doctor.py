@@ -85,7 +85,8 @@ def _folders() -> tuple[list[dict[str, str]], list[str]]:
         rows.append({"what": "free disk", "folder": str(paths.home()), "used": paths.human_bytes(free)})
         if free < 2 << 30:
             problems.append(
-                f"Only {paths.human_bytes(free)} free in {paths.home()}: activations need about 1 KiB a token."
+                f"Only {paths.human_bytes(free)} free in {paths.home()}: activations need about 1 KiB a token. "
+                "neuronmap cache list shows what can be made again."
             )
     except ResourceError as error:
         problems.append(str(error))

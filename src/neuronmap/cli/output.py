@@ -105,7 +105,7 @@ def _refusal(error: OSError) -> NeuronMapError:
     """What the operating system refused, as one of our errors."""
     where = f" ({error.filename})" if error.filename else ""
     if error.errno == errno.ENOSPC:
-        return DiskSpaceError(f"No space left on the disk{where}.", hint="Free some disk space: neuronmap cache list.")
+        return DiskSpaceError(f"No space left on the disk{where}.")
     return UnwritablePathError(
         f"The operating system refused to read or write{where}: {error.strerror or error}.",
         hint="Check that the path exists and that you may use it, or set NEURONMAP_HOME to another folder.",

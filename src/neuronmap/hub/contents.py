@@ -36,7 +36,7 @@ def copy_visible(source: Path, target: Path) -> None:
                 os.fsync(writing.fileno())
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise DiskSpaceError(f"No space left while copying {source}.", hint="Free some disk space.") from error
+            raise DiskSpaceError(f"No space left while copying {source}.") from error
         raise UnwritablePathError(f"Cannot copy {source} to {target}: {error.strerror or error}.") from error
 
 

@@ -65,7 +65,7 @@ def dequantised_folder(file: Path, progress: Progress) -> tuple[Path, str]:
             )
     except OSError as error:
         if error.errno == 28:
-            raise DiskSpaceError(f"No space left while writing {target}.", hint="Free some disk space.") from error
+            raise DiskSpaceError(f"No space left while writing {target}.") from error
         if not (target / _RECORD).is_file():  # else another process was first, and its result is as good
             raise
     return target, digest

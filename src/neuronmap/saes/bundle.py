@@ -315,7 +315,7 @@ def _write_error(folder: Path, error: Exception) -> Exception:
     if number in (errno.EEXIST, errno.ENOTEMPTY):
         return AlreadyExistsError(f"{folder} was made by another program just now.")
     if number == errno.ENOSPC or "No space left" in str(error):
-        return DiskSpaceError(f"No space left while writing {folder}.", hint="Free some disk space.")
+        return DiskSpaceError(f"No space left while writing {folder}.")
     return UnwritablePathError(f"Cannot write {folder}: {error}.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -165,3 +166,9 @@ def test_an_interrupted_removal_is_found_and_ended(home, monkeypatch):
     assert (entry.name[:7], entry.what) == (".going-", "left by something interrupted")
     assert len(clean_caches(["tokens"], unused_days=0).removed) == 1
     assert list_caches() == []
+
+
+def test_every_cache_is_described():
+    """A cache that is added says there what it holds."""
+    code = "".join(file.read_text(encoding="utf-8") for file in Path(caches.__file__).parents[1].rglob("*.py"))
+    assert set(re.findall(r'cache_folder\("([\w-]+)"\)', code)) <= set(caches.CACHES)

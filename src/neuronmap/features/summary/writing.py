@@ -33,7 +33,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise DiskSpaceError(f"No space left while writing {folder}.", hint="Free some disk space.") from error
+            raise DiskSpaceError(f"No space left while writing {folder}.") from error
         raise UnwritablePathError(f"Cannot write {folder}: {error.strerror or error}.") from error
 
 

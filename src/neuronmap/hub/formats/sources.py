@@ -116,7 +116,7 @@ def _from_hub(text: str, repo: str, inside: str | None, revision: str | None, pr
         ) from error
     except (OSError, ValueError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # the HTTP client's base class
         if isinstance(error, OSError) and error.errno == 28:
-            raise DiskSpaceError(f"No space left while downloading {repo}.", hint="Free some disk space.") from error
+            raise DiskSpaceError(f"No space left while downloading {repo}.") from error
         first = str(error).partition("\n")[0][:200]
         raise ModelOfflineError(
             f"{repo} is not in this machine's cache, and the Hugging Face hub cannot be reached ({type(error).__name__}: {first}).",

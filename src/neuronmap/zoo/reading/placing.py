@@ -181,7 +181,7 @@ class ReadingFolder:
 
     def _written(self, error: OSError) -> DiskSpaceError | UnwritablePathError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return DiskSpaceError("No space is left for what is fetched to be looked at.", hint="Free disk space.")
+            return DiskSpaceError("No space is left for what is fetched to be looked at.")
         return UnwritablePathError(f"Cannot write in {self.root}: {error.strerror or error}.")
 
 

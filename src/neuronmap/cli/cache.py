@@ -31,7 +31,7 @@ def cache() -> None:
 @command_output
 def list_(
     kinds: Annotated[
-        list[str] | None, typer.Argument(metavar="[CACHE]...", help="Show what lies in these; a line each if left out.")
+        list[str] | None, typer.Argument(metavar="CACHE", help="Show what lies in these; a line each if left out.")
     ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -75,7 +75,7 @@ def list_(
 @app.command("clean")
 @command_output
 def clean(
-    kinds: Annotated[list[str], typer.Argument(metavar="CACHE...", help="Caches to clean: neuronmap cache list.")],
+    kinds: Annotated[list[str], typer.Argument(metavar="CACHE", help="Caches to clean: neuronmap cache list.")],
     unused_for: Annotated[
         float, typer.Option(metavar="DAYS", min=0, help="Keep what was used within so many days.")
     ] = 1.0,

@@ -7,8 +7,8 @@ A cell is one place of the sheet: library, architecture, settings, width, L0, se
   is NeuronMap's for this run, because runs here are hundreds of steps long and the peers' defaults are made for tens of thousands;
 - ``x0.5`` and ``x2``: the learning rate of ``matched`` (NeuronMap: of ``default``) times that. Everybody gets the same three rates.
 
-All of them are tried at one L0 on one seed; the best of them there is a library's ``best`` settings and is used everywhere else, so
-that nobody loses for a default that does not fit.
+All of them are tried at one L0 on one seed, and the best of them there is run everywhere else, so that nobody loses for a default that
+does not fit. The sheet shows as ``best`` at an L0 the settings that are best there on the first seed, of all that were run.
 """
 
 from __future__ import annotations

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, Self
+from collections.abc import Sequence
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuronmap.errors import ConfigError
 from neuronmap.hashing import digest_json
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = ["FrozenConfig", "config_error"]
 
@@ -65,7 +70,8 @@ def config_error(error: ValidationError, owner: type[BaseModel]) -> ConfigError:
     """
     lines: list[str] = []
     hints: list[str] = []
-    for fault in error.errors():
+    faults = error.errors()
+    for fault in faults:
         if fault["type"] == "value_error" and isinstance(fault.get("ctx", {}).get("error"), ConfigError):
             inner = fault["ctx"]["error"]
             lines.append(inner.message)
@@ -79,10 +85,32 @@ def config_error(error: ValidationError, owner: type[BaseModel]) -> ConfigError:
             hints.append(f"Did you mean {' or '.join(near)}?" if near else f"Fields: {', '.join(owner.model_fields)}.")
         elif fault["type"] == "missing":
             lines.append(f"{owner.__name__} needs '{name}'.")
-        else:
-            message = fault["msg"].removeprefix("Value error, ")
-            lines.append(f"{owner.__name__}.{name} = {_short(fault['input'])}: {message[:1].lower()}{message[1:]}.")
+        elif (told := _told_of(fault, faults, owner)) is not None:
+            name, message = told
+            lines.append(f"{owner.__name__}.{name} = {_short(fault['input'])}: {message}.")
     return ConfigError(" ".join(lines), hint=" ".join(dict.fromkeys(hints)))
+
+
+def _told_of(fault: ErrorDetails, faults: Sequence[ErrorDetails], owner: type[BaseModel]) -> tuple[str, str] | None:
+    """Name of the field and what is wrong. A value that fits no branch of a union is told once, at its first fault, with all it may be."""
+    path, branches = fault["loc"], [fault]
+    if len(path) == 2 and _has_branches(owner, path[0]):
+        branches, path = [one for one in faults if one["loc"][:1] == path[:1]], path[:1]
+        if branches[0] is not fault:
+            return None
+    messages = [one["msg"].removeprefix("Value error, ") for one in branches]
+    messages = [f"{message[:1].lower()}{message[1:]}" for message in messages]
+    name = ".".join(str(part) for part in path) or owner.__name__
+    return name, " or ".join([messages[0], *(message.removeprefix("input should be ") for message in messages[1:])])
+
+
+def _has_branches(owner: type[BaseModel], field: int | str) -> bool:
+    """Whether a field may be one of several types, none of which has fields of its own."""
+    found = owner.model_fields.get(str(field))
+    if found is None or get_origin(found.annotation) not in (Union, UnionType):
+        return False
+    branches = [one for one in get_args(found.annotation) if one is not NoneType]
+    return len(branches) > 1 and not any(isinstance(one, type) and issubclass(one, BaseModel) for one in branches)
 
 
 def _short(value: Any, most: int = 120) -> str:

@@ -113,6 +113,8 @@ class SparseAutoencoder(nn.Module):
     """Default learning rate of this architecture over the general rule."""
     sparsity_warmup: ClassVar[float] = 0.1
     """Share of the steps over which the sparsity term rises (jumprelu's target falls), where the configuration has none."""
+    clip_norm: ClassVar[float | Literal["unit"]] = 1.0
+    """Largest norm of the whole gradient where the configuration has none; ``unit``: each step's is brought to 1."""
     calibrated: ClassVar[bool] = False
     """Whether the inference threshold has to be fitted after training (``calibrate``)."""
 

@@ -13,7 +13,7 @@ whole; the others touch the N kept entries (see ``kernels.protocol``). What a st
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,7 @@ class TopKFamily(SparseAutoencoder):
 
     Options: ClassVar[type[ArchitectureOptions]] = TopKOptions
     revival: ClassVar[Revival] = "auxk"
+    clip_norm: ClassVar[float | Literal["unit"]] = "unit"
     splits_batches: ClassVar[bool] = True
     splits_features: ClassVar[bool] = True
     options: TopKOptions

@@ -7,7 +7,7 @@ This module does not import torch: ``neuronmap sae train --help`` is made from i
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -132,8 +132,9 @@ class SAEConfig(FrozenConfig):
     """How many times k is at the first step."""
     adam_epsilon: float = Field(default=1e-10, gt=0)
     """Adam's epsilon; gradients are small on unit-energy inputs."""
-    clip_norm: float | None = Field(default=1.0, gt=0)
-    """Largest norm of the whole gradient; null turns clipping off."""
+    clip_norm: Literal["auto", "unit"] | Annotated[float, Field(gt=0)] | None = "auto"
+    """Norm of the whole gradient: a number is the largest it may have; unit brings each step's to 1, so that all count alike; null leaves
+    it as it is. auto: unit for the top-k family, 1.0 for the others."""
     dead_after_tokens: int | None = Field(default=None, ge=1)
     """A feature is dead after that many activations without firing; min(10 million, a tenth of the run) when left out."""
     kernels: Literal["auto", "native", "triton", "torch"] = "auto"

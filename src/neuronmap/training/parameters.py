@@ -1,4 +1,4 @@
-"""The parameter step: clip, project, Adam, unit decoder rows, in two passes over memory instead of seven.
+"""The parameter step: scale the gradient, project, Adam, unit decoder rows, in two passes over memory instead of seven.
 
 Shapes: D = d_in, F = d_sae, of this process; R processes hold the same features.
 
@@ -10,6 +10,8 @@ stage 1). Vectors, of which there are a few thousandths as many numbers, are upd
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +25,9 @@ from neuronmap.training.parallel.team import Team
 
 __all__ = ["ParameterStep"]
 
+_NO_GRADIENT = 1e-12
+"""A gradient below it is not made larger: it is zero but for rounding."""
+
 
 class ParameterStep:
     """Adam (arXiv 1412.6980) over all parameters of an SAE, with its moments.
@@ -30,7 +35,7 @@ class ParameterStep:
     Args:
         sae: the SAE.
         epsilon: Adam's.
-        clip_norm: largest norm of the whole gradient; None for no limit.
+        clip_norm: largest norm of the whole gradient, or ``unit`` to bring it to 1 in each step; None to leave it as it is.
         workspace: which backend runs.
         rounds: whether to keep a bfloat16 copy of W_enc, for products in that precision. Parameters, gradients and moments stay as
             they are; the copy is written in the pass that updates W_enc.
@@ -48,7 +53,7 @@ class ParameterStep:
         self,
         sae: SparseAutoencoder,
         epsilon: float,
-        clip_norm: float | None,
+        clip_norm: float | Literal["unit"] | None,
         workspace: Workspace,
         *,
         rounds: bool = False,
@@ -113,14 +118,12 @@ class ParameterStep:
 
         Args:
             rate: learning rate.
-            norm: what :meth:`gradient_norm` gave, if the gradient is to be clipped.
+            norm: what :meth:`gradient_norm` gave, if the gradient is to be scaled by it.
         """
         self.steps += 1
         beta1, beta2 = self._sae.adam_betas
         step = AdamStep(rate, beta1, beta2, self._epsilon, self.steps)
-        scale = torch.ones((), device=self._sae.device)
-        if norm is not None and self._clip_norm is not None:
-            scale = (self._clip_norm / (norm + 1e-6)).clamp(max=1.0).to(torch.float32)
+        scale = self._scale(norm)
         for name, parameter in self._sae.named_parameters():
             if parameter.grad is None:  # not part of this step's loss
                 continue
@@ -135,6 +138,14 @@ class ParameterStep:
             self._spread(parameter)
             if rounded is not None:
                 rounded.copy_(parameter)
+
+    def _scale(self, norm: Tensor | None) -> Tensor:
+        """0-d, what the gradient is multiplied by."""
+        if norm is None or self._clip_norm is None:
+            return torch.ones((), device=self._sae.device)
+        if self._clip_norm == "unit":
+            return norm.clamp(min=_NO_GRADIENT).reciprocal().to(torch.float32)
+        return (self._clip_norm / (norm + 1e-6)).clamp(max=1.0).to(torch.float32)
 
     def by_feature(self, tensor: Tensor) -> Tensor | None:
         """A parameter that is a matrix, or its gradient, as a contiguous matrix [F, D]; None for others."""

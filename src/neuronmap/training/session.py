@@ -97,8 +97,9 @@ class Session:
             everyone=team,
         )
         rounds = rounds_products(config.compute_dtype, config.kernels, sae.device, isinstance(sae, TopKFamily))
+        self.clip_norm = sae.clip_norm if config.clip_norm == "auto" else config.clip_norm
         self.parameters = ParameterStep(
-            sae, config.adam_epsilon, config.clip_norm, self.workspace, rounds=rounds, team=team
+            sae, config.adam_epsilon, self.clip_norm, self.workspace, rounds=rounds, team=team
         )
         self.placing = Placing(sae, self.parameters.shares, team)
         self.order = FrequencyOrder(sae) if getattr(sae.options, "sort_features", False) else None
@@ -143,7 +144,7 @@ class Session:
         if watched:
             self._check_finite(x_BD, loss)
         norm = None
-        if self.config.clip_norm is not None:
+        if self.clip_norm is not None:
             norm = self.gradient_norm = self.parameters.gradient_norm()
             if watched and not math.isfinite(float(norm)):
                 raise self._diverged(f"the gradient's norm is {float(norm)}")
@@ -224,7 +225,7 @@ class Session:
         rate = self.schedule.learning_rate(self.step)
         return TrainingDivergedError(
             f"Training diverged at step {self.step} of {self.plan.steps}: {what}, at learning rate {rate:.3g}.",
-            hint="Lower learning_rate, or set clip_norm.",
+            hint="Lower learning_rate, or set clip_norm." if self.clip_norm is None else "Lower learning_rate.",
         )
 
     # --- figures -------------------------------------------------------------------------------------------------
@@ -246,7 +247,7 @@ class Session:
             "tokens_per_second": self.step * rows / max(self.seconds, 1e-9),
             "waiting_share": self.waited / max(self.seconds, 1e-9),
         }
-        if self.config.clip_norm is not None:
+        if self.clip_norm is not None:
             row["gradient_norm"] = float(self.gradient_norm)
         if self.variance > 0:
             row["explained_variance"] = 1.0 - mse / self.variance

@@ -66,6 +66,22 @@ def test_every_fault_is_listed_at_once():
     assert all(name in str(caught.value) for name in ("hidden_dim", "num_epochs", "nonsense"))
 
 
+@pytest.mark.parametrize(("given", "kept"), [("unit", "unit"), ("auto", "auto"), (0.5, 0.5), (None, None), (2, 2.0)])
+def test_the_norm_of_the_gradient_is_a_limit_or_a_way(given, kept):
+    assert SAEConfig(clip_norm=given).clip_norm == kept
+
+
+@pytest.mark.parametrize("given", [0, -1.0, "half"])
+def test_a_value_that_fits_no_type_of_a_field_is_told_once_with_all_it_may_be(given):
+    with pytest.raises(ConfigError) as caught:
+        SAEConfig(clip_norm=given, hidden_dim=0)
+    text = str(caught.value)
+    assert text.count("SAEConfig.clip_norm = ") == 1
+    assert f"SAEConfig.clip_norm = {given!r}: input should be 'auto' or 'unit' or " in text
+    assert "SAEConfig.hidden_dim = 0: input should be greater than or equal to 1" in text
+    assert "constrained" not in text
+
+
 def test_recipe_file_settings_and_fields_win_in_that_order(tmp_path):
     recipe = tmp_path / "run.toml"
     recipe.write_text('architecture = "topk"\nk = 8\nhidden_dim = 64\nnum_epochs = 2\n')

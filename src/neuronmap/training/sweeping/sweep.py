@@ -243,7 +243,7 @@ class SAESweep:
         if all(member.status == "diverged" for member in members):
             raise TrainingDivergedError(
                 f"All {len(members)} members of the sweep diverged. {members[0].name}: {members[0].error}",
-                hint="Lower the learning rates, or set clip_norm.",
+                hint="Lower the learning rates.",
             )
         return SweepResult(sweep, members)
 

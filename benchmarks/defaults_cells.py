@@ -94,7 +94,10 @@ SETTINGS = (
         "decay", "batchtopk", "20 %",
         {"0": {"decay_fraction": 0.0}, "20 %": {}, "50 %": {"decay_fraction": 0.5}},
     ),
-    Setting("gradient norm", "batchtopk", "1", {"0.1": {"clip_norm": 0.1}, "1": {}, "none": {"clip_norm": None}}),
+    Setting(
+        "gradient norm", "batchtopk", "unit",
+        {"at most 0.1": {"clip_norm": 0.1}, "at most 1": {"clip_norm": 1.0}, "unit": {}, "as it is": {"clip_norm": None}},
+    ),
     Setting("Adam's epsilon", "batchtopk", "1e-10", {"1e-10": {}, "1e-8": {"adam_epsilon": 1e-8}}),
     Setting(
         "falling k", "batchtopk", "off",

@@ -19,6 +19,7 @@ ROWS, TRUTH, WIDE = FIELDS
 AUX = next(setting for setting in SETTINGS if setting.name == "AuxK weight")
 RATE = next(setting for setting in SETTINGS if setting.name == "learning rate")
 BATCH = next(setting for setting in SETTINGS if setting.name == "batch, rows")
+NORM = next(setting for setting in SETTINGS if setting.name == "gradient norm")
 
 
 def test_every_trial_comes_once_seed_by_seed_with_the_base_first() -> None:
@@ -46,11 +47,13 @@ def test_every_setting_names_its_default_and_every_trial_is_a_configuration() ->
 def test_what_is_called_default_is_what_the_configuration_has() -> None:
     config = SAEConfig()
     assert str(config.batch_rows) == BATCH.default
-    assert (config.warmup_fraction, config.decay_fraction, config.clip_norm) == (0.05, 0.2, 1.0)
+    assert (config.warmup_fraction, config.decay_fraction, config.clip_norm) == (0.05, 0.2, "auto")
     assert (config.adam_epsilon, config.k_anneal_fraction, config.sparsity_warmup_fraction) == (1e-10, 0.0, None)
+    from neuronmap.saes import get_architecture
     from neuronmap.saes.options import BatchTopKOptions, JumpReLUOptions
 
     assert (BatchTopKOptions().aux_coefficient, JumpReLUOptions().target_weight) == (1 / 32, 5.0)
+    assert NORM.default == get_architecture("batchtopk").clip_norm
 
 
 def test_relative_values_are_worked_out() -> None:
@@ -153,9 +156,9 @@ def test_a_sweep_is_kept_and_goes_on(
     monkeypatch.setattr(sys, "argv", options)
     assert defaults.main() == 0
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "work" / "trials").glob("*.json")}
-    assert len(files) == 3
+    assert len(files) == 4
     assert defaults.main() == 0
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "work" / "trials").glob("*.json")} == files
-    assert "gradient norm 0.1, seed 0" in capsys.readouterr().err
+    assert "gradient norm at most 0.1, seed 0" in capsys.readouterr().err
     (made,) = (tmp_path / "results").glob("defaults-*.md")
-    assert "| gradient norm | 1 | one seed" in made.read_text()
+    assert "| gradient norm | unit | one seed" in made.read_text()

@@ -335,7 +335,7 @@ def test_find_examples_by_number(neuronmap, analysed):
     }
     limit = examples[1].activation
     strong = neuronmap(
-        "sae", "find-examples", "first", "--features", str(busy), "--min-activation", f"{limit:.9g}", "--json"
+        "sae", "find-examples", "first", "--features", str(busy), "--min-activation", repr(limit), "--json"
     )
     assert len(strong.document("sae find-examples")["features"][0]["examples"]) == 2
     wide = neuronmap("sae", "find-examples", "first", "--features", str(busy), "--context", "2", "--json")

@@ -56,7 +56,9 @@ def test_the_first_page_needs_none_of_the_heavy_libraries(library: Path) -> None
 def test_the_page_of_an_sae_needs_neither_fastapi_nor_other_pages(library: Path) -> None:
     del library
     answered = (
-        "import asyncio\nfrom neuronmap.web.app import create_app\nfrom neuronmap.web.fetch import fetch\n"
+        "import asyncio\nfrom neuronmap.web import explorer\nfrom neuronmap.web.app import create_app\n"
+        "from neuronmap.web.fetch import fetch\n"
+        "explorer._AHEAD_S = 60\n"  # what is read after the answer is not this test's
         "answer = asyncio.run(fetch(create_app(), '/sae/first'))\nassert answer.status == 200 and b'Features together' in answer.body"
     )
     assert not set(loaded_after(answered)) & {"fastapi", "duckdb", "pandas", "scipy", "torch", "neuronmap.web.pages"}

@@ -279,7 +279,7 @@ def test_what_is_measured_does_not_depend_on_how_rows_are_cut(
     monkeypatch.setattr("neuronmap.evaluation.rows._PIECE_ROWS", 100)
     pieces = measured(sae, model, bootstrap=50)
     for one, other in zip(whole.rows(), pieces.rows(), strict=True):
-        assert one.value == pytest.approx(other.value, rel=1e-9)
+        assert one.value == pytest.approx(other.value, rel=1e-7)  # sums of float32, in another order
         assert (one.error is None) == (other.error is None)
         assert one.error is None or one.error == pytest.approx(other.error, rel=1e-6)
 

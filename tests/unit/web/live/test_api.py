@@ -162,7 +162,7 @@ def test_neuronpedia_inference(client: TestClient) -> None:
         ]
     steered = neuronpedia(
         client, "steer",
-        {"prompt": "A river", "modelId": "tiny", "n_tokens": 4, "temperature": 0, "seed": 1, "strength_multiplier": 4,
+        {"prompt": "A river", "modelId": "tiny", "n_tokens": 16, "temperature": 0, "seed": 1, "strength_multiplier": 4,
          "features": [{"modelId": "tiny", "layer": "2-first", "index": top["feature"], "strength": 100}]},
     )  # fmt: skip
     assert steered["DEFAULT"].startswith("A river")

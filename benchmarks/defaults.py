@@ -163,6 +163,7 @@ def record_of(given: argparse.Namespace, done: list[dict[str, Any]]) -> dict[str
         "date": datetime.date.today().isoformat(),
         "asked": {name: getattr(given, name) for name in asked},
         "machine": facts,
+        "defaults": {one.name: one.default for one in SETTINGS},
         "trials": done,
     }
 

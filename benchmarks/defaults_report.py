@@ -64,8 +64,16 @@ def spread(record: dict[str, Any], field: Field, architecture: str) -> float | N
     return statistics.fmean(variances) ** 0.5 if variances else None
 
 
+def default_then(record: dict[str, Any], setting: Setting) -> str | None:
+    """The default that the record's base runs had, where it is another today; None where it is the same."""
+    then = record.get("defaults", {}).get(setting.name, setting.default)
+    return None if then == setting.default else str(then)
+
+
 def differences(record: dict[str, Any], setting: Setting, field: Field) -> list[Difference]:
-    """Every other value of a setting that has a seed in common with the default."""
+    """Every other value of a setting that has a seed in common with the default; none where that was another default."""
+    if default_then(record, setting) is not None:
+        return []
     base = by_seed(record, field, setting.architecture, setting.values[setting.default], field.figure)
     base_l0 = by_seed(record, field, setting.architecture, setting.values[setting.default], "l0")
     found = []
@@ -94,6 +102,8 @@ def verdict(record: dict[str, Any], setting: Setting) -> str:
                 signs.add(99)
             elif one.clear and one.fair:
                 signs.add(1 if one.mean > 0 else -1)
+    if (then := default_then(record, setting)) is not None:
+        return f"not run since the default was {then}"
     if not said:
         return "not run"
     if any(99 in signs for signs in said.values()):
@@ -129,6 +139,7 @@ def lines(record: dict[str, Any]) -> list[str]:
         "and bold is what exceeds it. A star: L0 differs by more than 5 %, so the difference is none of quality. These are short runs; "
         "they decide what short runs should do.",
         "",
+        *_of_other_defaults(record),
         "| setting | default | evidence |",
         "| --- | --- | --- |",
         *(f"| {one.name} | {one.default} | {verdict(record, one)} |" for one in SETTINGS),
@@ -147,7 +158,19 @@ def lines(record: dict[str, Any]) -> list[str]:
     return [*shown, ""]
 
 
+def _of_other_defaults(record: dict[str, Any]) -> list[str]:
+    """What has changed since the record, which is in all of its runs."""
+    changed = [f"{one.name} {then}, now {one.default}" for one in SETTINGS if (then := default_then(record, one))]
+    return (
+        [f"All runs are of {record['date']}, with a default that has changed since: {'; '.join(changed)}.", ""]
+        if changed
+        else []
+    )
+
+
 def _base(record: dict[str, Any], setting: Setting, field: Field) -> str:
+    if default_then(record, setting) is not None:
+        return "not run"
     values = by_seed(record, field, setting.architecture, setting.values[setting.default], field.figure)
     return f"default: {statistics.fmean(values.values()):.4f} ({len(values)})" if values else "not run"
 

@@ -115,6 +115,20 @@ def test_another_l0_decides_nothing() -> None:
     assert "+0.1000 ± 0.0028 (2) *" in "\n".join(lines(found))
 
 
+def test_a_record_of_another_default_is_not_read_as_of_todays() -> None:
+    base, more = values_of(AUX, "1/32", "1/8")
+    trials_of = [*both(ROWS, base, 0.7), *both(ROWS, more, 0.72)]
+    same = {**record(*trials_of), "defaults": {AUX.name: "1/32"}}
+    assert verdict(same, AUX) == "not supported: 1/8 is better"
+    assert "changed since" not in "\n".join(lines(same))
+    older = {**record(*trials_of), "defaults": {AUX.name: "1/16"}}
+    assert differences(older, AUX, ROWS) == []
+    assert verdict(older, AUX) == "not run since the default was 1/16"
+    text = "\n".join(lines(older))
+    assert "with a default that has changed since: AuxK weight 1/16, now 1/32." in text
+    assert "| AuxK weight | 1/32 | not run |" in text
+
+
 def test_tables_and_plot_show_gaps() -> None:
     base, twice = values_of(RATE, "x1", "x2")
     made = record(*both(ROWS, base, 0.7), *both(ROWS, twice, 0.75))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,12 +37,12 @@ def sparse_rows() -> ArrayRows:
     return ArrayRows((chosen * torch.rand(4096, ATOMS, generator=generator)) @ atoms)
 
 
-def curve(architecture: str, kernels: str, products: str, last: int = STEPS[-1]) -> list[float]:
+def curve(architecture: str, kernels: str, products: str, last: int = STEPS[-1], **more: Any) -> list[float]:
     """Reconstruction error of the batch at each of ``STEPS`` up to the last."""
     fields = {"k": 8} if architecture in ("topk", "batchtopk", "matryoshka", "lista") else {}
     config = SAEConfig(
         architecture=architecture, hidden_dim=F, batch_size=4, context_length=64, num_epochs=4, learning_rate=0.003,
-        dead_after_tokens=5 * 256, kernels=kernels, products=products, **fields,
+        dead_after_tokens=5 * 256, kernels=kernels, products=products, **fields, **more,
     )  # fmt: skip
     rows = sparse_rows()
     plan = make_plan(config, rows.num_rows, D, torch.device("cpu"), 0)
@@ -78,6 +79,15 @@ def test_the_triton_kernels_follow_the_beginning_of_the_pinned_curve(architectur
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     expected = json.loads(GOLDEN.read_text())[architecture]
     assert curve(architecture, "triton", "sparse", last=5) == pytest.approx(expected[:2], rel=5e-3)
+
+
+@pytest.mark.parametrize(("architecture", "own"), [("topk", "unit"), ("jumprelu", 1.0)])
+def test_an_architecture_has_its_own_norm_of_the_gradient_unless_the_configuration_says(
+    architecture: str, own: Any
+) -> None:
+    auto = curve(architecture, "torch", "dense", last=20)
+    assert curve(architecture, "torch", "dense", last=20, clip_norm=own) == auto
+    assert curve(architecture, "torch", "dense", last=20, clip_norm=1.0 if own == "unit" else "unit") != auto
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -223,6 +223,8 @@ class JumpReLUSAE(SparseAutoencoder):
         g_N.mul_(active_N)
         if self._tanh:
             g_N.addcmul_(window_g_N, at_entries(jump_F, code))
+        elif not code.padded:  # an entry that is only in the window moves its threshold alone; at the start most are
+            code, g_N = code.where(active_N), g_N[active_N]
         gradients = (dense.gradient_of(self.W_enc), dense.gradient_of(self.b_enc), dense.gradient_of(self.W_dec))
         kernels.weight_gradients(code, g_N, found, c_BD, widths, scale, gradients)
         total, parts = mse + weight * sparsity, {"mse": mse, "sparsity": sparsity}

@@ -80,6 +80,13 @@ class SparseCode:
         parts = (self.row_N[:count], self.feature_N[:count], self.value_N[:count])
         return SparseCode(*parts, self.offset_R, self.num_features)
 
+    def where(self, keep_N: Tensor) -> SparseCode:
+        """The entries of a code without padding at which a bool [N] holds."""
+        row_N = self.row_N[keep_N]
+        return SparseCode(
+            row_N, self.feature_N[keep_N], self.value_N[keep_N], offsets(row_N, self.num_rows), self.num_features
+        )
+
     def flat(self) -> Tensor:
         """int64 [N], positions in the flattened [B, F] matrix."""
         return self.row_N.long() * self.num_features + self.feature_N

@@ -48,6 +48,8 @@ PATHS: dict[str, dict[str, str]] = {
 """Fields of ``SAEConfig`` by the variant of a cell."""
 _NO_RATE = 1e-20  # SAEConfig refuses 0; float32 weights do not move by this
 _NEVER = 10**15
+_ARRIVED_LENGTH = 0.5
+"""Of jumprelu's encoder columns: medians of 0.41 to 0.64 in the second half of runs (docs/experiments.md, jumprelu's step)."""
 
 
 class OurTrainer:
@@ -144,8 +146,14 @@ def open_session(cell: dict[str, Any], rows_ND: Tensor, folder: Path) -> Session
 
 @torch.no_grad()
 def set_sparsity(sae: SparseAutoencoder, cell: dict[str, Any], x_BD: Tensor) -> None:
-    """Half of the features active (dense), or FROZEN_L0 of them (sparse), by the biases or thresholds alone."""
+    """Half of the features active (dense), or FROZEN_L0 of them (sparse), by the biases or thresholds alone.
+
+    jumprelu's sparse state is that of a run whose L0 has arrived: its encoder columns are as long as they are by then. With the quarter
+    that a run starts from, pre-activations are so close together that the window holds twice what it ever holds at this L0.
+    """
     named = dict(sae.named_parameters())
+    if (cell["architecture"], cell["start"]) == ("jumprelu", "sparse"):
+        named["W_enc"].div_(torch.linalg.vector_norm(named["W_enc"], dim=0) / _ARRIVED_LENGTH)
     cut = cut_for_l0(sae.pre_activations(x_BD), FROZEN_L0) if cell["start"] == "sparse" else 0.0
     if cell["architecture"] == "jumprelu":
         named["threshold"].fill_(cut)

@@ -376,15 +376,15 @@ def test_the_guard_checks_every_architecture_with_a_goal() -> None:
 
     assert limits(None, True) == pytest.approx(
         {
-            ("topk", "auto"): 1.35 * 1.35,
-            ("batchtopk", "auto"): 1.35 * 1.35,
-            ("matryoshka", "auto"): 1.6 * 1.35,
-            ("relu", "auto"): 1.6 * 1.35,
-            ("jumprelu", "auto"): 1.6 * 1.35,
-            ("topk", "torch"): 1.7 * 1.35,
+            ("topk", "auto"): 1.35 * 1.8,
+            ("batchtopk", "auto"): 1.35 * 1.8,
+            ("matryoshka", "auto"): 1.6 * 1.8,
+            ("relu", "auto"): 1.6 * 1.8,
+            ("jumprelu", "auto"): 1.6 * 1.8,
+            ("topk", "torch"): 1.7 * 1.8,
         }
     )
-    assert limits(None, False) == pytest.approx({("topk", "auto"): 1.7 * 1.35, ("batchtopk", "auto"): 1.7 * 1.35})
+    assert limits(None, False) == pytest.approx({("topk", "auto"): 1.7 * 1.8, ("batchtopk", "auto"): 1.7 * 1.8})
 
 
 # --- end to end -------------------------------------------------------------------------------------------------------

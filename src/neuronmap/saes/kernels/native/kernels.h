@@ -467,6 +467,7 @@ void NAME(take_columns)(const REAL *pre, const REAL *bias, int64_t rows, int64_t
 
 /* --- decode, errors, and the gradient at each entry ----------------------------------------------------------------- */
 
+#define ACTIVE_AT_A_TIME 512 /* entries gathered before their rows are added */
 #define LINE (64 / (int64_t)sizeof(REAL)) /* numbers in a cache line */
 
 /* out += sum of weight[i] * row i of the table, four rows at a time so that `out` is read and written a quarter as often. The rows
@@ -494,6 +495,23 @@ static inline void NAME(add_rows)(REAL *restrict out, const REAL *restrict table
         REAL p = weight[i];
         for (int64_t j = 0; j < width; j++) out[j] += p * a[j];
     }
+}
+
+/* The same, leaving out rows whose weight is 0: jumprelu's entries in the window below a threshold have gradients, but no activation.
+ * A multiple of four at a time, so that with no zeros the sum is add_rows'. */
+static inline void NAME(add_active_rows)(REAL *restrict out, const REAL *restrict table, const int32_t *index, const REAL *weight,
+                                         int64_t n, int64_t width) {
+    int32_t active[ACTIVE_AT_A_TIME];
+    REAL active_weight[ACTIVE_AT_A_TIME];
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n; i++) {
+        active[kept] = index[i], active_weight[kept] = weight[i];
+        kept += weight[i] != 0;
+        if (kept < ACTIVE_AT_A_TIME) continue;
+        NAME(add_rows)(out, table, active, active_weight, kept, width);
+        kept = 0;
+    }
+    NAME(add_rows)(out, table, active, active_weight, kept, width);
 }
 
 static inline REAL NAME(dot)(const REAL *restrict a, const REAL *restrict b, int64_t width) {
@@ -528,7 +546,7 @@ static void NAME(reconstruct_rows)(void *job, int64_t part, int64_t parts) {
                 memcpy(error + plane, error, D * sizeof(REAL)), error += plane;
             int64_t from = i;
             while (i < end && s->feature[i] < s->level_width[level]) i++;
-            NAME(add_rows)(error, s->W_dec, s->feature + from, s->value + from, i - from, D);
+            NAME(add_active_rows)(error, s->W_dec, s->feature + from, s->value + from, i - from, D);
             s->squared[row * s->levels + level] = NAME(dot)(error, error, D);
         }
         for (int64_t level = s->levels - 1;; level--) {

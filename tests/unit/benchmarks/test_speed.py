@@ -376,15 +376,15 @@ def test_the_guard_checks_every_architecture_with_a_goal() -> None:
 
     assert limits(None, True) == pytest.approx(
         {
-            ("topk", "auto"): 1.35 * 1.8,
-            ("batchtopk", "auto"): 1.35 * 1.8,
-            ("matryoshka", "auto"): 1.6 * 1.8,
-            ("relu", "auto"): 1.6 * 1.8,
-            ("jumprelu", "auto"): 1.6 * 1.8,
-            ("topk", "torch"): 1.7 * 1.8,
+            ("topk", "auto"): 1.35 * 2.0,
+            ("batchtopk", "auto"): 1.35 * 2.0,
+            ("matryoshka", "auto"): 1.6 * 2.0,
+            ("relu", "auto"): 1.6 * 2.0,
+            ("jumprelu", "auto"): 1.6 * 2.0,
+            ("topk", "torch"): 1.7 * 2.0,
         }
     )
-    assert limits(None, False) == pytest.approx({("topk", "auto"): 1.7 * 1.8, ("batchtopk", "auto"): 1.7 * 1.8})
+    assert limits(None, False) == pytest.approx({("topk", "auto"): 1.7 * 2.0, ("batchtopk", "auto"): 1.7 * 2.0})
 
 
 # --- end to end -------------------------------------------------------------------------------------------------------

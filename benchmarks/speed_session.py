@@ -148,8 +148,8 @@ def open_session(cell: dict[str, Any], rows_ND: Tensor, folder: Path) -> Session
 def set_sparsity(sae: SparseAutoencoder, cell: dict[str, Any], x_BD: Tensor) -> None:
     """Half of the features active (dense), or FROZEN_L0 of them (sparse), by the biases or thresholds.
 
-    jumprelu's sparse state is that of a run whose L0 has arrived, so its encoder columns are made as long as they are by then. With the quarter
-    that a run starts from, pre-activations are so close together that the window holds twice what it ever holds at this L0.
+    jumprelu's sparse state is that of a run whose L0 has arrived, so its encoder columns are made as long as they are by then. With the
+    quarter that a run starts from, pre-activations are so close together that the window holds twice what it ever holds at this L0.
     """
     named = dict(sae.named_parameters())
     if (cell["architecture"], cell["start"]) == ("jumprelu", "sparse"):

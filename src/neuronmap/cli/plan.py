@@ -66,7 +66,10 @@ def plan(
         str, typer.Option(help="cpu (this machine, measured now), a100, h100, h200, b200, l40s, rtx4090.")
     ] = "cpu",
     gpus: Annotated[int, typer.Option(help="Number of devices.")] = 1,
-    batch_size: Annotated[int, typer.Option(help="Contexts per step, over all devices.")] = 32,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Contexts per step, over all devices; 4,096 activations if left out, in a short run fewer."),
+    ] = None,
     context_length: Annotated[int, typer.Option(help="Tokens per context.")] = 128,
     store_dtype: Annotated[str, typer.Option(help="auto, float16, bfloat16, float32, int8.")] = "auto",
     stream: Annotated[

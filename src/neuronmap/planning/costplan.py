@@ -50,8 +50,8 @@ class PlanRequest(FrozenConfig):
     """Architecture of the SAE."""
     k: int | None = Field(default=None, ge=1)
     """Active features per activation, for the top-k family; 64 when left out."""
-    batch_size: int = Field(default=32, ge=1)
-    """Contexts per step, over all devices."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Contexts per step, over all devices; 4,096 activations when left out, in a short run fewer."""
     context_length: int = Field(default=128, ge=2)
     """Tokens per context."""
     store_dtype: Literal["auto", "float16", "bfloat16", "float32", "int8"] = "auto"

@@ -85,7 +85,7 @@ def cost_of_training(
     rows: int,
     architecture: str,
     k: int | None,
-    contexts: int,
+    contexts: int | None,
     context_length: int,
     devices: int,
     row_values: int,
@@ -99,7 +99,7 @@ def cost_of_training(
         rows: activations.
         architecture: of the SAE.
         k: its k; the architecture's usual one when None.
-        contexts: contexts a step, over all devices.
+        contexts: contexts a step, over all devices; None for what a run of so many rows takes.
         context_length: tokens of each.
         devices: how many there are.
         row_values: bytes of a value while rows are mixed.
@@ -108,7 +108,7 @@ def cost_of_training(
     Raises:
         ConfigError: an architecture or a k that cannot be.
     """
-    sizes = _Sizes(device, d_in, d_sae, architecture, k, contexts, context_length)
+    sizes = _Sizes(device, d_in, d_sae, architecture, k, rows, contexts, context_length)
     most = devices if sizes.splits_features else 1
     splits = [(parts, devices // parts) for parts in range(1, most + 1) if devices % parts == 0]
     room = device.usable_bytes - beside_bytes
@@ -118,7 +118,7 @@ def cost_of_training(
     powers = [1 << power for power in range(_MOST_DEVICES.bit_length() if sizes.splits_features else 1)]
     needed = next((parts for parts in powers if sizes.device_bytes(parts, 1) <= room), None) if device.is_gpu else 1
     step, exchange = sizes.seconds(*split)
-    B = contexts * context_length
+    B = sizes.batch_rows
     steps = max(1, rows // B)
     return TrainingCost(
         rows=rows,
@@ -152,7 +152,8 @@ class _Sizes:
         d_sae: int,
         architecture: str,
         k: int | None,
-        contexts: int,
+        rows: int,
+        contexts: int | None,
         context_length: int,
     ) -> None:
         from neuronmap.saes import get_architecture
@@ -167,7 +168,8 @@ class _Sizes:
             batch_size=contexts,
             context_length=context_length,
             heldout_tokens=max(16_384, context_length),
-        )
+        ).for_rows(rows)
+        self.batch_rows = self._config.batch_rows
         options = self._config.sae_options(d_in)
         self._class = get_architecture(self._config.resolved_architecture)
         self._architecture = self._config.resolved_architecture
@@ -199,7 +201,7 @@ class _Sizes:
 
         kernels = "triton" if self._device.is_gpu else describe(torch.device("cpu"), "auto").split(" ")[0]
         part = self._config.updated(
-            hidden_dim=self._features(tp), batch_size=max(1, ceil(self._config.batch_size / dp)), k=self._k_of_part(tp)
+            hidden_dim=self._features(tp), batch_size=max(1, ceil(self.batch_rows / self._config.context_length / dp)), k=self._k_of_part(tp)
         )
         return step_bytes(part, self._class, self._d_in, kernels)
 

@@ -16,6 +16,9 @@ from neuronmap.errors import ConfigError
 
 __all__ = ["OPTION_FIELDS", "SAEConfig"]
 
+_MOST_ROWS, _LEAST_ROWS, _USUAL_STEPS = 4096, 512, 1024
+"""The rule for ``batch_size``: short runs gain by more steps, down to 512 rows in each (docs/experiments.md)."""
+
 OPTION_FIELDS = (
     "k",
     "sparsity_penalty",
@@ -112,8 +115,8 @@ class SAEConfig(FrozenConfig):
     """cpu, cuda, cuda:1, mps, or auto."""
 
     # --- optimisation ---
-    batch_size: int = Field(default=32, ge=1)
-    """Contexts per step: a step sees batch_size x context_length activations."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Contexts per step: a step sees batch_size x context_length activations; 4,096 when left out, in a short run fewer (see docs)."""
     num_epochs: float = Field(default=1.0, gt=0)
     """Passes over the training activations."""
     max_steps: int | None = Field(default=None, ge=1)
@@ -215,8 +218,25 @@ class SAEConfig(FrozenConfig):
 
     @property
     def batch_rows(self) -> int:
-        """Activations per step, B."""
+        """Activations per step, B. :meth:`for_rows` says what it is where ``batch_size`` was left out."""
+        if self.batch_size is None:
+            raise RuntimeError("What batch_size = None is depends on the activations: ask for_rows first.")
         return self.batch_size * self.context_length
+
+    def for_rows(self, rows: int) -> Self:
+        """A copy whose ``batch_size`` is a number: as given, else 4,096 activations a step, halved down to 512 while all passes would make
+        less than 1,024 steps (or ``max_steps``), and a whole context at least.
+
+        Args:
+            rows: activations to train on.
+        """
+        if self.batch_size is not None:
+            return self
+        steps = min(_USUAL_STEPS, self.max_steps or _USUAL_STEPS)
+        batch = _MOST_ROWS
+        while batch > _LEAST_ROWS and rows * self.num_epochs < steps * batch:
+            batch //= 2
+        return self.updated(batch_size=max(1, batch // self.context_length))
 
     @property
     def order_seed(self) -> int:

@@ -83,7 +83,7 @@ class Plan:
         return [
             f"Plan: {config.resolved_architecture}, {self.d_in} -> {self.d_sae:,} features; {self.rows:,} activations, "
             f"{seen / self.rows:.1f} passes = {seen:,} in {self.steps:,} steps of {self.batch_rows:,} "
-            f"({config.batch_size} contexts x {config.context_length} tokens).",
+            f"({self.batch_rows // config.context_length} contexts x {config.context_length} tokens).",
             f"      learning rate {self.peak_rate:.2g}; a feature is dead after {self.dead_window:,} activations without firing.",
             f"      memory {human_bytes(self.total_bytes)}: weights {human_bytes(self.parameter_bytes)}, gradient and Adam "
             f"{human_bytes(self.optimiser_bytes)}, step {human_bytes(self.step_bytes)}, shuffling {human_bytes(self.shuffle_bytes)}.",
@@ -186,6 +186,7 @@ def make_plan(
         EmptyCorpusError: when all passes together do not fill one step.
         MemoryExhaustedError: when the run would need more memory than the machine has free.
     """
+    config = config.for_rows(rows)
     B, F = config.batch_rows, config.width(d_in)
     architecture = get_architecture(config.resolved_architecture)
     steps = int(rows * config.num_epochs // B)

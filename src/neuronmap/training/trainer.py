@@ -37,7 +37,7 @@ from neuronmap.training.interrupts import StopSignals
 from neuronmap.training.loggers import Logger, make_loggers
 from neuronmap.training.open_run import OpenRun, asked_device, device_of, input_scale, open_session
 from neuronmap.training.parallel.following import FollowedRun
-from neuronmap.training.parallel.split import require_same_data, require_splittable
+from neuronmap.training.parallel.split import require_equal_parts, require_same_data, require_splittable
 from neuronmap.training.parallel.team import Team, open_team
 from neuronmap.training.plan import make_plan
 from neuronmap.training.result import TrainingResult
@@ -114,6 +114,8 @@ class SAETrainer:
         if model is None:
             self._check_kernels()
         data = self._prepare(source, heldout, model)
+        self.config = self.config.for_rows(data.num_rows)
+        require_equal_parts(self.config, self._team)
         reopened_by = reopenable(source, self.config)
         run = TrainingRun(self._team.from_first(lambda: TrainingRun.create(self.config, reopened_by, folder).folder))
         try:

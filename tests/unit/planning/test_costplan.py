@@ -30,7 +30,7 @@ def gpu(**changes: Any) -> PlanRequest:
 
 
 def test_harvest_and_training_on_a_cpu_are_their_closed_forms() -> None:
-    found = plan_costs(cpu(), product_flops=RATE)
+    found = plan_costs(cpu(batch_size=32), product_flops=RATE)
     block = 2 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536) + 2 * 128 * 576
     assert found.harvest.flops == 9 * block * 1_000_000
     assert found.harvest.seconds == pytest.approx(found.harvest.flops / (0.85 * RATE) * 1.007)
@@ -42,6 +42,12 @@ def test_harvest_and_training_on_a_cpu_are_their_closed_forms() -> None:
     assert found.training.parameter_bytes == 4 * (2 * 576 * 4096 + 2 * 4096 + 576)
     assert found.training.optimiser_bytes == 3 * found.training.parameter_bytes
     assert found.training.exchange_seconds == 0
+
+
+def test_a_batch_that_is_left_out_is_the_one_that_the_run_will_take() -> None:
+    short, long = plan_costs(cpu(), product_flops=RATE).training, plan_costs(cpu(tokens=10**8), product_flops=RATE).training
+    assert (short.batch_rows, short.steps) == (512, short.rows // 512)
+    assert (long.batch_rows, long.steps) == (4096, long.rows // 4096)
 
 
 @pytest.mark.parametrize(

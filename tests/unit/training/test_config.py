@@ -25,6 +25,36 @@ def test_the_lines_users_know_are_accepted():
     assert SAEConfig.from_dict(config.to_dict()) == config
 
 
+@pytest.mark.parametrize(
+    ("rows", "fields", "batch"),
+    [
+        (10**9, {}, 4096),
+        (4096 * 1024, {}, 4096),
+        (4096 * 1024 - 1, {}, 2048),
+        (10**6, {}, 512),
+        (131_072, {}, 512),
+        (131_072, {"num_epochs": 40.0}, 4096),
+        (131_072, {"max_steps": 128}, 1024),  # no smaller than lets those steps see all rows
+        (131_072, {"max_steps": 20}, 4096),
+        (10**9, {"max_steps": 10}, 4096),
+        (700, {}, 512),
+        (10**9, {"context_length": 1000}, 4000),
+        (700, {"context_length": 1000}, 1000),  # a context at least
+        (131_072, {"batch_size": 3}, 384),
+    ],
+)
+def test_a_short_run_takes_fewer_rows_a_step(rows, fields, batch):
+    config = SAEConfig(**{"context_length": 128, **fields})
+    assert config.for_rows(rows).batch_rows == batch
+    assert config.for_rows(rows).for_rows(1).batch_rows == batch  # once it is known it stays
+    assert config.updated(batch_size=1) == config.for_rows(rows).updated(batch_size=1)
+
+
+def test_what_a_step_sees_is_not_known_before_the_rows_are():
+    with pytest.raises(RuntimeError, match="for_rows"):
+        _ = SAEConfig().batch_rows
+
+
 def test_architecture_is_batchtopk_without_a_penalty():
     assert SAEConfig(k=8).resolved_architecture == "batchtopk"
 

@@ -133,6 +133,17 @@ def test_ctrl_c_saves_and_resume_gives_the_same_bits(architecture, number, small
     assert_same(resumed, whole)
 
 
+def test_the_batch_that_was_left_out_is_written_down_and_kept(small, rows):
+    config = SAEConfig(**{**small, "batch_size": None, "num_epochs": 5.0})
+    with pytest.raises(Interrupted) as stopped:
+        train(config, rows, trainer={"loggers": [StopAfter(5, signal.SIGINT)]})
+    folder = Path(str(stopped.value.hint).split()[-1])
+    written = TrainingRun.open(folder).config()
+    assert written.batch_rows == 512
+    resumed = SAETrainer.resume(folder, rows, progress=SilentProgress())
+    assert_same(resumed, train(written, rows))
+
+
 def test_a_streamed_run_resumes_in_the_middle_of_the_text(tiny_gpt2):
     """Without stored activations: the model computes the interrupted bucket again, and the weights come out the same."""
     texts = [

@@ -13,7 +13,7 @@ from neuronmap.training.data import TrainingData
 from neuronmap.training.parallel.team import Group, Team
 from neuronmap.training.parameters import ParameterStep
 
-__all__ = ["combine", "require_alone", "require_same_data", "require_splittable", "slice_of"]
+__all__ = ["combine", "require_alone", "require_equal_parts", "require_same_data", "require_splittable", "slice_of"]
 
 
 def require_alone(team: Team, what: str) -> None:
@@ -53,13 +53,8 @@ def require_splittable(config: SAEConfig, team: Team, *, ranks_asked: bool = Tru
             f"{team.count} processes cannot be laid out with feature_ranks = {config.feature_ranks} of them to each copy of the SAE.",
             hint=f"Set feature_ranks to a divisor of {team.count}, or start a multiple of {config.feature_ranks} processes.",
         )
-    rows = team.count // config.feature_ranks
-    if config.batch_rows % rows:
-        raise ConfigError(
-            f"A batch of {config.batch_rows:,} activations (batch_size = {config.batch_size} contexts x context_length = "
-            f"{config.context_length}) cannot be shared equally by {rows} processes.",
-            hint=f"Set batch_size to a multiple of {rows}.",
-        )
+    if config.batch_size is not None:
+        require_equal_parts(config, team)
     _require_sliceable(config)
     if config.device not in ("auto", "cpu", "cuda"):
         raise ConfigError(
@@ -77,6 +72,21 @@ def require_splittable(config: SAEConfig, team: Team, *, ranks_asked: bool = Tru
             f"The architecture {config.resolved_architecture} cannot be trained by several processes: it does not say that its loss can "
             "be taken in parts.",
             hint="Train it without torchrun, or set splits_batches in its class.",
+        )
+
+
+def require_equal_parts(config: SAEConfig, team: Team) -> None:
+    """Refuse a batch, whose size is known by now, that the processes cannot share equally.
+
+    Raises:
+        ConfigError: with what to set instead.
+    """
+    rows = team.count // config.feature_ranks
+    if team.count > 1 and config.batch_rows % rows:
+        raise ConfigError(
+            f"A batch of {config.batch_rows:,} activations (batch_size = {config.batch_size} contexts x context_length = "
+            f"{config.context_length}) cannot be shared equally by {rows} processes.",
+            hint=f"Set batch_size to a multiple of {rows}.",
         )
 
 

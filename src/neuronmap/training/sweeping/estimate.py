@@ -86,6 +86,7 @@ def plan_sweep(
         EmptyCorpusError: when a member's passes do not fill one step.
         MemoryExhaustedError: when all together need more memory than the machine has free.
     """
+    configs = with_one_batch(configs, rows)
     plans = tuple(make_plan(one, n, width, device, 0) for one, n, width in zip(configs, rows, widths, strict=True))
     kept = sum(
         plan.optimiser_bytes for plan in plans
@@ -111,6 +112,17 @@ def plan_sweep(
             hint="Take members out, lower hidden_dim or batch_size, or make several sweeps of it.",
         )
     return plan
+
+
+def with_one_batch(configs: Sequence[SAEConfig], rows: Sequence[int]) -> tuple[SAEConfig, ...]:
+    """Members with the ``batch_size`` that they share as a number: the least that one of them would take.
+
+    Args:
+        configs: the members.
+        rows: training activations of each.
+    """
+    batch = min(config.for_rows(count).batch_rows // config.context_length for config, count in zip(configs, rows, strict=True))
+    return tuple(config.updated(batch_size=batch) for config in configs)
 
 
 def checkpoint_steps(config: SAEConfig, steps: int) -> int:

@@ -37,7 +37,7 @@ from neuronmap.training.parallel.team import open_team
 from neuronmap.training.result import TrainingResult
 from neuronmap.training.session import WORTH_TELLING
 from neuronmap.training.sweeping.config import SweepConfig, require_one_stream
-from neuronmap.training.sweeping.estimate import checkpoint_steps, plan_sweep
+from neuronmap.training.sweeping.estimate import checkpoint_steps, plan_sweep, with_one_batch
 from neuronmap.training.sweeping.member import Group, Member
 from neuronmap.training.sweeping.record import MemberRecord, SweepRun
 from neuronmap.training.sweeping.summary import PLOT, SweepRow, draw_sweep, sweep_rows
@@ -155,6 +155,7 @@ class SAESweep:
             for config in configs:
                 check_kernels(config, asked_device(config))
         data = self._prepare(configs, source, heldout, model)
+        configs = with_one_batch(configs, [one.num_rows for one in data])
         sweep = SweepRun.create(configs, reopenable(source, configs[0]), self.folder, options)
         try:
             return self._run(sweep, data, loggers, finished)

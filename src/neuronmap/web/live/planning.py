@@ -18,6 +18,8 @@ from neuronmap.web.live.requests import PlanRequest
 __all__ = ["plan_of"]
 
 _SHUFFLED_ROWS = 1_000_000
+_MANY_ROWS = 10**9
+"""Where it is not known how many there are: a batch is then the usual one."""
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 
@@ -46,8 +48,8 @@ def plan_of(request: PlanRequest, loaded: Loaded, running: Callable[[], None]) -
             "Tokens are those of the text without the first of each context; what else is masked is not known yet."
         )
     shuffle = 4 * d_in * min(rows or _SHUFFLED_ROWS, _SHUFFLED_ROWS)
-    enough = max(rows or 0, config.batch_rows)
-    plan = make_plan(config, enough if rows is not None else config.batch_rows, d_in, model.device, shuffle)
+    config = config.for_rows(_MANY_ROWS if rows is None else rows)
+    plan = make_plan(config, max(rows or 0, config.batch_rows), d_in, model.device, shuffle)
     if rows is not None and rows * config.num_epochs < config.batch_rows:
         notes.append("This is less text than one step takes: give more tokens, or a smaller batch.")
     known = rows is not None

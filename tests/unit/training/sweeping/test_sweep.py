@@ -240,3 +240,16 @@ def test_configurations_without_a_grid(base, rows):
         SAESweep([dict(base)])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="at least one member"):
         SAESweep([])
+
+
+def test_members_share_the_least_batch_when_it_is_left_out(base, rows):
+    """Passes of another number would each take another; a stream has one. What it is stands in every member's settings."""
+    left_out = {**base, "batch_size": None, "data_seed": 7}
+    members = SweepConfig(base=left_out, member=[{"k": 4, "max_steps": 3}, {"k": 4, "num_epochs": 4.0}])
+    apart = [config.for_rows(len(rows)).batch_rows for config in members.members()]
+    assert apart == [4096, 512]
+    together = sweep(members, rows)
+    assert [member.config.batch_rows for member in together.members] == [512, 512]
+    for member in together.members:
+        theirs = (alone(member.config, rows).bundle / "sae_weights.safetensors").read_bytes()
+        assert theirs == weights(together)[member.name]

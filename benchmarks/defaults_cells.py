@@ -74,7 +74,7 @@ SETTINGS = (
         {"x0.25": {"rate": 0.25}, "x0.5": {"rate": 0.5}, "x1": {}, "x2": {"rate": 2.0}, "x4": {"rate": 4.0}},
     ),
     Setting(
-        "batch, rows", "batchtopk", "4096",
+        "batch, rows", "batchtopk", "512",
         {"512": {"batch_rows": 512}, "1024": {}, "2048": {"batch_rows": 2048}, "4096": {"batch_rows": 4096}},
     ),
     Setting(

@@ -65,7 +65,10 @@ def spread(record: dict[str, Any], field: Field, architecture: str) -> float | N
 
 
 def default_then(record: dict[str, Any], setting: Setting) -> str | None:
-    """The default that the record's base runs had, where it is another today; None where it is the same."""
+    """The default that the record's base runs had, where it is another today; None where it is the same, or where the runs with today's
+    say it themselves (the batch, which the base runs have smaller than long runs would)."""
+    if setting.values[setting.default]:
+        return None
     then = record.get("defaults", {}).get(setting.name, setting.default)
     return None if then == setting.default else str(then)
 

@@ -26,6 +26,7 @@ DEMO = {
     "hidden_dim": 4096,
     "k": 32,
     "num_epochs": 4,
+    "batch_size": 4,  # as where it is left out; written down because the SAE's own record has it
     "seed": 0,
     "name": "demo",
     "tags": ("demo",),

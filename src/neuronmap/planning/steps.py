@@ -201,7 +201,9 @@ class _Sizes:
 
         kernels = "triton" if self._device.is_gpu else describe(torch.device("cpu"), "auto").split(" ")[0]
         part = self._config.updated(
-            hidden_dim=self._features(tp), batch_size=max(1, ceil(self.batch_rows / self._config.context_length / dp)), k=self._k_of_part(tp)
+            hidden_dim=self._features(tp),
+            batch_size=max(1, ceil(self.batch_rows / self._config.context_length / dp)),
+            k=self._k_of_part(tp),
         )
         return step_bytes(part, self._class, self._d_in, kernels)
 

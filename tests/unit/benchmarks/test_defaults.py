@@ -46,7 +46,7 @@ def test_every_setting_names_its_default_and_every_trial_is_a_configuration() ->
 
 def test_what_is_called_default_is_what_the_configuration_has() -> None:
     config = SAEConfig()
-    assert str(config.batch_rows) == BATCH.default
+    assert [str(config.for_rows(rows).batch_rows) for rows in (131_072, 500_000)] == [BATCH.default] * 2
     assert (config.warmup_fraction, config.decay_fraction, config.clip_norm) == (0.05, 0.2, "auto")
     assert (config.adam_epsilon, config.k_anneal_fraction, config.sparsity_warmup_fraction) == (1e-10, 0.0, None)
     from neuronmap.saes import get_architecture
@@ -127,6 +127,13 @@ def test_a_record_of_another_default_is_not_read_as_of_todays() -> None:
     text = "\n".join(lines(older))
     assert "with a default that has changed since: AuxK weight 1/16, now 1/32." in text
     assert "| AuxK weight | 1/32 | not run |" in text
+
+
+def test_a_default_that_its_runs_say_themselves_is_read_in_older_records() -> None:
+    least, base, most = values_of(BATCH, "512", "1024", "4096")
+    runs = [*both(ROWS, least, 0.77), *both(ROWS, base, 0.76), *both(ROWS, most, 0.69)]
+    older = {**record(*runs), "defaults": {BATCH.name: "4096"}}
+    assert verdict(older, BATCH) == "supported: every other value is worse"
 
 
 def test_tables_and_plot_show_gaps() -> None:

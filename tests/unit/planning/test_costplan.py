@@ -45,7 +45,10 @@ def test_harvest_and_training_on_a_cpu_are_their_closed_forms() -> None:
 
 
 def test_a_batch_that_is_left_out_is_the_one_that_the_run_will_take() -> None:
-    short, long = plan_costs(cpu(), product_flops=RATE).training, plan_costs(cpu(tokens=10**8), product_flops=RATE).training
+    short, long = (
+        plan_costs(cpu(), product_flops=RATE).training,
+        plan_costs(cpu(tokens=10**8), product_flops=RATE).training,
+    )
     assert (short.batch_rows, short.steps) == (512, short.rows // 512)
     assert (long.batch_rows, long.steps) == (4096, long.rows // 4096)
 

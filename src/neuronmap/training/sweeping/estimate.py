@@ -121,7 +121,9 @@ def with_one_batch(configs: Sequence[SAEConfig], rows: Sequence[int]) -> tuple[S
         configs: the members.
         rows: training activations of each.
     """
-    batch = min(config.for_rows(count).batch_rows // config.context_length for config, count in zip(configs, rows, strict=True))
+    batch = min(
+        config.for_rows(count).batch_rows // config.context_length for config, count in zip(configs, rows, strict=True)
+    )
     return tuple(config.updated(batch_size=batch) for config in configs)
 
 

@@ -13,6 +13,8 @@ NATIVE := src/neuronmap/saes/kernels/native
 ENGINE := $(addprefix $(NATIVE)/,engine.c kernels.h firings.h build.py) hatch_build.py
 # -qq: errors only. Each phase says itself what it does and how long that may take.
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
+# Hundreds of processes that tests start would compile the package each time.
+export PYTHONDONTWRITEBYTECODE :=
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 TORCH_PEERS := $(shell sed -n '/^torch==/p' constraints-peers.txt)
 
@@ -38,9 +40,9 @@ lint: $(VENV)/.ready ## ruff, mypy --strict, import layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: lint ## lint, then the tests: all but those of test-slow and test-peers (about 20 minutes on 2 cores)
-	@echo "tests (about 20 minutes on 2 cores)"
-	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not peers and not slow"
+test: lint ## lint, then the tests: all but those of test-slow and test-peers (about 20 minutes on 2 cores); SLOW=1: those of test-slow with them
+	@echo "tests (about $(if $(SLOW),30,20) minutes on 2 cores)"
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not peers$(if $(SLOW),, and not slow)"
 
 test-slow: $(VENV)/.ready ## the tests that kill processes again and again, start many (Ray, torchrun), or try every route and page (about ten minutes)
 	@echo "slow tests (about ten minutes on 2 cores)"
@@ -58,7 +60,7 @@ screenshots: $(VENV)/.ready ## take the pictures of the explorer for the docs ag
 
 test-peers: $(VENV)/.ready $(PEERS)/.ready ## files written by NeuronMap are read by sae-lens and the other way round
 	@echo "peer-format contract tests (up to 10 minutes; each start of sae-lens takes 12 s)"
-	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python -m pytest -q -m peers | tee $(PEERS)/last.log
+	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python -m pytest -q -n auto --dist loadfile -m peers tests/peers | tee $(PEERS)/last.log
 	@! grep -Eq '[0-9]+ skipped' $(PEERS)/last.log || { echo "A peer test was skipped; here none may be." >&2; exit 1; }
 
 bench: $(VENV)/.ready $(PEERS)/.ready ## training speed against the peers, the quick choice (about ten minutes on 2 cores)

@@ -18,6 +18,7 @@ from email.utils import formatdate
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 # huggingface_hub reads this once, at import: no test talks to the hub.
@@ -54,11 +55,17 @@ TINY_SENTENCES = [
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(homes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home folder of this test's own; no test touches the user's."""
-    folder = tmp_path_factory.mktemp("home")
-    monkeypatch.setenv("NEURONMAP_HOME", str(folder))
-    return folder
+    with TemporaryDirectory(dir=homes, prefix="", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("NEURONMAP_HOME", folder)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests' homes are: beside its numbered folders pytest would search thousands of them for each new number."""
+    return tmp_path_factory.mktemp("homes")
 
 
 @pytest.fixture(autouse=True)

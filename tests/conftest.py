@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import functools
+import gc
 import hashlib
 import hmac
 import os
@@ -39,6 +41,10 @@ if find_spec("triton") is not None:
         os.environ["TRITON_INTERPRET"] = before
 
 import pytest
+import typer.testing
+
+# The tree of commands is the same for every command that a test types, and takes a third of a second to build.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -52,6 +58,12 @@ TINY_SENTENCES = [
     "In the winter the river froze, and the children walked across it to school.",
     "Numbers such as 12, 345 and 6789 are written with digits.",
 ]
+
+
+def pytest_collection_finish() -> None:
+    """What lives as long as the process, thousands of tests and the libraries, is not searched for garbage again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

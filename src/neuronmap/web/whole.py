@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -27,6 +29,14 @@ def whole_app(state: State) -> FastAPI:
     Args:
         state: of the server: its explorer, its zoo, its measures.
     """
+    app = copy(_finished())
+    app.state = state
+    return app
+
+
+@cache
+def _finished() -> FastAPI:
+    """The routes, without a server's state: they are the same for all servers of a process, and to make them takes half a second."""
     app = _Described(
         title="NeuronMap",
         version=version("neuronmap"),
@@ -36,7 +46,6 @@ def whole_app(state: State) -> FastAPI:
         openapi_url="/api/openapi.json",
         responses=responses(400, 401, 403, 413, 421, 422),
     )
-    app.state = state
     install_handlers(app)
     api.include(app)
     pages.include(app)

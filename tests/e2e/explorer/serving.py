@@ -51,7 +51,7 @@ class Server:
 
     def __init__(self, home: Path, log: Path, token: str | None = None, options: Sequence[str] = ()) -> None:
         self.home, self.log, self.port, self._options = home, log, 0, list(options)
-        self._env = {**os.environ, "NEURONMAP_HOME": str(home), "OMP_NUM_THREADS": "2"}
+        self._env = {**os.environ, "NEURONMAP_HOME": str(home)}
         if token is not None:
             self._env["NEURONMAP_TOKEN"] = token
         self._process: subprocess.Popen[bytes] | None = None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from copy import copy
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import Depends, FastAPI
+from starlette.datastructures import State
 
 from neuronmap.web.api.examples import add_examples
 from neuronmap.web.errors import ProblemDocument, install_handlers, responses
@@ -38,6 +41,14 @@ def create_zoo_api(context: ZooContext) -> FastAPI:
     Args:
         context: the zoo.
     """
+    app = copy(_finished(context.embedded))
+    app.state = State({"zoo": context})
+    return app
+
+
+@cache
+def _finished(embedded: bool) -> FastAPI:
+    """The routes, without a server's zoo: they are the same for all servers of a process, and to make them takes half a second."""
     app = _ZooAPI(
         title="NeuronMap zoo",
         version=version("neuronmap"),
@@ -48,12 +59,11 @@ def create_zoo_api(context: ZooContext) -> FastAPI:
         redirect_slashes=False,
         responses=responses(400, 413, 421, 422, 429, 503),
     )
-    app.state.zoo = context
     install_handlers(app)
     install_zoo_handlers(app)
     for module in (reading, searching, files, publishing, changing, people, community, administering):
         app.include_router(module.router, dependencies=[Depends(known_query)])
-    if not context.embedded:
+    if not embedded:
         app.include_router(health.router)
         app.include_router(elsewhere.router)  # providers add parameters of their own
     return app

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import html
+import shutil
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from tests.unit.web.conftest import made_app
+
+
+@pytest.fixture(scope="module")
+def home(small_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The small library, for all tests here: none changes it."""
+    folder = tmp_path_factory.mktemp("asking") / "home"
+    shutil.copytree(small_home, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEURONMAP_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def client(home: Path) -> Iterator[TestClient]:
+    """One explorer for all of them: a process for models takes ten seconds to start."""
+    with TestClient(made_app(), base_url="http://localhost", follow_redirects=False) as found:
+        yield found
 
 
 def until_answered(client: TestClient, address: str, **query: Any) -> str:

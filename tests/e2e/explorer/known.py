@@ -17,7 +17,7 @@ class Known:
 
     Attributes:
         token: the record of a feature that fires on one token.
-        other: another one.
+        other: another one, whose label few share.
         dead: number of a feature that never fired; None if all did.
         job: id of the training.
         run: its run.
@@ -80,7 +80,9 @@ def known_of(server: Server) -> Known:
         found: list[dict[str, Any]] = server.get(f"/api/sae/features?{urlencode({'sae': SAE, **query})}")["features"]
         return found
 
-    first, second = features(where="class=token", sort="-density", limit=2)
+    first, *others = features(where="class=token", sort="-density", limit=100)
+    labels = [one["label"] for one in (first, *others)]
+    second = min(others, key=lambda one: sum(one["label"] in label for label in labels))
     dead = features(where="status=never", limit=1)
     (training,) = [job for job in server.get("/api/jobs")["jobs"] if job["kind"] == "train"]
     return Known(first, second, dead[0]["feature"] if dead else None, training["id"], training["run"])

@@ -40,8 +40,8 @@ lint: $(VENV)/.ready ## ruff, mypy --strict, import layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: lint ## lint, then the tests: all but those of test-slow and test-peers (about 20 minutes on 2 cores); SLOW=1: those of test-slow with them
-	@echo "tests (about $(if $(SLOW),30,20) minutes on 2 cores)"
+test: lint ## lint, then the tests: all but those of test-slow and test-peers (20 to 50 minutes on 2 cores); SLOW=1: those of test-slow with them
+	@echo "tests ($(if $(SLOW),30 to 60,20 to 50) minutes on 2 cores)"
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not peers$(if $(SLOW),, and not slow)"
 
 test-slow: $(VENV)/.ready ## the tests that kill processes again and again, start many (Ray, torchrun), or try every route and page (about ten minutes)
@@ -59,7 +59,7 @@ screenshots: $(VENV)/.ready ## take the pictures of the explorer for the docs ag
 	@$(BIN)/python docs/screenshots.py
 
 test-peers: $(VENV)/.ready $(PEERS)/.ready ## files written by NeuronMap are read by sae-lens and the other way round
-	@echo "peer-format contract tests (up to 10 minutes; each start of sae-lens takes 12 s)"
+	@echo "peer-format contract tests (about five minutes; each start of sae-lens takes 12 s)"
 	@NEURONMAP_PEERS_PYTHON="$(abspath $(PEERS))/bin/python" $(BIN)/python -m pytest -q -n auto --dist loadfile -m peers tests/peers | tee $(PEERS)/last.log
 	@! grep -Eq '[0-9]+ skipped' $(PEERS)/last.log || { echo "A peer test was skipped; here none may be." >&2; exit 1; }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -201,3 +201,11 @@ def test_larger_requests_are_for_pieces_alone(ada: Browser) -> None:
         headers={"Upload-Offset": "0", "content-length": str((64 << 20) + 1)},
     )
     assert too_long.status_code == 413
+
+
+def test_servers_of_one_process_share_their_routes_and_nothing_else(serving: Callable[..., Served]) -> None:
+    one, other = serving(), serving()
+    one.browser("ada").publish(b"only here", name="mine")
+    listed = [server.browser("ada").get("/api/zoo/search").json()["total"] for server in (one, other, one)]
+    assert listed == [1, 0, 1]
+    assert [server.browser().get("/api/zoo/openapi.json").status_code for server in (one, other)] == [200, 200]

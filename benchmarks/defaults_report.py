@@ -65,10 +65,7 @@ def spread(record: dict[str, Any], field: Field, architecture: str) -> float | N
 
 
 def default_then(record: dict[str, Any], setting: Setting) -> str | None:
-    """The default that the record's base runs had, where it is another today; None where it is the same, or where the runs with today's
-    say it themselves (the batch, which the base runs have smaller than long runs would)."""
-    if setting.values[setting.default]:
-        return None
+    """The default that the record's base runs had, where it is another today; None where it is the same."""
     then = record.get("defaults", {}).get(setting.name, setting.default)
     return None if then == setting.default else str(then)
 
@@ -77,8 +74,8 @@ def differences(record: dict[str, Any], setting: Setting, field: Field) -> list[
     """Every other value of a setting that has a seed in common with the default; none where that was another default."""
     if default_then(record, setting) is not None:
         return []
-    base = by_seed(record, field, setting.architecture, setting.values[setting.default], field.figure)
-    base_l0 = by_seed(record, field, setting.architecture, setting.values[setting.default], "l0")
+    base = by_seed(record, field, setting.architecture, {}, field.figure)
+    base_l0 = by_seed(record, field, setting.architecture, {}, "l0")
     found = []
     for value, changes in setting.values.items():
         if value == setting.default:
@@ -136,7 +133,7 @@ def lines(record: dict[str, Any]) -> list[str]:
     shown = [
         f"One setting at a time away from the defaults, {asked['seeds']} seeds. SmolLM2: {asked['visits']:,} visits of {asked['rows']:,} "
         f"rows, {asked['heldout_rows']:,} held-out rows; synthetic: {asked['synthetic_rows']:,} rows, measured on "
-        f"{asked['measure_rows']:,} others. Steps of 1,024 rows unless the batch is what is tried.",
+        f"{asked['measure_rows']:,} others. Batches are what SAEConfig makes them for runs as short as these, 512 rows.",
         "",
         "Shown is the difference from the default, with the seeds it rests on; ± is two standard errors from the spread over seeds, "
         "and bold is what exceeds it. A star: L0 differs by more than 5 %, so the difference is none of quality. These are short runs; "
@@ -174,7 +171,7 @@ def _of_other_defaults(record: dict[str, Any]) -> list[str]:
 def _base(record: dict[str, Any], setting: Setting, field: Field) -> str:
     if default_then(record, setting) is not None:
         return "not run"
-    values = by_seed(record, field, setting.architecture, setting.values[setting.default], field.figure)
+    values = by_seed(record, field, setting.architecture, {}, field.figure)
     return f"default: {statistics.fmean(values.values()):.4f} ({len(values)})" if values else "not run"
 
 

@@ -63,8 +63,10 @@ def code_digest(library: str) -> str:
 
 
 def figures_of(run: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a run that a cell may show, with its L0."""
-    return {"l0": run["figures"]["l0"], **{name: run["figures"].get(name) for name in FIGURES}}
+    """The figures of a run that a cell may show, with its L0, and ``auc_5/<data set>`` for the parts of a mean AUC."""
+    figures = run["figures"]
+    parts = {f"auc_{k}/{name}": auc for name, scores in figures.get("probes", {}).items() for k, auc in scores.items()}
+    return {"l0": figures["l0"], **{name: figures.get(name) for name in FIGURES}, **parts}
 
 
 def runs_of(cell: Cell, runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -84,7 +86,7 @@ def settled(cell: Cell, runs: Iterable[dict[str, Any]]) -> AtCommonL0 | None:
     last = found[-1]
     if not last["l0"] or last["explained_variance"] is None:
         return None
-    return AtCommonL0({name: last[name] for name in FIGURES}, "measured", (last["l0"],))
+    return AtCommonL0({name: value for name, value in last.items() if name != "l0"}, "measured", (last["l0"],))
 
 
 def best_variant(library: str, architecture: str, features: int, runs: Sequence[dict[str, Any]]) -> str:

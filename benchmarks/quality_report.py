@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from quality_cells import ARCHITECTURES, LIBRARIES, OURS, PILOT_L0
+from quality_peers import lines as peers_alone
 from quality_record import (
     Place,
     base_variant,
@@ -58,7 +59,7 @@ def sheet(record: dict[str, Any], heading: str, pictures: dict[int, str] | None 
         lines += [f"{heading} {features:,} features", ""]
         if pictures and features in pictures:
             lines += [f"![Pareto plots at {features:,} features]({pictures[features]})", ""]
-        lines += [*differences(record, features), ""]
+        lines += [*peers_alone(record, features), "", *differences(record, features), ""]
         for architecture in ARCHITECTURES:
             lines += [
                 f"{heading}# {architecture}, {features:,} features",
@@ -163,7 +164,8 @@ def shown_with_span(place: Place, name: str, places: int) -> str:
 def differences(record: dict[str, Any], features: int) -> list[str]:
     """Ours minus the best peer, each with its best settings, for every figure by itself."""
     lines = [
-        "NeuronMap minus the peer that is best in that figure, best settings of each (seeds of ours / of the peer):",
+        "NeuronMap minus the peer that is best in that figure, best settings of each (seeds of ours / of the peer). The best of two is "
+        "the larger of two noisy figures: equals would be behind in more than half of the places.",
         "",
         "| architecture | L0 | " + " | ".join(title for _, title, _ in COMPARED) + " |",
         "| --- | --- |" + " --- |" * len(COMPARED),

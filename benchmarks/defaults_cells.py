@@ -39,10 +39,11 @@ class Field:
     only: tuple[str, ...] = ()
 
 
+DEAD = "dead after, share of the run"
 FIELDS = (
     Field("smollm2, 1,024 features", 1024, 32, "explained_variance", "EV of held-out rows"),
     Field("synthsae-2k, 512 latents", 512, 8, "f1_latent_mean", "F1 of latents against the truth"),
-    Field("smollm2, 4,096 features", 4096, 64, "explained_variance", "EV of held-out rows", ("learning rate",)),
+    Field("smollm2, 4,096 features", 4096, 64, "explained_variance", "EV of held-out rows", ("learning rate", DEAD)),
 )
 
 
@@ -83,8 +84,8 @@ SETTINGS = (
     ),
     Setting("AuxK features", "batchtopk", "d/2", {"32": {"aux_k": 32}, "d/2": {}, "256": {"aux_k": 256}}),
     Setting(
-        "dead after, share of the run", "batchtopk", "1/10",
-        {"1/100": {"dead_share": 1 / 100}, "1/40": {"dead_share": 1 / 40}, "1/10": {}, "1/3": {"dead_share": 1 / 3}},
+        DEAD, "batchtopk", "1/40",
+        {"1/100": {"dead_share": 1 / 100}, "1/40": {}, "1/10": {"dead_share": 1 / 10}, "1/3": {"dead_share": 1 / 3}},
     ),
     Setting(
         "warm-up", "batchtopk", "5 %",

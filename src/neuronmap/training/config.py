@@ -139,7 +139,8 @@ class SAEConfig(FrozenConfig):
     """Norm of the whole gradient: a number is the largest it may have; unit brings each step's to 1, so that all count alike; null leaves
     it as it is. auto: unit for the top-k family, 1.0 for the others."""
     dead_after_tokens: int | None = Field(default=None, ge=1)
-    """A feature is dead after that many activations without firing; min(10 million, a tenth of the run) when left out."""
+    """A feature is dead after that many activations without firing; when left out min(10 million, a tenth of the run, or a fortieth
+    where AuxK revives: the top-k family)."""
     kernels: Literal["auto", "native", "triton", "torch"] = "auto"
     """What runs a step: native (C, on a CPU), triton (on CUDA), torch (public operations, anywhere). auto: the first that can."""
     products: Literal["auto", "sparse", "dense"] = "auto"

@@ -38,6 +38,11 @@ _PLUGIN_MATRICES = 6
 _AT_ONCE = {"native": 2**22, "torch": 2**24, "triton": 2**28}
 """Pre-activations that exist at a time in a sparse step; Triton (in bfloat16, two bytes) also lists up to as many, with their features."""
 
+_MOST_DEAD_WINDOW = 10_000_000
+_DEAD_SHARES = {"auxk": 40, "resample": 10, "none": 10}
+"""Of a run, the part after which a silent feature is dead. AuxK gains by an early look (docs/experiments.md, 2026-11-28); re-initialising
+a feature that is only rare would lose what it has learnt."""
+
 _LONG_RUN_STEPS = 16_000
 _MOST_SHORT_RUN_FACTOR = 8.0
 
@@ -208,7 +213,8 @@ def make_plan(
         d_in=d_in,
         d_sae=F,
         peak_rate=config.learning_rate or default_learning_rate(F, steps) * architecture.rate_factor,
-        dead_window=config.dead_after_tokens or max(B, min(10_000_000, seen // 10)),
+        dead_window=config.dead_after_tokens
+        or max(B, min(_MOST_DEAD_WINDOW, seen // _DEAD_SHARES[architecture.revival])),
         parameter_bytes=weight_bytes(d_in, ceil(F / ranks[1])),
         optimiser_bytes=optimiser_bytes(d_in, ceil(F / ranks[1]), rounds, ranks[0]),
         step_bytes=step_bytes(config, architecture, d_in, kernels),

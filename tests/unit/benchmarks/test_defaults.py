@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
 import defaults
-from defaults_cells import FIELDS, SETTINGS, Setting, training_fields, trials
+from defaults_cells import DEAD, FIELDS, SETTINGS, Setting, training_fields, trials
 from defaults_report import differences, draw, lines, verdict
 from neuronmap import SAEConfig
-from neuronmap.training.plan import default_learning_rate
+from neuronmap.training.plan import default_learning_rate, make_plan
 
 ROWS, TRUTH, WIDE = FIELDS
 AUX = next(setting for setting in SETTINGS if setting.name == "AuxK weight")
 RATE = next(setting for setting in SETTINGS if setting.name == "learning rate")
 BATCH = next(setting for setting in SETTINGS if setting.name == "batch, rows")
+DEFAULTS = {setting.name: setting.default for setting in SETTINGS}
 NORM = next(setting for setting in SETTINGS if setting.name == "gradient norm")
 
 
@@ -32,7 +34,7 @@ def test_every_trial_comes_once_seed_by_seed_with_the_base_first() -> None:
         for architecture in {trial.architecture for trial in found if trial.field == field}:
             first = next(trial for trial in found if (trial.field, trial.architecture) == (field, architecture))
             assert first.changes == {}
-    assert {trial.setting for trial in found if trial.field == WIDE} == {"default", "learning rate"}
+    assert {trial.setting for trial in found if trial.field == WIDE} == {"default", *WIDE.only}
 
 
 def test_every_setting_names_its_default_and_every_trial_is_a_configuration() -> None:
@@ -55,6 +57,8 @@ def test_what_is_called_default_is_what_the_configuration_has() -> None:
 
     assert (BatchTopKOptions().aux_coefficient, JumpReLUOptions().target_weight) == (1 / 32, 5.0)
     assert NORM.default == get_architecture("batchtopk").clip_norm
+    plan = make_plan(SAEConfig(architecture="batchtopk", hidden_dim=64), 131_072, 32, torch.device("cpu"), 0)
+    assert f"1/{round(131_072 / plan.dead_window)}" == DEFAULTS[DEAD]
 
 
 def test_relative_values_are_worked_out() -> None:
@@ -62,7 +66,7 @@ def test_relative_values_are_worked_out() -> None:
     assert found["learning rate", "x2"]["learning_rate"] == pytest.approx(2 * default_learning_rate(1024, 256))
     assert "learning_rate" not in found["default", "default"]
     assert (found["batch, rows", "4096"]["batch_size"], found["batch, rows", "4096"]["max_steps"]) == (32, 32)
-    assert found["dead after, share of the run", "1/40"]["dead_after_tokens"] == 3277
+    assert found["dead after, share of the run", "1/10"]["dead_after_tokens"] == 13_107
     assert found["first target (jumprelu)", "8 targets"]["architecture_options"] == {"target_anneal_factor": 8.0}
 
 

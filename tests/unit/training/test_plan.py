@@ -41,6 +41,17 @@ def test_rate_falls_with_width_and_length_and_an_explicit_one_wins():
     assert make_plan(config(learning_rate=0.5), 10_000, 32, CPU, 0).peak_rate == 0.5
 
 
+def test_auxk_looks_for_dead_features_earlier_than_resampling_and_never_after_ten_million_activations():
+    windows = {
+        a: make_plan(config(architecture=a, k=k, num_epochs=4), 10_240, 32, CPU, 0).dead_window
+        for a, k in (("topk", 8), ("lista", 8), ("relu", None), ("jumprelu", None))
+    }
+    assert windows == {"topk": 1024, "lista": 1024, "relu": 4096, "jumprelu": 4096}
+    assert make_plan(config(num_epochs=1e6), 10_240, 32, CPU, 0).dead_window == 10_000_000
+    assert make_plan(config(), 10_240, 32, CPU, 0).dead_window == 512  # a step at least
+    assert make_plan(config(dead_after_tokens=7), 10_240, 32, CPU, 0).dead_window == 7
+
+
 def test_the_plan_reads_as_numbers_a_person_can_check():
     text = "\n".join(make_plan(config(num_epochs=2), 10_000, 32, CPU, 0).lines(config(num_epochs=2)))
     for part in (

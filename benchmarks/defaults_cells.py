@@ -56,7 +56,8 @@ class Setting:
         architecture: whose.
         default: the value that ``SAEConfig`` has.
         values: changes by the value's name. ``rate`` multiplies the default learning rate, ``batch_rows`` and ``dead_share`` (of the run)
-            are worked out, everything else is a field of ``SAEConfig``. No change is the base.
+            are worked out, everything else is a field of ``SAEConfig``. The default has its own, too: a record of runs whose base had
+            another is then still read.
     """
 
     name: str
@@ -72,57 +73,61 @@ def _options(**changes: Any) -> dict[str, Any]:
 SETTINGS = (
     Setting(
         "learning rate", "batchtopk", "x1",
-        {"x0.25": {"rate": 0.25}, "x0.5": {"rate": 0.5}, "x1": {}, "x2": {"rate": 2.0}, "x4": {"rate": 4.0}},
+        {"x0.25": {"rate": 0.25}, "x0.5": {"rate": 0.5}, "x1": {"rate": 1.0}, "x2": {"rate": 2.0}, "x4": {"rate": 4.0}},
     ),
     Setting(
         "batch, rows", "batchtopk", "512",
-        {"512": {}, "1024": {"batch_rows": 1024}, "2048": {"batch_rows": 2048}, "4096": {"batch_rows": 4096}},
+        {"512": {"batch_rows": 512}, "1024": {"batch_rows": 1024}, "2048": {"batch_rows": 2048}, "4096": {"batch_rows": 4096}},
     ),
     Setting(
         "AuxK weight", "batchtopk", "1/32",
-        {"0": {"aux_coefficient": 0.0}, "1/128": {"aux_coefficient": 1 / 128}, "1/32": {}, "1/8": {"aux_coefficient": 1 / 8}},
+        {"0": {"aux_coefficient": 0.0}, "1/128": {"aux_coefficient": 1 / 128}, "1/32": {"aux_coefficient": 1 / 32},
+         "1/8": {"aux_coefficient": 1 / 8}},
     ),
-    Setting("AuxK features", "batchtopk", "d/2", {"32": {"aux_k": 32}, "d/2": {}, "256": {"aux_k": 256}}),
+    Setting("AuxK features", "batchtopk", "d/2", {"32": {"aux_k": 32}, "d/2": {"aux_k": None}, "256": {"aux_k": 256}}),
     Setting(
         DEAD, "batchtopk", "1/40",
-        {"1/100": {"dead_share": 1 / 100}, "1/40": {}, "1/10": {"dead_share": 1 / 10}, "1/3": {"dead_share": 1 / 3}},
+        {"1/100": {"dead_share": 1 / 100}, "1/40": {"dead_share": 1 / 40}, "1/10": {"dead_share": 1 / 10}, "1/3": {"dead_share": 1 / 3}},
     ),
     Setting(
         "warm-up", "batchtopk", "5 %",
-        {"0": {"warmup_fraction": 0.0}, "5 %": {}, "20 %": {"warmup_fraction": 0.2}},
+        {"0": {"warmup_fraction": 0.0}, "5 %": {"warmup_fraction": 0.05}, "20 %": {"warmup_fraction": 0.2}},
     ),
     Setting(
         "decay", "batchtopk", "20 %",
-        {"0": {"decay_fraction": 0.0}, "20 %": {}, "50 %": {"decay_fraction": 0.5}},
+        {"0": {"decay_fraction": 0.0}, "20 %": {"decay_fraction": 0.2}, "50 %": {"decay_fraction": 0.5}},
     ),
     Setting(
         "gradient norm", "batchtopk", "unit",
-        {"at most 0.1": {"clip_norm": 0.1}, "at most 1": {"clip_norm": 1.0}, "unit": {}, "as it is": {"clip_norm": None}},
+        {"at most 0.1": {"clip_norm": 0.1}, "at most 1": {"clip_norm": 1.0}, "unit": {"clip_norm": "unit"},
+         "as it is": {"clip_norm": None}},
     ),
-    Setting("Adam's epsilon", "batchtopk", "1e-10", {"1e-10": {}, "1e-8": {"adam_epsilon": 1e-8}}),
+    Setting("Adam's epsilon", "batchtopk", "1e-10", {"1e-10": {"adam_epsilon": 1e-10}, "1e-8": {"adam_epsilon": 1e-8}}),
     Setting(
         "falling k", "batchtopk", "off",
-        {"off": {}, "tenth, from 4 k": {"k_anneal_fraction": 0.1}, "all, from 2.4 k": {"k_anneal_fraction": 1.0, "k_anneal_factor": 2.4}},
+        {"off": {"k_anneal_fraction": 0.0}, "tenth, from 4 k": {"k_anneal_fraction": 0.1},
+         "all, from 2.4 k": {"k_anneal_fraction": 1.0, "k_anneal_factor": 2.4}},
     ),
     Setting(
         "learning rate (jumprelu)", "jumprelu", "x1",
-        {"x0.5": {"rate": 0.5}, "x1": {}, "x2": {"rate": 2.0}},
+        {"x0.5": {"rate": 0.5}, "x1": {"rate": 1.0}, "x2": {"rate": 2.0}},
     ),
     Setting(
         "sparsity warm-up (jumprelu)", "jumprelu", "30 %",
-        {"10 %": {"sparsity_warmup_fraction": 0.1}, "30 %": {}, "50 %": {"sparsity_warmup_fraction": 0.5}},
+        {"10 %": {"sparsity_warmup_fraction": 0.1}, "30 %": {"sparsity_warmup_fraction": 0.3}, "50 %": {"sparsity_warmup_fraction": 0.5}},
     ),
     Setting(
         "first target (jumprelu)", "jumprelu", "4 targets",
-        {"1 target": _options(target_anneal_factor=1.0), "4 targets": {}, "8 targets": _options(target_anneal_factor=8.0)},
+        {"1 target": _options(target_anneal_factor=1.0), "4 targets": _options(target_anneal_factor=4.0),
+         "8 targets": _options(target_anneal_factor=8.0)},
     ),
     Setting(
         "target weight (jumprelu)", "jumprelu", "5",
-        {"1": _options(target_weight=1.0), "5": {}, "20": _options(target_weight=20.0)},
+        {"1": _options(target_weight=1.0), "5": _options(target_weight=5.0), "20": _options(target_weight=20.0)},
     ),
     Setting(
         "dead penalty (jumprelu)", "jumprelu", "0.0001",
-        {"0": _options(dead_penalty=0.0), "0.0001": {}, "0.01": _options(dead_penalty=0.01)},
+        {"0": _options(dead_penalty=0.0), "0.0001": _options(dead_penalty=0.0001), "0.01": _options(dead_penalty=0.01)},
     ),
 )  # fmt: skip
 
@@ -169,7 +174,7 @@ def trials(fields: Sequence[Field], seeds: Sequence[int], settings: Sequence[Set
                     based.add((where.name, setting.architecture))
                     yield Trial(where, setting.architecture, CALLED_DEFAULT, CALLED_DEFAULT, {}, seed)
                 for value, changes in setting.values.items():
-                    if changes:
+                    if value != setting.default:
                         yield Trial(where, setting.architecture, setting.name, value, changes, seed)
 
 
@@ -195,5 +200,5 @@ def training_fields(trial: Trial, visits: int) -> dict[str, Any]:
         factor = get_architecture(trial.architecture).rate_factor
         fields["learning_rate"] = rate * factor * default_learning_rate(trial.field.features, steps)
     if share is not None:
-        fields["dead_after_tokens"] = max(batch, round(share * visits))
+        fields["dead_after_tokens"] = max(batch, int(share * visits))
     return fields | changes

@@ -9,6 +9,7 @@ from typing import Any
 from defaults_cells import FIELDS, SETTINGS, Field, Setting
 
 _SAME_L0 = 0.05
+_NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,10 @@ class Difference:
         value: name of the value.
         mean: of the difference over the seeds that both have.
         seeds: how many.
-        noise: two standard errors of such a difference, from the spread over seeds of all trials of the field and architecture;
-            None where no trial has two seeds.
+        noise: two standard errors of such a difference, from the spread over seeds that is usual for the field and architecture, or
+            its own where that is larger; None where no trial has two seeds.
         l0: L0 of the value over that of the default.
+        idle: whether every seed has the same figure to the last digit: the setting never acted.
     """
 
     value: str
@@ -29,6 +31,7 @@ class Difference:
     seeds: int
     noise: float | None
     l0: float
+    idle: bool = False
 
     @property
     def clear(self) -> bool:
@@ -54,60 +57,80 @@ def by_seed(
 
 
 def spread(record: dict[str, Any], field: Field, architecture: str) -> float | None:
-    """Standard deviation over seeds, pooled over all trials of a field and architecture."""
+    """Standard deviation over seeds of a trial of a field and architecture: the median one, so that settings whose seeds lie far apart do
+    not widen it for all."""
     groups: dict[str, list[float]] = {}
     for trial in record["trials"]:
         value = trial["figures"].get(field.figure)
         if (trial["field"], trial["architecture"]) == (field.name, architecture) and value is not None:
             groups.setdefault(str(sorted(trial["changes"].items())), []).append(float(value))
-    variances = [statistics.variance(values) for values in groups.values() if len(values) > 1]
-    return statistics.fmean(variances) ** 0.5 if variances else None
+    variances = [
+        statistics.variance(values) / _median_of_chi_square(len(values) - 1)
+        for values in groups.values()
+        if len(values) > 1
+    ]
+    return statistics.median(variances) ** 0.5 if variances else None
 
 
-def default_then(record: dict[str, Any], setting: Setting) -> str | None:
-    """The default that the record's base runs had, where it is another today; None where it is the same."""
-    then = record.get("defaults", {}).get(setting.name, setting.default)
-    return None if then == setting.default else str(then)
+def _median_of_chi_square(freedom: int) -> float:
+    """Over its degrees of freedom, after Wilson and Hilferty: what the median sample variance is short of the variance."""
+    return (1 - 2 / (9 * freedom)) ** 3
+
+
+def _noise(common: float | None, base: dict[int, float], mine: dict[int, float], seeds: list[int]) -> float | None:
+    """Two standard errors of a difference of means; a value whose own seeds lie further apart than is usual has its own."""
+    if common is None:
+        return None
+    both = [[of[seed] for seed in seeds] for of in (base, mine)]
+    variances = [max(common**2, statistics.variance(values) if len(values) > 1 else 0.0) for values in both]
+    return float(2 * (sum(variances) / len(seeds)) ** 0.5)
+
+
+def default_then(record: dict[str, Any], setting: Setting) -> str:
+    """The default that the record's base runs had, which may be another today."""
+    return str(record.get("defaults", {}).get(setting.name, setting.default))
 
 
 def differences(record: dict[str, Any], setting: Setting, field: Field) -> list[Difference]:
-    """Every other value of a setting that has a seed in common with the default; none where that was another default."""
-    if default_then(record, setting) is not None:
-        return []
+    """Every other value of a setting that has a seed in common with the default of the record."""
     base = by_seed(record, field, setting.architecture, {}, field.figure)
     base_l0 = by_seed(record, field, setting.architecture, {}, "l0")
     found = []
     for value, changes in setting.values.items():
-        if value == setting.default:
+        if value == default_then(record, setting):
             continue
         mine = by_seed(record, field, setting.architecture, changes, field.figure)
         mine_l0 = by_seed(record, field, setting.architecture, changes, "l0")
         seeds = sorted(set(base) & set(mine))
         if not seeds:
             continue
-        each = spread(record, field, setting.architecture)
-        noise = None if each is None else 2 * each * (2 / len(seeds)) ** 0.5
+        noise = _noise(spread(record, field, setting.architecture), base, mine, seeds)
         l0 = statistics.fmean(mine_l0[seed] / base_l0[seed] for seed in seeds)
-        found.append(Difference(value, statistics.fmean(mine[s] - base[s] for s in seeds), len(seeds), noise, l0))
+        mean = statistics.fmean(mine[seed] - base[seed] for seed in seeds)
+        idle = all(mine[seed] == base[seed] for seed in seeds)
+        found.append(Difference(value, mean, len(seeds), noise, l0, idle))
     return found
 
 
 def verdict(record: dict[str, Any], setting: Setting) -> str:
     """What follows for a default, over the fields that have it."""
-    said: dict[str, set[int]] = {}
-    for field in FIELDS:
-        for one in differences(record, setting, field):
-            signs = said.setdefault(one.value, set())
-            if one.noise is None:
-                signs.add(99)
-            elif one.clear and one.fair:
-                signs.add(1 if one.mean > 0 else -1)
-    if (then := default_then(record, setting)) is not None:
-        return f"not run since the default was {then}"
-    if not said:
-        return "not run"
-    if any(99 in signs for signs in said.values()):
+    then = default_then(record, setting)
+    said = _verdict([one for field in FIELDS for one in differences(record, setting, field)])
+    return said if then == setting.default or said == _NOT_RUN else f"of {then}, the default then: {said}"
+
+
+def _verdict(found: list[Difference]) -> str:
+    if not found:
+        return _NOT_RUN
+    if all(one.idle for one in found):
+        return "not tried: it never acted in these runs, whose figures are the same to the last digit"
+    if any(one.noise is None for one in found):
         return "one seed: differences are shown, nothing is decided"
+    said: dict[str, set[int]] = {}
+    for one in found:
+        signs = said.setdefault(one.value, set())
+        if one.clear and one.fair:
+            signs.add(1 if one.mean > 0 else -1)
     better = [value for value, signs in said.items() if signs == {1}]
     mixed = [value for value, signs in said.items() if signs == {1, -1}]
     if better:
@@ -135,9 +158,9 @@ def lines(record: dict[str, Any]) -> list[str]:
         f"rows, {asked['heldout_rows']:,} held-out rows; synthetic: {asked['synthetic_rows']:,} rows, measured on "
         f"{asked['measure_rows']:,} others. Batches are what SAEConfig makes them for runs as short as these, 512 rows.",
         "",
-        "Shown is the difference from the default, with the seeds it rests on; ± is two standard errors from the spread over seeds, "
-        "and bold is what exceeds it. A star: L0 differs by more than 5 %, so the difference is none of quality. These are short runs; "
-        "they decide what short runs should do.",
+        "Shown is the difference from the default, with the seeds it rests on; ± is two standard errors from the spread over seeds that is "
+        "usual in the column, or the value's own where that is larger, and bold is what exceeds it. A star: L0 differs by more than 5 %, "
+        "so the difference is none of quality. These are short runs; they decide what short runs should do.",
         "",
         *_of_other_defaults(record),
         "| setting | default | evidence |",
@@ -150,7 +173,7 @@ def lines(record: dict[str, Any]) -> list[str]:
     for setting in SETTINGS:
         columns = [{one.value: one for one in differences(record, setting, field)} for field in FIELDS]
         for value in setting.values:
-            if value == setting.default:
+            if value == default_then(record, setting):
                 cells = [_base(record, setting, field) for field in FIELDS]
             else:
                 cells = [_cell(column.get(value)) for column in columns]
@@ -160,7 +183,8 @@ def lines(record: dict[str, Any]) -> list[str]:
 
 def _of_other_defaults(record: dict[str, Any]) -> list[str]:
     """What has changed since the record, which is in all of its runs."""
-    changed = [f"{one.name} {then}, now {one.default}" for one in SETTINGS if (then := default_then(record, one))]
+    then = [(one, default_then(record, one)) for one in SETTINGS]
+    changed = [f"{one.name} {value}, now {one.default}" for one, value in then if value != one.default]
     return (
         [f"All runs are of {record['date']}, with a default that has changed since: {'; '.join(changed)}.", ""]
         if changed
@@ -169,8 +193,6 @@ def _of_other_defaults(record: dict[str, Any]) -> list[str]:
 
 
 def _base(record: dict[str, Any], setting: Setting, field: Field) -> str:
-    if default_then(record, setting) is not None:
-        return "not run"
     values = by_seed(record, field, setting.architecture, {}, field.figure)
     return f"default: {statistics.fmean(values.values()):.4f} ({len(values)})" if values else "not run"
 
@@ -178,6 +200,8 @@ def _base(record: dict[str, Any], setting: Setting, field: Field) -> str:
 def _cell(one: Difference | None) -> str:
     if one is None:
         return "not run"
+    if one.idle:
+        return f"the same to the last digit ({one.seeds})"
     mean = f"{one.mean:+.4f}"
     mean = f"**{mean}**" if one.clear and one.fair else mean
     noise = "" if one.noise is None else f" ± {one.noise:.4f}"
@@ -188,7 +212,9 @@ def draw(record: dict[str, Any]) -> Any:
     """A matplotlib figure: one column a field, differences from the default by setting and value, noise as a band."""
     from matplotlib import pyplot
 
-    rows = [(setting, value) for setting in SETTINGS for value in setting.values if value != setting.default]
+    rows = [
+        (setting, value) for setting in SETTINGS for value in setting.values if value != default_then(record, setting)
+    ]
     drawn, axes = pyplot.subplots(
         1, len(FIELDS), figsize=(4.2 * len(FIELDS), 0.24 * len(rows) + 1), sharey=True, layout="constrained"
     )

@@ -1,6 +1,7 @@
 """The page docs/quality.md and its plots, from the newest results of ground_truth.py and quality.py.
 
-    make report
+    make report                            # or: python benchmarks/report.py
+    python benchmarks/report.py --check    # writes nothing; exit code 1 where the page is not what the files give
 
 reads ``benchmarks/results/ground-truth-<preset>-<date>.json`` and ``l0-sweep-<preset>-<date>.json`` (the newest of each preset) and
 ``quality-<date>.json`` (the newest in which peers took part), and measures nothing itself. What a table does not hold was not measured.
@@ -8,9 +9,12 @@ reads ``benchmarks/results/ground-truth-<preset>-<date>.json`` and ``l0-sweep-<p
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import statistics
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +35,8 @@ FIGURES = (
     ("recall", "recall"),
     ("cosine", "signed cosine"),
     ("recovered", "recovered at 0.9"),
+    ("mmcs_truth", "MMCS of truths"),
+    ("mmcs_latent", "MMCS of latents"),
     ("absorption_rate", "absorbed"),
     ("amplitude_r2", "amplitude R²"),
     ("explained_variance", "EV"),
@@ -109,7 +115,7 @@ def groups_of(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return {name: groups[name] for name in sorted(groups, key=f1, reverse=True)}
 
 
-def truth_section(name: str, record: dict[str, Any]) -> list[str]:
+def truth_section(name: str, record: dict[str, Any], plots: Path) -> list[str]:
     """Text, table and picture of one synthetic model."""
     synthetic, facts, baselines = record["synthetic"], record["facts"], record["baselines"]
     probes, groups = baselines["probes_f1"], groups_of(record)
@@ -125,6 +131,7 @@ def truth_section(name: str, record: dict[str, Any]) -> list[str]:
         f"on the truth reach F1 {probes['value']:.3f} [{probes['low']:.3f}, {probes['high']:.3f}] on {probes['count']} drawn "
         f"from all features; {_among_frequent(baselines)} `oracle` has all {synthetic['features']:,} true directions with a linear "
         "encoder, so it reads rare features too, which its F1 is a mean over. "
+        f"{_most_recovered(record)}"
         f"File: `benchmarks/results/{name}`.",
         "",
         "| | " + " | ".join(title for _, title in FIGURES) + " |",
@@ -134,15 +141,15 @@ def truth_section(name: str, record: dict[str, Any]) -> list[str]:
         "",
     ]
     picture = f"ground-truth-{synthetic['name']}.svg"
-    draw_truth(groups, probes, PLOTS / picture)
+    draw_truth(groups, probes, plots / picture)
     return [*lines, f"![F1 by recipe, with the probes' F1 as a line](images/quality/{picture})", ""]
 
 
-def sweep_section(name: str, record: dict[str, Any]) -> list[str]:
+def sweep_section(name: str, record: dict[str, Any], plots: Path) -> list[str]:
     """Picture and table of one L0 sweep."""
     synthetic = record["synthetic"]
     picture = f"l0-sweep-{synthetic['name']}.svg"
-    save_sweep(record, PLOTS / picture)
+    save_sweep(record, plots / picture)
     by_figure = {figure: curves(record, figure) for figure, _ in PLOTTED}
     lines = [
         f"### {synthetic['name']}, L0 swept",
@@ -168,6 +175,12 @@ def sweep_section(name: str, record: dict[str, Any]) -> list[str]:
 
 def _span(point: Point) -> str:
     return f"{point.mean:.3f}" + (f" ({point.low:.3f} to {point.high:.3f})" if point.seeds > 1 else "")
+
+
+def _most_recovered(record: dict[str, Any]) -> str:
+    """What the share of recovered truths can be at most, where there are fewer latents."""
+    most = record["latents"] / record["synthetic"]["features"]
+    return f"At most {most:.2f} of the truths can be recovered by so few latents. " if most < 1 else ""
 
 
 def _among_frequent(baselines: dict[str, Any]) -> str:
@@ -212,7 +225,7 @@ def run_lines(lines: list[str]) -> list[str]:
     return [*re.sub(empty, "", text).split("\n"), "", "Rows of which nothing was run yet are left out here.", ""]
 
 
-def peers_section(name: str, record: dict[str, Any]) -> list[str]:
+def peers_section(name: str, record: dict[str, Any], plots: Path) -> list[str]:
     """The newest side by side on a real model."""
     budget, data = record["budget"], record["data"]
     lines = [
@@ -232,7 +245,7 @@ def peers_section(name: str, record: dict[str, Any]) -> list[str]:
         shown = Figure(statistics.fmean(values), spread, values).shown(4)
         each = ", ".join(f"{value:.4f}" for value in values)
         lines.append(f"| {method['architecture']} | {method['library']} | {method['variant']} | {shown} | {each} |")
-    draw_peers(record["methods"], PLOTS / "side-by-side.svg")
+    draw_peers(record["methods"], plots / "side-by-side.svg")
     return [*lines, "", "![Explained variance by library](images/quality/side-by-side.svg)", ""]
 
 
@@ -265,8 +278,8 @@ def save(drawn: Any, file: Path) -> None:
     pyplot.close(drawn)
 
 
-def page() -> str:
-    """The whole page."""
+def page(plots: Path = PLOTS) -> str:
+    """The whole page, its pictures written into a folder."""
     lines = [
         "# Quality",
         "",
@@ -279,24 +292,24 @@ def page() -> str:
         "Rows are sums of known directions (`neuronmap.evaluation.synthetic`, after SynthSAEBench, arXiv 2602.14687). F1 is that of the "
         "benchmark (mean over latents, each with the truth it is nearest to); one to one, a truth has at most one latent, and signs count. "
         "Amplitude R² is a mean over truths, which one latent that is almost always on, matched to a rare truth, can pull below zero "
-        "(gated does this).",
+        "(gated does this). F1 asks whether a latent fires where its truth does; signed cosine (of the pairs) and MMCS (of each "
+        "truth, or each latent, with the nearest on the other side) whether it points there. Recovered at 0.9: truths whose latent "
+        "has that cosine.",
         "",
     ]
     for name, record in newest("ground-truth-*.json").values():
-        lines += truth_section(name, with_earlier(name, record))
+        lines += truth_section(name, with_earlier(name, record), plots)
     for name, record in newest("l0-sweep-*.json").values():
-        lines += sweep_section(name, record)
+        lines += sweep_section(name, record, plots)
     lines += ["## Side by side", ""]
     for name, record in newest("quality-sheet-*.json").values():
-        pictures = {
-            width: file.relative_to(DOCS).as_posix() for width, file in save_plots(record, PLOTS, "pareto").items()
-        }
+        pictures = {width: f"images/quality/{file.name}" for width, file in save_plots(record, plots, "pareto").items()}
         lines += [*run_lines(sheet(record, "###", pictures)), f"File: `benchmarks/results/{name}`.", ""]
     lines += ["### Before the sheet: one width, one L0", ""]
     for name, record in newest("quality-2*.json", '"library": "saelens"').values():
-        lines += peers_section(name, record)
+        lines += peers_section(name, record, plots)
     for name, record in newest("defaults-*.json").values():
-        save(draw(record), PLOTS / "defaults.svg")
+        save(draw(record), plots / "defaults.svg")
         lines += [
             "## Defaults",
             "",
@@ -308,10 +321,25 @@ def page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-if __name__ == "__main__":
+def main() -> int:
     import matplotlib
 
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; say whether the page is what the files give"
+    )
+    given = parser.parse_args()
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "neuronmap"
+    if given.check:
+        with tempfile.TemporaryDirectory() as plots:
+            same = page(Path(plots)) == PAGE.read_text(encoding="utf-8")
+        print(f"{PAGE.relative_to(ROOT)}: " + ("as the files give it" if same else "out of date; run: make report"))
+        return 0 if same else 1
     PAGE.write_text(page(), encoding="utf-8")
     print(f"written: {PAGE.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

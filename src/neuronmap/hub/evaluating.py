@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from neuronmap import progress as progress_module
 from neuronmap.engines import EngineSettings, Pool, running
-from neuronmap.errors import ConfigError, DamagedError, InputError, Interrupted
+from neuronmap.errors import ConfigError, DamagedError, InputError, Interrupted, MismatchError
 from neuronmap.evaluation.suites.record import SUITES, SuiteName, SuiteRecord, SuiteResult
 from neuronmap.hashing import short
 from neuronmap.hub.entry import LibraryEntry
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVALUATIONS_FOLDER",
+    "check_second",
     "evaluate_suites_entry",
     "list_evaluations",
     "open_suites",
@@ -110,10 +111,8 @@ def evaluate_suites_entry(
     progress = progress or progress_module.default()
     names = check_suites(suites, against=against is not None)
     second = hub.get(against) if against is not None else None
-    if second is not None and second.id == entry.id:
-        raise ConfigError(
-            f"'{entry.id}' cannot be compared with itself.", hint="--against takes an SAE of another seed."
-        )
+    if second is not None:
+        check_second(entry, second)
     kept: list[str] = []
 
     def keep(record: SuiteRecord) -> None:
@@ -139,6 +138,30 @@ def evaluate_suites_entry(
             result = run.measured(names, stored, keep)
     _summarise(entry, result)
     return result
+
+
+def check_second(entry: LibraryEntry, second: LibraryEntry) -> None:
+    """Refuse what ``stability`` cannot be asked of, as far as the two SAEs tell where they are from.
+
+    Raises:
+        ConfigError: they are one SAE, or began from the same seed, whose features both still have.
+        MismatchError: they read different activations.
+    """
+    hint = "--against takes an SAE of another seed, trained at the same hook of the same model."
+    if second.id == entry.id:
+        raise ConfigError(f"'{entry.id}' cannot be compared with itself.", hint=hint)
+    for what, mine, other in (("model", entry.model, second.model), ("hook", entry.hook, second.hook)):
+        if mine and other and mine != other:
+            raise MismatchError(
+                f"'{entry.id}' and '{second.id}' are of different activations: {what} {mine} and {other}.", hint=hint
+            )
+    seeds = [one.training.get("seed") if one.training else None for one in (entry, second)]
+    if seeds[0] is not None and seeds[0] == seeds[1]:
+        raise ConfigError(
+            f"'{entry.id}' and '{second.id}' were both trained from seed {seeds[0]}: directions that neither has left since the start "
+            "would count as found again.",
+            hint=hint,
+        )
 
 
 def open_suites(

@@ -12,10 +12,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
 import defaults
-from defaults_cells import DEAD, FIELDS, SETTINGS, Setting, training_fields, trials
+from defaults_cells import DEAD, FIELDS, SETTINGS, Setting, Trial, training_fields, trials
 from defaults_report import differences, draw, lines, verdict
 from neuronmap import SAEConfig
+from neuronmap.saes import get_architecture
 from neuronmap.training.plan import default_learning_rate, make_plan
+from neuronmap.training.schedules import Schedule
 
 ROWS, TRUTH, WIDE = FIELDS
 AUX = next(setting for setting in SETTINGS if setting.name == "AuxK weight")
@@ -40,7 +42,7 @@ def test_every_trial_comes_once_seed_by_seed_with_the_base_first() -> None:
 def test_every_setting_names_its_default_and_every_trial_is_a_configuration() -> None:
     for setting in SETTINGS:
         assert setting.default in setting.values
-        assert [name for name, changes in setting.values.items() if not changes] == [setting.default]
+        assert all(setting.values.values())
     for trial in trials(FIELDS, (0,)):
         config = SAEConfig(**training_fields(trial, 131_072))
         assert config.batch_rows * config.max_steps == 131_072  # type: ignore[operator]
@@ -52,13 +54,33 @@ def test_what_is_called_default_is_what_the_configuration_has() -> None:
     assert [str(config.for_rows(rows).batch_rows) for rows in (131_072, 500_000)] == [BATCH.default] * 2
     assert (config.warmup_fraction, config.decay_fraction, config.clip_norm) == (0.05, 0.2, "auto")
     assert (config.adam_epsilon, config.k_anneal_fraction, config.sparsity_warmup_fraction) == (1e-10, 0.0, None)
-    from neuronmap.saes import get_architecture
     from neuronmap.saes.options import BatchTopKOptions, JumpReLUOptions
 
     assert (BatchTopKOptions().aux_coefficient, JumpReLUOptions().target_weight) == (1 / 32, 5.0)
     assert NORM.default == get_architecture("batchtopk").clip_norm
     plan = make_plan(SAEConfig(architecture="batchtopk", hidden_dim=64), 131_072, 32, torch.device("cpu"), 0)
     assert f"1/{round(131_072 / plan.dead_window)}" == DEFAULTS[DEAD]
+
+
+def test_the_default_given_by_its_value_is_the_base() -> None:
+    """So that a base run of today and a run with this value under another default are one thing."""
+
+    def told(architecture: str, setting: Setting, changes: dict[str, Any]) -> list[Any]:
+        given = SAEConfig(**training_fields(Trial(ROWS, architecture, setting.name, setting.default, changes), 131_072))
+        kind = get_architecture(architecture)
+        plan = make_plan(given, 131_072, 64, torch.device("cpu"), 0)
+        schedule = Schedule(given, plan.steps, plan.peak_rate, None, ROWS.features, kind.sparsity_warmup)
+        rises = [(schedule.learning_rate(step), schedule.sparsity_scale(step)) for step in (0, 30, plan.steps - 9)]
+        clip = kind.clip_norm if given.clip_norm == "auto" else given.clip_norm
+        sae = kind(64, ROWS.features, given.sae_options(64))
+        own = [getattr(sae, name, None) for name in ("_anneal", "_dead_penalty")]
+        own += [getattr(sae.options, name, None) for name in ("aux_coefficient", "aux_k", "target_weight")]
+        return [plan.steps, plan.dead_window, *rises, clip, given.adam_epsilon, given.k_anneal_fraction, *own]
+
+    for setting in SETTINGS:
+        assert told(setting.architecture, setting, {}) == told(
+            setting.architecture, setting, setting.values[setting.default]
+        ), setting.name
 
 
 def test_relative_values_are_worked_out() -> None:
@@ -90,16 +112,25 @@ def values_of(setting: Setting, *names: str) -> list[dict[str, Any]]:
 
 
 def test_a_difference_is_paired_and_its_noise_pooled() -> None:
-    base, none = values_of(AUX, "1/32", "0")
+    base, (none,) = {}, values_of(AUX, "0")
     (found,) = differences(record(*both(ROWS, base, 0.7), *both(ROWS, none, 0.69)), AUX, ROWS)
     assert (found.value, found.seeds) == ("0", 2)
     assert found.mean == pytest.approx(-0.01)
-    assert found.noise == pytest.approx(2 * 2e-6**0.5)
+    assert found.noise == pytest.approx(2 * (2e-6 / (7 / 9) ** 3) ** 0.5)
     assert found.clear
 
 
+def test_one_setting_whose_seeds_lie_apart_widens_its_own_interval_alone() -> None:
+    (none, more) = values_of(AUX, "0", "1/8")
+    apart = [trial(ROWS, none, 0, 0.8), trial(ROWS, none, 1, 0.5)]
+    of_none, of_more = differences(record(*both(ROWS, {}, 0.7), *both(ROWS, more, 0.72), *apart), AUX, ROWS)
+    assert of_none.noise == pytest.approx(2 * ((0.045 + 2e-6 / (7 / 9) ** 3) / 2) ** 0.5)
+    assert of_more.clear
+    assert of_more.noise == pytest.approx(0.0041, abs=1e-4)
+
+
 def test_verdicts() -> None:
-    base, none, more = values_of(AUX, "1/32", "0", "1/8")
+    base, (none, more) = {}, values_of(AUX, "0", "1/8")
     assert verdict(record(), AUX) == "not run"
     assert verdict(record(trial(ROWS, base, 0, 0.7), trial(ROWS, none, 0, 0.6)), AUX).startswith("one seed")
     worse = [*both(ROWS, base, 0.7), *both(ROWS, none, 0.6)]
@@ -113,33 +144,47 @@ def test_verdicts() -> None:
     assert verdict(record(*both(ROWS, base, 0.7), *both(ROWS, more, 0.7005)), AUX) == "no difference that can be seen"
 
 
+def test_a_setting_that_never_acted_was_not_tried() -> None:
+    base, (none, more) = {}, values_of(AUX, "0", "1/8")
+    idle = record(*both(ROWS, base, 0.7), *both(ROWS, none, 0.7), *both(ROWS, more, 0.7))
+    assert verdict(idle, AUX).startswith("not tried: it never acted")
+    assert "| AuxK weight | 0 | the same to the last digit (2) | not run |" in "\n".join(lines(idle))
+    acts = record(*both(ROWS, base, 0.7), *both(ROWS, none, 0.7), *both(ROWS, more, 0.7005))
+    assert verdict(acts, AUX) == "no difference that can be seen"
+
+
 def test_another_l0_decides_nothing() -> None:
-    base, more = values_of(AUX, "1/32", "1/8")
+    base, (more,) = {}, values_of(AUX, "1/8")
     found = record(*both(ROWS, base, 0.7), *both(ROWS, more, 0.8, l0=40.0))
     assert verdict(found, AUX) == "no difference that can be seen"
-    assert "+0.1000 ± 0.0028 (2) *" in "\n".join(lines(found))
+    assert "+0.1000 ± 0.0041 (2) *" in "\n".join(lines(found))
 
 
-def test_a_record_of_another_default_is_not_read_as_of_todays() -> None:
-    base, more = values_of(AUX, "1/32", "1/8")
-    trials_of = [*both(ROWS, base, 0.7), *both(ROWS, more, 0.72)]
-    same = {**record(*trials_of), "defaults": {AUX.name: "1/32"}}
+def test_a_record_is_read_with_the_default_it_had() -> None:
+    now, more, none = values_of(AUX, "1/32", "1/8", "0")
+    runs = [*both(ROWS, {}, 0.7), *both(ROWS, more, 0.72), *both(ROWS, none, 0.6)]
+    same = {**record(*runs), "defaults": {AUX.name: "1/32"}}
     assert verdict(same, AUX) == "not supported: 1/8 is better"
     assert "changed since" not in "\n".join(lines(same))
-    older = {**record(*trials_of), "defaults": {AUX.name: "1/16"}}
-    assert differences(older, AUX, ROWS) == []
-    assert verdict(older, AUX) == "not run since the default was 1/16"
+    older = {**record(*runs, *both(ROWS, now, 0.73)), "defaults": {AUX.name: "1/128"}}
+    assert {one.value: round(one.mean, 4) for one in differences(older, AUX, ROWS)} == {
+        "1/8": 0.02,
+        "0": -0.1,
+        "1/32": 0.03,
+    }
+    assert verdict(older, AUX) == "of 1/128, the default then: not supported: 1/32, 1/8 is better"
     text = "\n".join(lines(older))
-    assert "with a default that has changed since: AuxK weight 1/16, now 1/32." in text
-    assert "| AuxK weight | 1/32 | not run |" in text
+    assert "with a default that has changed since: AuxK weight 1/128, now 1/32." in text
+    assert "| AuxK weight | 1/128 | default: 0.7000 (2) | not run |" in text
+    assert "| AuxK weight | 1/32 | **+0.0300** ± 0.0041 (2) | not run |" in text
 
 
 def test_tables_and_plot_show_gaps() -> None:
-    base, twice = values_of(RATE, "x1", "x2")
+    base, (twice,) = {}, values_of(RATE, "x2")
     made = record(*both(ROWS, base, 0.7), *both(ROWS, twice, 0.75))
     text = "\n".join(lines(made))
     assert "| learning rate | x1 | default: 0.7000 (2) | not run | not run |" in text
-    assert "| learning rate | x2 | **+0.0500** ± 0.0028 (2) | not run | not run |" in text
+    assert "| learning rate | x2 | **+0.0500** ± 0.0041 (2) | not run | not run |" in text
     assert "| AuxK weight | 1/32 | not run |" in text
     from matplotlib import pyplot
 

@@ -124,11 +124,16 @@ class SuiteRun:
     progress: Progress
     concepts: Sequence[Concept] | None = None
     threshold: float | None = None
+    """As given; where nothing was, found from the text when it is first needed."""
+    given_threshold: float | None = field(default=None, init=False)
     fitted_on: str = field(default="the training text", init=False)
     beside: dict[str, Dictionary] = field(default_factory=dict, init=False)
     """Baselines of the suite that was measured last; empty where it has none."""
     l0_measured: float | None = field(default=None, init=False)
     """The L0 that they are for."""
+
+    def __post_init__(self) -> None:
+        self.given_threshold = self.threshold
 
     def check(self, names: Sequence[SuiteName]) -> None:
         """Refuse early what would fail late, and split the text where there is only one."""
@@ -183,6 +188,7 @@ class SuiteRun:
             "mask": (self.mask or MaskConfig()).to_dict(),
             "tokens": self.tokens.digest if self.tokens is not None else None,
             "fit_tokens": self.fit_tokens.digest if self.fit_tokens is not None else None,
+            "outlier_threshold": self.given_threshold,
             "against": self.against_digest if suite == "stability" else None,
             "concepts": names if suite == "probing" else None,
             "probe_files": probe_files_digest(*probes) if suite == "probing" and probes[1] else None,

@@ -60,7 +60,13 @@ class Evaluate(Kind[EvaluateArgs]):
         if args.suites or args.against is not None:
             check_suites(args.suites, against=args.against is not None)
         found = args.updated(sae=usable(hub, args.sae).id, text=absolute(args.text), model=absolute(args.model))
-        return found if args.against is None else found.updated(against=usable(hub, args.against).id)
+        if args.against is None:
+            return found
+        from neuronmap.hub.evaluating import check_second
+
+        second = usable(hub, args.against)
+        check_second(hub.get(found.sae), second)
+        return found.updated(against=second.id)
 
     def title(self, args: EvaluateArgs) -> str:
         return f"evaluating {args.sae}"

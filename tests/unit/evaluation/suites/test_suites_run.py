@@ -186,6 +186,26 @@ def test_what_was_measured_on_equal_inputs_is_not_measured_again(
     assert seen == ["core"]
 
 
+def test_a_result_on_other_rows_is_another_record(sae, tiny_llama: LanguageModel, tokens, concept) -> None:  # type: ignore[no-untyped-def]
+    """The norm above which a row is dropped, as it was asked for: given, another, or found from the text, which only the run learns."""
+    kept: dict[tuple[str, str], SuiteRecord] = {}
+
+    def measure(threshold: float | None) -> list[SuiteRecord]:
+        found = run(
+            sae, tiny_llama, tokens, concepts=[concept], outlier_threshold=threshold,
+            stored=lambda suite, key: kept.get((suite, key)),
+        )  # fmt: skip
+        return list(found.suites.values())
+
+    norms = [measure(threshold) for threshold in (1e6, 2e6, None)]
+    assert len({record.key for records in norms for record in records}) == 6
+    assert [records[0].protocol.outlier_threshold for records in norms[:2]] == [1e6, 2e6]
+    for record in norms[2]:
+        kept[record.result.suite, record.key] = record
+    again = measure(None)
+    assert [a is b for a, b in zip(again, norms[2], strict=True)] == [True, True]
+
+
 def test_documents_have_saebenchs_names(sae, tiny_llama: LanguageModel, tokens, concept) -> None:  # type: ignore[no-untyped-def]
     result = run(sae, tiny_llama, tokens, concepts=[concept])
     made = saebench_documents(result, "demo", {"architecture": "topk"})

@@ -35,6 +35,14 @@ def test_refused_then_made_comparable(neuronmap, three, tmp_path):
     assert "Left out: less" in shown.out
     assert left["commands"][0] in shown.out
     assert "[" in shown.out, "intervals"
+    words = shown.out.split()
+    for row in board["rows"]:
+        assert row["sae"] in words
+        assert row["file"].rsplit("/", 1)[-1].removesuffix(".json") in words, (
+            "a name to copy is whole, in 80 columns too"
+        )
+    assert {"explained_", "variance"} <= set(words)
+    assert "do not rank" not in neuronmap("sae", "list-models", "--sort", "l0").out
     seen = neuronmap("sae", "leaderboard", "--group", left["key"], "--json").document("sae leaderboard")
     assert [row["sae"] for row in seen["leaderboard"]["rows"]] == ["less"]
 
@@ -46,6 +54,22 @@ def test_refused_then_made_comparable(neuronmap, three, tmp_path):
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert {row["sae"] for row in rows} == {"four", "eight", "less"}
     assert all(row["l0"] for row in rows)
+
+
+def test_saes_of_other_places_are_not_ranked_nor_found_again(neuronmap, train_arguments, three):
+    other = ["1" if before == "--layer" else one for before, one in itertools.pairwise(["", *train_arguments])]
+    done = neuronmap(*other, "--set", "max_tokens=4000", "--set", "seed=1", "--name", "other")
+    assert done.code == 0, done.err
+    for asked in (["--sort=-explained_variance"], ["--where", "l0>0"]):
+        assert "do not rank these SAEs" in neuronmap("sae", "list-models", *asked).out
+    assert "do not rank" not in neuronmap("sae", "list-models").out
+    for against, words in (("other", "different activations"), ("eight", "both trained from seed 0")):
+        refused = neuronmap("sae", "evaluate", "four", "--suite", "stability", "--against", against)
+        assert refused.code != 0
+        assert words in " ".join(refused.err.split())
+    bench = neuronmap("sae", "evaluate", "four", "--suite", "structure", "--saebench", "bench")
+    assert "none of them was asked for" in " ".join(bench.err.split())
+    assert "structure" not in bench.out, "before anything is measured"
 
 
 def test_conditions_that_cannot_be_are_refused(neuronmap, tmp_path):

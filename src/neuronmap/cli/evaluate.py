@@ -147,8 +147,10 @@ def _evaluate_core(
 def _evaluate_suites(
     output: Output, hub: SAEModelHub, entry: LibraryEntry, asked: dict[str, Any], saebench: Path | None
 ) -> None:
-    from neuronmap.hub.evaluating import evaluate_suites_entry, write_saebench
+    from neuronmap.hub.evaluating import check_saebench, evaluate_suites_entry, write_saebench
 
+    if saebench is not None:
+        check_saebench(asked["suites"], saebench)
     result = evaluate_suites_entry(hub, entry, progress=output.progress(), **asked)
     output.show(*suite_table(result))
     files = write_saebench(result, entry, saebench) if saebench is not None else []

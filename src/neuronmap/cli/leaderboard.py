@@ -19,6 +19,7 @@ __all__ = ["leaderboard"]
 
 _COMMANDS_SHOWN = 4
 _OTHERS_SHOWN = 8
+_LONGEST_HEAD = 10
 
 
 @command_output
@@ -42,7 +43,7 @@ def leaderboard(
     ] = None,
     sort: Annotated[
         str | None,
-        typer.Option(help="LeaderboardColumn, best first; or l0, features, name. The first column if left out."),
+        typer.Option(help="A column, best first; or l0, features, name. The first column if left out."),
     ] = None,
     group: Annotated[
         str | None,
@@ -56,10 +57,10 @@ def leaderboard(
 
     Only figures that may be compared stand in one table: of the same model, hook, text, mask, number of tokens, ablations and
     version. What was measured otherwise is left out, with what differs and the commands that would make it comparable. Ranks
-    are shared where 95 % intervals overlap; **front** marks SAEs that no other beats at an L0 as low.
+    are shared where 95 % intervals overlap; a star marks the front: SAEs that no other beats at an L0 as low.
 
-    An SAE stands in the table once. **evaluation** names the file that its figures are from, and how many others there are of it: on
-    another text, with other tokens, by another version. These are listed below the table, each with the **--group** that shows it.
+    An SAE stands in the table once. Below it stands the file that its figures are from, and what others there are of it (on another
+    text, with other tokens, by another version), each with the **--group** that shows it.
 
     Examples:
 
@@ -110,16 +111,18 @@ def _shown(board: Leaderboard) -> list[RenderableType]:
             f"[bold]{escape(board.model)} at {escape(board.hook)}[/], suite {board.suite}, sorted by {board.sort}"
         )
         names = [one.name for one in board.metrics]
-        columns = ["rank", "name", "architecture", "features", "L0", *names, "front", "evaluation"]
+        heads = [_head(name) for name in names]
+        columns = ["rank", "name", "features", "L0", *heads]
         rows = [_cells(row, names) for row in board.rows]
-        parts += ["", table("", columns, rows, right=["rank", "features", "L0", *names], whole=["name"]), ""]
+        parts += ["", table("", columns, rows, right=["rank", "features", "L0", *heads], whole=columns[:4]), ""]
         parts.append("95 % intervals in brackets; - is not established or not measured, never 0.")
-        parts.append("evaluation: the file in the bundle, and how many others of that SAE are not shown.")
         if board.front_metric:
-            parts.append(f"front: no other SAE has {board.front_metric} as good at an L0 as low.")
+            parts.append(f"* (front): no other SAE has {board.front_metric} as good at an L0 as low.")
         parts += [escape(note) for note in board.notes]
         parts += ["", "[bold]What all of these figures share[/]"]
         parts.append(table("", ["", ""], [[line.title, line.value] for line in board.protocol]))
+        parts += ["", "[bold]Files of these figures[/], in each bundle's evaluations"]
+        parts += [f"  {escape(row.sae)}: {escape(_file(row.file))}{_beside(row)}" for row in board.rows]
         parts += _others(board)
     else:
         parts += ["No SAE that fits these conditions has an evaluation of this suite.", *map(escape, board.notes)]
@@ -133,18 +136,22 @@ def _shown(board: Leaderboard) -> list[RenderableType]:
 
 
 def _cells(row: RankedSAE, names: list[str]) -> list[str]:
-    rank = "-" if row.rank is None else f"{row.rank}{'=' if row.shared else ''}"
+    rank = ("-" if row.rank is None else f"{row.rank}{'=' if row.shared else ''}") + (" *" if row.on_front else "  ")
     figures = [_cell(row.figures[name]) for name in names]
-    return [
-        rank,
-        row.sae,
-        row.architecture,
-        number(row.features),
-        number(row.l0.value, 1),
-        *figures,
-        "*" if row.on_front else "",
-        _file(row.file) + (f" (+{len(row.others)})" if row.others else ""),
-    ]
+    return [rank, f"{row.sae}\n{row.architecture}", number(row.features), number(row.l0.value, 1), *figures]
+
+
+def _head(name: str) -> str:
+    """A long name over two lines, broken at the underscore that is nearest to its middle."""
+    places = [place + 1 for place, sign in enumerate(name) if sign == "_"]
+    if len(name) <= _LONGEST_HEAD or not places:
+        return name
+    place = min(places, key=lambda place: abs(2 * place - len(name)))
+    return f"{name[:place]}\n{name[place:]}"
+
+
+def _beside(row: RankedSAE) -> str:
+    return f" (and {len(row.others)} more, below)" if row.others else ""
 
 
 def _file(name: str) -> str:
@@ -175,7 +182,7 @@ def _command(suite: str, key: str) -> str:
 def _cell(figure: StoredFigure) -> str:
     if not figure.has_interval:
         return number(figure.value)
-    return f"{number(figure.value)} [{number(figure.low)}, {number(figure.high)}]"
+    return f"{number(figure.value)}\n[{number(figure.low)}, {number(figure.high)}]"
 
 
 def _refused(left: RefusedGroup, suite: str) -> list[RenderableType]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from neuronmap.cli.zoo_publish import TrainedPublication, publish_trained, requi
 
 if TYPE_CHECKING:
     from neuronmap.engines import EngineSettings
+    from neuronmap.hub.entry import LibraryEntry
     from neuronmap.hub.pipeline import StoredSAE
 
 __all__ = ["app"]
@@ -304,6 +306,12 @@ def list_models(
         if hub.list()
         else f"The library {hub.root} is empty. Try: neuronmap demo"
     )
+    if (where or sort) and len(_measured_on(found)) > 1:
+        output.show(
+            "",
+            "These figures are of different places or texts and do not rank these SAEs; "
+            "neuronmap sae leaderboard shows which may be compared.",
+        )
     output.document(
         {
             "schema": "neuronmap/sae.list-models/1",
@@ -311,6 +319,11 @@ def list_models(
             "saes": [entry.to_dict() for entry in found],
         }
     )
+
+
+def _measured_on(entries: Iterable[LibraryEntry]) -> set[tuple[str | None, str | None, str | None]]:
+    """Model, hook and training text of the SAEs that have figures."""
+    return {(one.model, one.hook, (one.training or {}).get("corpus")) for one in entries if one.metrics}
 
 
 @app.command("show")

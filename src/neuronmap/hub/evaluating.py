@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVALUATIONS_FOLDER",
+    "check_saebench",
     "check_second",
     "evaluate_suites_entry",
     "list_evaluations",
@@ -264,6 +265,27 @@ def _interrupted_by_name(entry: LibraryEntry, kept: list[str]) -> Iterator[None]
         raise Interrupted(f"Stopped while evaluating '{entry.id}'; {done}.", hint="Run it again to go on.") from None
 
 
+def check_saebench(suites: Sequence[str], target: Path) -> None:
+    """Refuse before anything is measured what :func:`write_saebench` could not write.
+
+    Raises:
+        ConfigError: SAEBench has no form for any of these suites, or a file was named for several documents.
+    """
+    from neuronmap.evaluation.suites.saebench import FORMS
+
+    forms = [FORMS[suite] for suite in dict.fromkeys(suites) if suite in FORMS]
+    if not forms and set(suites) <= set(SUITES):
+        raise ConfigError(
+            f"SAEBench has forms for the suites {', '.join(FORMS)}, and none of them was asked for.",
+            hint=f"Leave --saebench {target} out, or add one of them to --suite.",
+        )
+    if target.suffix == ".json" and len(forms) > 1:
+        raise ConfigError(
+            f"{target} is one file, and there would be {len(forms)} documents: {', '.join(forms)}.",
+            hint="Name a folder.",
+        )
+
+
 def write_saebench(result: SuiteResult, entry: LibraryEntry, target: Path) -> list[Path]:
     """Write the records in SAEBench's form.
 
@@ -281,17 +303,13 @@ def write_saebench(result: SuiteResult, entry: LibraryEntry, target: Path) -> li
     from neuronmap.evaluation.suites.saebench import saebench_documents
     from neuronmap.paths import new_folder, write_json
 
+    check_saebench(tuple(result.suites), target)
     documents = saebench_documents(result, entry.id, read_json(entry.path / CONFIG_FILE))
     if not documents:
         raise ConfigError(
-            "SAEBench has forms for the suites core, probing and absorption, and none of them was measured."
+            "Absorption cannot be shown of this model, and SAEBench has no form that says so: nothing written."
         )
     if target.suffix == ".json":
-        if len(documents) > 1:
-            raise ConfigError(
-                f"{target} is one file, and there are {len(documents)} documents: {', '.join(documents)}.",
-                hint="Name a folder.",
-            )
         new_folder(target.parent)
         write_json(target, next(iter(documents.values())))
         return [target]

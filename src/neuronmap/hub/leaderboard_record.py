@@ -184,7 +184,7 @@ class Leaderboard(FrozenConfig):
     sort: str
     """What the rows are sorted by."""
     front_metric: str
-    """LeaderboardColumn of the Pareto front against L0; empty if there is none."""
+    """Column of the Pareto front against L0; empty if there is none."""
     rows: tuple[RankedSAE, ...]
     """The SAEs, best first; those without the figure come last."""
     groups: tuple[EvaluationGroup, ...] = ()

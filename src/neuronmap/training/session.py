@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuronmap.activations import ActivationStream
+from neuronmap.activations import ActivationStore, ActivationStream
 from neuronmap.errors import MismatchError, TrainingDivergedError
 from neuronmap.saes import SparseAutoencoder, StepLoss, StepState, Workspace
 from neuronmap.saes.kernels.choice import describe, rounds_products, screens_products
@@ -191,7 +191,8 @@ class Session:
                 f"{share:.0%} of the training time went by waiting for the language model. Stored activations (without stream) are "
                 "computed once and used by every later run."
             )
-        return f"{share:.0%} of the training time went by waiting for activations to be read from disk."
+        doing = "be read from disk" if isinstance(self.data.rows, ActivationStore) else "come from their source"
+        return f"{share:.0%} of the training time went by waiting for activations to {doing}."
 
     def resample_if_due(self) -> int:
         """Re-initialise dead features, once per dead window and never during the learning rate's decay.

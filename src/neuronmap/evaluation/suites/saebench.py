@@ -20,7 +20,10 @@ import numpy as np
 from neuronmap.evaluation.metrics import CoreMetrics, Estimate
 from neuronmap.evaluation.suites.record import AbsorptionSuite, CoreSuite, ProbingSuite, SuiteRecord, SuiteResult
 
-__all__ = ["DIFFERS", "saebench_documents"]
+__all__ = ["DIFFERS", "FORMS", "saebench_documents"]
+
+FORMS = {"core": "core", "probing": "sparse_probing", "absorption": "absorption_first_letter"}
+"""SAEBench's name for what a suite measures; it has none for the others."""
 
 UNMEASURED = -1
 """What SAEBench writes where it measured nothing."""
@@ -72,11 +75,11 @@ Parts = tuple[str, dict[str, Any], dict[str, Any], list[dict[str, Any]]]
 
 def _parts(record: SuiteRecord) -> Parts | None:
     if isinstance(record.result, CoreSuite):
-        return "core", *_core(record.result.sae, record)
+        return FORMS["core"], *_core(record.result.sae, record)
     if isinstance(record.result, ProbingSuite):
-        return "sparse_probing", *_probing(record.result, record)
+        return FORMS["probing"], *_probing(record.result, record)
     if isinstance(record.result, AbsorptionSuite) and "sae" in record.result.dictionaries:
-        return "absorption_first_letter", *_absorption(record.result, record)
+        return FORMS["absorption"], *_absorption(record.result, record)
     return None
 
 

@@ -40,7 +40,7 @@ class BoardQuery(BaseModel):
     l0: str = Field(default="", max_length=60, description="Measured L0: LOW:HIGH, or one number.")
     tag: list[_Word] = Field(default=[], max_length=20, description="Tags that must all be there.")
     metric: list[_Word] = Field(default=[], max_length=20, description="Columns; the chief ones when left out.")
-    sort: str = Field(default="", max_length=100, description="LeaderboardColumn, best first; or l0, features, name.")
+    sort: str = Field(default="", max_length=100, description="A column, best first; or l0, features, name.")
     group: str = Field(
         default="", max_length=80, description="Beginning of a comparison key; the largest group if none."
     )

@@ -1,4 +1,4 @@
-"""Which SAEs the stability suite may hold against each other, as far as they tell where they are from."""
+"""What is refused before anything is measured: SAEs that stability cannot hold against each other, and forms that SAEBench has not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from neuronmap.errors import ConfigError, MismatchError
 from neuronmap.hub import LibraryEntry
-from neuronmap.hub.evaluating import check_second
+from neuronmap.hub.evaluating import check_saebench, check_second
 
 
 def entry(name: str, seed: int | None = 0, **facts: Any) -> LibraryEntry:
@@ -37,3 +37,13 @@ def test_other_activations_are_refused(facts: dict[str, str]) -> None:
 def test_saes_from_elsewhere_do_not_tell_and_are_let_pass() -> None:
     check_second(entry("a"), entry("b", seed=None))
     check_second(entry("a", seed=None), entry("b", seed=None, hook=None, model=None))
+
+
+def test_forms_that_saebench_has_not_are_refused_before_the_work() -> None:
+    with pytest.raises(ConfigError, match="none of them was asked for"):
+        check_saebench(("structure", "stability"), Path("bench"))
+    with pytest.raises(ConfigError, match="2 documents: core, absorption_first_letter"):
+        check_saebench(("core", "absorption", "structure"), Path("bench.json"))
+    check_saebench(("core", "absorption"), Path("bench"))
+    check_saebench(("core", "structure"), Path("bench.json"))
+    check_saebench(("tpp",), Path("bench.json"))  # an unknown suite is another refusal's to name

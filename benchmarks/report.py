@@ -64,6 +64,7 @@ class Figure(NamedTuple):
 
 _SETTINGS = ("synthetic", "latents", "rows", "measure_rows", "batch")
 """What two ground-truth records must have in common to stand in one table."""
+_DATED = re.compile(r" \((\d{4}-\d\d-\d\d)\)$")
 
 
 def newest(pattern: str, wanted: str | None = None) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -156,7 +157,7 @@ def sweep_section(name: str, record: dict[str, Any], plots: Path) -> list[str]:
         "",
         f"{record['latents']:,} latents, {record['rows']:,} rows in steps of {record['batch']:,}, fewer than above; measured on "
         f"{record['measure_rows']:,} others. Means over seeds, in brackets the lowest and highest; the dashed line is the true L0 "
-        f"({record['facts']['l0']:.1f}), the grey band what probes reach. File: `benchmarks/results/{name}`.",
+        f"({record['facts']['l0']:.1f}), the grey band what probes reach. File: `benchmarks/results/{name}`{_from_earlier(record)}.",
         "",
         f"![Figures against L0](images/quality/{picture})",
         "",
@@ -171,6 +172,15 @@ def sweep_section(name: str, record: dict[str, Any], plots: Path) -> list[str]:
                 cells.append(_span(some[at]) if len(some) == len(points) else "–")
             lines.append(f"| {recipe} | {point.l0:.1f} | " + " | ".join(cells) + " |")
     return [*lines, ""]
+
+
+def _from_earlier(record: dict[str, Any]) -> str:
+    """The recipes of a sweep that :func:`with_earlier` added."""
+    added: dict[str, set[str]] = {}
+    for run in record["runs"]:
+        if (dated := _DATED.search(run["setting"])) is not None:
+            added.setdefault(dated.group(1), set()).add(run["recipe"])
+    return "".join(f"; {', '.join(sorted(recipes))} of {date}" for date, recipes in sorted(added.items()))
 
 
 def _span(point: Point) -> str:
@@ -300,7 +310,7 @@ def page(plots: Path = PLOTS) -> str:
     for name, record in newest("ground-truth-*.json").values():
         lines += truth_section(name, with_earlier(name, record), plots)
     for name, record in newest("l0-sweep-*.json").values():
-        lines += sweep_section(name, record, plots)
+        lines += sweep_section(name, with_earlier(name, record), plots)
     lines += ["## Side by side", ""]
     for name, record in newest("quality-sheet-*.json").values():
         pictures = {width: f"images/quality/{file.name}" for width, file in save_plots(record, plots, "pareto").items()}

@@ -4,7 +4,8 @@ A cell is one place of the sheet: library, architecture, settings, width, L0, se
 
 - ``default``: the library's own defaults and tutorial settings (NeuronMap: its defaults);
 - ``matched`` (peers only): what depends on the length of a run (learning rate, warm-ups) is NeuronMap's for this run, and the window after
-  which a feature counts as dead a tenth of it, because runs here are hundreds of steps long and the peers' defaults are made for tens of thousands;
+  which a feature counts as dead a tenth of it, because runs here are hundreds of steps long and the peers' defaults are made for tens of
+  thousands;
 - ``x0.5`` and ``x2``: the learning rate of ``matched`` (NeuronMap: of ``default``) times that. Everybody gets the same three rates.
 
 All of them are tried at one L0 on one seed, and the best of them there is run everywhere else, so that nobody loses for a default that

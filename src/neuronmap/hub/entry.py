@@ -13,7 +13,15 @@ from typing import Any
 from neuronmap.errors import ConfigError, DamagedError, InputError
 from neuronmap.saes.metadata import BundleInfo, read_bundle_info
 
-__all__ = ["LibraryEntry", "MetricFilter", "parse_metric_filter", "read_entry", "require_metric", "sort_entries"]
+__all__ = [
+    "LibraryEntry",
+    "MetricFilter",
+    "model_digest",
+    "parse_metric_filter",
+    "read_entry",
+    "require_metric",
+    "sort_entries",
+]
 
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -92,6 +100,13 @@ class LibraryEntry:
             and (architecture is None or name_matches(self.architecture, architecture))
             and all(tag in self.tags for tag in tags)
         )
+
+
+def model_digest(entry: LibraryEntry) -> str | None:
+    """Of its language model, where the bundle knows it: one model may have several names."""
+    metadata = read_bundle_info(entry.path).metadata
+    digest = (metadata.model or {}).get("model_digest") if metadata is not None else None
+    return None if digest is None else str(digest)
 
 
 @dataclass(frozen=True, slots=True)

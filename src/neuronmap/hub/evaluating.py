@@ -19,7 +19,7 @@ from neuronmap.engines import EngineSettings, Pool, running
 from neuronmap.errors import ConfigError, DamagedError, InputError, Interrupted, MismatchError
 from neuronmap.evaluation.suites.record import SUITES, SuiteName, SuiteRecord, SuiteResult
 from neuronmap.hashing import short
-from neuronmap.hub.entry import LibraryEntry
+from neuronmap.hub.entry import LibraryEntry, model_digest
 from neuronmap.hub.library import SAEModelHub
 from neuronmap.hub.opening import hook_of, language_model_of, tokenized, training_config, training_text
 from neuronmap.hub.sent_suites import SentSAE, SuiteWork, suites_elsewhere
@@ -113,7 +113,7 @@ def evaluate_suites_entry(
     names = check_suites(suites, against=against is not None)
     second = hub.get(against) if against is not None else None
     if second is not None:
-        check_second(entry, second)
+        check_second(entry, second, force)
     kept: list[str] = []
 
     def keep(record: SuiteRecord) -> None:
@@ -141,8 +141,12 @@ def evaluate_suites_entry(
     return result
 
 
-def check_second(entry: LibraryEntry, second: LibraryEntry) -> None:
+def check_second(entry: LibraryEntry, second: LibraryEntry, force: bool = False) -> None:
     """Refuse what ``stability`` cannot be asked of, as far as the two SAEs tell where they are from.
+
+    Args:
+        entry, second: the SAEs.
+        force: go on although they read different activations, or the same ones under two names.
 
     Raises:
         ConfigError: they are one SAE, or began from the same seed, whose features both still have.
@@ -151,10 +155,13 @@ def check_second(entry: LibraryEntry, second: LibraryEntry) -> None:
     hint = "--against takes an SAE of another seed, trained at the same hook of the same model."
     if second.id == entry.id:
         raise ConfigError(f"'{entry.id}' cannot be compared with itself.", hint=hint)
-    for what, mine, other in (("model", entry.model, second.model), ("hook", entry.hook, second.hook)):
-        if mine and other and mine != other:
+    models, hooks = (entry.model, second.model), (entry.hook, second.hook)
+    digests = (model_digest(entry), model_digest(second))
+    for what, names, compared in (("model", models, digests if all(digests) else models), ("hook", hooks, hooks)):
+        if not force and all(compared) and compared[0] != compared[1]:
             raise MismatchError(
-                f"'{entry.id}' and '{second.id}' are of different activations: {what} {mine} and {other}.", hint=hint
+                f"'{entry.id}' and '{second.id}' are of different activations: {what} {names[0]} and {names[1]}.",
+                hint=f"{hint} With --force they are compared all the same.",
             )
     seeds = [one.training.get("seed") if one.training else None for one in (entry, second)]
     if seeds[0] is not None and seeds[0] == seeds[1]:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from neuronmap import progress as progress_module
 from neuronmap.errors import DamagedError, InputError, MismatchError, NotInLibraryError
 from neuronmap.hub.analyses import open_analysis
-from neuronmap.hub.entry import LibraryEntry
+from neuronmap.hub.entry import LibraryEntry, model_digest
 from neuronmap.hub.library import SAEModelHub
 from neuronmap.hub.opening import hook_of, language_model_of, tokenized, training_config, training_text
 from neuronmap.progress import Progress
-from neuronmap.saes.metadata import read_bundle_info
 
 if TYPE_CHECKING:
     from neuronmap.abstraction.record import FeatureFlow
@@ -115,7 +114,7 @@ def check_followed(entries: Sequence[LibraryEntry]) -> None:
                 f"{at[entry.layer].id} and {entry.id} both read layer {entry.layer}; features are followed from layer to layer.",
                 hint="Leave one of them out; two SAEs of one layer are compared by `neuronmap sae compare`.",
             )
-    digests = [_model_digest(entry) for entry in entries]
+    digests = [model_digest(entry) for entry in entries]
     known = all(digest is not None for digest in digests)
     if len(set(digests if known else [entry.model for entry in entries])) > 1:
         listed = "; ".join(f"{entry.id} belongs to {entry.model}" for entry in entries)
@@ -124,13 +123,6 @@ def check_followed(entries: Sequence[LibraryEntry]) -> None:
             f"Features are followed through one language model, but these belong to several{other}: {listed}.",
             hint="Choose SAEs of one model, or train one: `neuronmap sae train`.",
         )
-
-
-def _model_digest(entry: LibraryEntry) -> str | None:
-    """Of its language model, where the bundle knows it: one model may have several names."""
-    metadata = read_bundle_info(entry.path).metadata
-    digest = (metadata.model or {}).get("model_digest") if metadata is not None else None
-    return None if digest is None else str(digest)
 
 
 def _labelled(flow: FeatureFlow, entries: Sequence[LibraryEntry]) -> FeatureFlow:

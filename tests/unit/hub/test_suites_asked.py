@@ -8,8 +8,16 @@ from typing import Any
 import pytest
 
 from neuronmap.errors import ConfigError, MismatchError
-from neuronmap.hub import LibraryEntry
+from neuronmap.hub import LibraryEntry, evaluating
 from neuronmap.hub.evaluating import check_saebench, check_second
+
+
+@pytest.fixture(autouse=True)
+def digests(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Digests of language models by SAE, which bundles on disk hold; none is known unless a test says so."""
+    known: dict[str, str] = {}
+    monkeypatch.setattr(evaluating, "model_digest", lambda one: known.get(one.id))
+    return known
 
 
 def entry(name: str, seed: int | None = 0, **facts: Any) -> LibraryEntry:
@@ -32,6 +40,14 @@ def test_what_began_from_the_same_seed_finds_its_start_again_and_is_refused() ->
 def test_other_activations_are_refused(facts: dict[str, str]) -> None:
     with pytest.raises(MismatchError, match="different activations"):
         check_second(entry("a"), entry("b", seed=1, **facts))
+    check_second(entry("a"), entry("b", seed=1, **facts), force=True)
+
+
+def test_one_model_may_have_two_names(digests: dict[str, str]) -> None:
+    digests |= {"a": "sha256:1", "b": "sha256:1", "c": "sha256:2"}
+    check_second(entry("a"), entry("b", seed=1, model="/models/gpt2"))
+    with pytest.raises(MismatchError, match="model gpt2 and gpt2"):
+        check_second(entry("a"), entry("c", seed=1))
 
 
 def test_saes_from_elsewhere_do_not_tell_and_are_let_pass() -> None:

@@ -65,7 +65,7 @@ class Evaluate(Kind[EvaluateArgs]):
         from neuronmap.hub.evaluating import check_second
 
         second = usable(hub, args.against)
-        check_second(hub.get(found.sae), second)
+        check_second(hub.get(found.sae), second, args.force)
         return found.updated(against=second.id)
 
     def title(self, args: EvaluateArgs) -> str:

@@ -38,8 +38,7 @@ def test_an_l0_sweep_is_written_drawn_and_reported(tmp_path: Path, monkeypatch: 
     assert f"({file.stem}.svg)" in file.with_suffix(".md").read_text()
 
     monkeypatch.setattr(report, "RESULTS", results)
-    monkeypatch.setattr(report, "PLOTS", tmp_path / "plots")
-    page = report.page()
+    page = report.page(tmp_path / "plots")
     assert "### tiny, L0 swept" in page
     assert page.count("| topk | ") == page.count("| batchtopk | ") == 2
     assert (tmp_path / "plots" / "l0-sweep-tiny.svg").is_file()

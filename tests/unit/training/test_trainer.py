@@ -392,5 +392,5 @@ def test_a_run_says_that_it_was_waiting_for_its_rows(rows, small):
             notes.append(message)
 
     result = SAETrainer(SAEConfig(**small), progress=Notes()).train(_SlowRows(rows), heldout=rows[:256])
-    assert any("waiting for activations to be read" in note for note in notes)
+    assert any("waiting for activations to come from their source" in note for note in notes)
     assert result.history[-1]["waiting_share"] > 0.05

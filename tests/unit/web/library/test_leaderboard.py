@@ -122,7 +122,7 @@ def test_other_evaluations_of_an_sae_are_shown_and_chosen(compared: TestClient, 
     chosen = compared.get("/leaderboard.json", params={"group": other["key"]}).json()["board"]
     assert [row["file"] for row in chosen["rows"] if row["sae"] == "first"] == [other["file"]]
     told = CliRunner().invoke(commands, ["sae", "leaderboard"], env={"COLUMNS": "300"}).output
-    assert f"{shown.stem} (+1)" in told
+    assert f"first: {shown.stem} (and 1 more, below)" in told
     assert f"first: {stored.stem}, scored tokens" in told
     assert f"neuronmap sae leaderboard --group {other['key']}" in told
 

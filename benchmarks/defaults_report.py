@@ -227,6 +227,7 @@ def draw(record: dict[str, Any]) -> Any:
                     colour = "tab:gray" if not one.fair else "tab:blue" if one.mean >= 0 else "tab:red"
                     axis.plot(one.mean, place, "o", color=colour, markersize=4)
         axis.axvline(0, color="black", linewidth=0.8)
+        axis.locator_params(axis="x", nbins=5)
         axis.set_title(f"{field.name}\n{field.title}", fontsize="small")
         axis.grid(True, axis="x", alpha=0.25)
     axes[0].set_yticks(range(len(rows)), [f"{setting.name}: {value}" for setting, value in rows], fontsize="x-small")

@@ -142,7 +142,7 @@ def truth_section(name: str, record: dict[str, Any], plots: Path) -> list[str]:
         "",
     ]
     picture = f"ground-truth-{synthetic['name']}.svg"
-    draw_truth(groups, probes, plots / picture)
+    draw_truth(groups, baselines.get("probes_frequent_f1") or probes, plots / picture)
     return [*lines, f"![F1 by recipe, with the probes' F1 as a line](images/quality/{picture})", ""]
 
 
@@ -210,7 +210,7 @@ def row(label: str, truths: list[dict[str, Any]]) -> str:
 
 
 def draw_truth(groups: dict[str, list[dict[str, Any]]], probes: dict[str, Any], file: Path) -> None:
-    """Bars of F1 with every seed as a point."""
+    """Bars of F1 with every seed as a point; the line is what probes reach where an SAE's latents could be."""
     from matplotlib import pyplot
 
     found = {name: one for name, truths in groups.items() if (one := figure(truths, "f1_latent_mean")) is not None}

@@ -19,7 +19,8 @@ SETTINGS = {
     "epochs": "60",
     "name": SAE,
 }
-MORE = {"heldout tokens": "1024", "eval every steps": "100"}
+MORE = {"heldout tokens": "1024", "eval every steps": "100", "dead after tokens": "120,000"}
+"""AuxK comes late, so that a feature or two never fires: their page is looked at, too."""
 
 
 def grow(page: Page, server: Server) -> dict[str, Any]:

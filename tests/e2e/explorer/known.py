@@ -18,14 +18,14 @@ class Known:
     Attributes:
         token: the record of a feature that fires on one token.
         other: another one, whose label few share.
-        dead: number of a feature that never fired; None if all did.
+        dead: number of a feature that never fired.
         job: id of the training.
         run: its run.
     """
 
     token: dict[str, Any]
     other: dict[str, Any]
-    dead: int | None
+    dead: int
     job: str
     run: str
 
@@ -41,7 +41,7 @@ class Known:
         """Address of every page, by name."""
         sae, text = f"/sae/{SAE}/-", {"sae": SAE, "text": TEXT}
         steer = {"feature": self.feature, "prompt": "I think that", "max_tokens": 8, "value": "1"}
-        pages = {
+        return {
             "home": "/",
             "SAE": f"/sae/{SAE}",
             "features": f"{sae}/features?class=token&density_min=0.0001",
@@ -65,12 +65,10 @@ class Known:
             "jobs": "/jobs",
             "job": f"/jobs/{self.job}",
             "runs": f"/runs?run={quote(self.run)}",
+            "dead feature": f"{sae}/feature/{self.dead}",
             "about": "/about",
             "api": "/api",
         }
-        if self.dead is not None:
-            pages["dead feature"] = f"{sae}/feature/{self.dead}"
-        return pages
 
 
 def known_of(server: Server) -> Known:
@@ -83,6 +81,6 @@ def known_of(server: Server) -> Known:
     first, *others = features(where="class=token", sort="-density", limit=100)
     labels = [one["label"] for one in (first, *others)]
     second = min(others, key=lambda one: sum(one["label"] in label for label in labels))
-    dead = features(where="status=never", limit=1)
+    (dead,) = features(where="status=never", limit=1)
     (training,) = [job for job in server.get("/api/jobs")["jobs"] if job["kind"] == "train"]
-    return Known(first, second, dead[0]["feature"] if dead else None, training["id"], training["run"])
+    return Known(first, second, dead["feature"], training["id"], training["run"])

@@ -24,6 +24,7 @@ from neuronmap.errors import ConfigError, InputError, NeuronMapError, WorkerLost
 from neuronmap.hub.library import SAEModelHub
 from neuronmap.hub.pipeline import StoredSAE, train_into_library
 from neuronmap.progress import Progress, SilentProgress
+from neuronmap.training.interrupts import StopSignals, request_stop
 
 if TYPE_CHECKING:
     from neuronmap.training import SAEConfig
@@ -145,7 +146,7 @@ def _fit(cluster: Cluster, places: Places, training: _Training, progress: Progre
         ),
     )
     told: dict[str, Any] = {}
-    ended = threading.Event()  # a join that Ctrl-C interrupts takes the thread for ended (CPython 3.11)
+    ended = threading.Event()
 
     def fit() -> None:
         try:
@@ -157,14 +158,11 @@ def _fit(cluster: Cluster, places: Places, training: _Training, progress: Progre
 
     threading.Thread(target=fit, name="ray-train", daemon=True).start()
     asked = False
-    with retold(progress) as show:
+    with retold(progress) as show, StopSignals() as signals:  # a KeyboardInterrupt could be raised, and lost, anywhere in Ray
         while not ended.is_set():
-            try:
-                ended.wait(_LOOK_SECONDS)
-                told |= show(ray.get(relay.take.remote()))
-            except KeyboardInterrupt:
-                if asked:
-                    raise
+            ended.wait(_LOOK_SECONDS)
+            told |= show(ray.get(relay.take.remote()))
+            if signals.requested is not None and not asked:
                 asked = True
                 progress.note("Stopping after this step; Ctrl-C again stops at once.")
                 ray.get(relay.stop.remote())
@@ -177,7 +175,6 @@ def _process(given: dict[str, Any]) -> None:
     """One process of the training."""
     import ray
 
-    from neuronmap.training.interrupts import request_stop
     from neuronmap.training.parallel.team import open_team
 
     training: _Training = given["training"]

@@ -158,7 +158,10 @@ def _fit(cluster: Cluster, places: Places, training: _Training, progress: Progre
 
     threading.Thread(target=fit, name="ray-train", daemon=True).start()
     asked = False
-    with retold(progress) as show, StopSignals() as signals:  # a KeyboardInterrupt could be raised, and lost, anywhere in Ray
+    with (
+        retold(progress) as show,
+        StopSignals() as signals,
+    ):  # a KeyboardInterrupt could be raised, and lost, anywhere in Ray
         while not ended.is_set():
             ended.wait(_LOOK_SECONDS)
             told |= show(ray.get(relay.take.remote()))

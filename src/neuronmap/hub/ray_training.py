@@ -158,10 +158,8 @@ def _fit(cluster: Cluster, places: Places, training: _Training, progress: Progre
 
     threading.Thread(target=fit, name="ray-train", daemon=True).start()
     asked = False
-    with (
-        retold(progress) as show,
-        StopSignals() as signals,
-    ):  # a KeyboardInterrupt could be raised, and lost, anywhere in Ray
+    # Not by KeyboardInterrupt, which could be raised, and lost, anywhere within Ray.
+    with retold(progress) as show, StopSignals() as signals:
         while not ended.is_set():
             ended.wait(_LOOK_SECONDS)
             told |= show(ray.get(relay.take.remote()))

@@ -24,6 +24,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from neuronmap.web import plotly
+from neuronmap.web.arrow import import_arrow
 from neuronmap.web.caching import Etags
 from neuronmap.web.early import EarlySAE, first_page
 from neuronmap.web.errors import HANDLERS
@@ -99,6 +100,7 @@ class Application(Starlette):
         return self.rest.app.openapi()
 
     def _whole(self) -> FastAPI:
+        import_arrow()
         from neuronmap.web.whole import whole_app
 
         return whole_app(self.state)

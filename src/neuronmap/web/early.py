@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
+from neuronmap.web.arrow import import_arrow
 from neuronmap.web.rendering import render
 from neuronmap.web.rest import Rest
 from neuronmap.web.views.home import home_page
@@ -35,6 +36,7 @@ def first_page(request: Request) -> Response:
 
 
 def _sae(request: Request) -> Response:
+    import_arrow()
     from neuronmap.web.views.overview import sae_page
 
     page = sae_page(request.app.state.explorer, request.path_params["sae"])

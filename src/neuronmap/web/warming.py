@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 
+from neuronmap.web.arrow import import_arrow
 from neuronmap.web.collecting import leave_out, uncollected
 from neuronmap.web.early import SAE_MODULE, SAE_TEMPLATE
 from neuronmap.web.explorer import Explorer
@@ -78,6 +79,7 @@ class Warming:
         if self._ended:
             return
         with uncollected():
+            import_arrow()
             _make_ready(_FIRST_MODULES, _FIRST_TEMPLATES)
             if self._rest.begin().exception() is not None:  # whoever asks for a page is told
                 return

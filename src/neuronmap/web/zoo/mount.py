@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
+from neuronmap.web.arrow import import_arrow
 from neuronmap.web.zoo import PREFIX
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Zoo(BaseRoute):
     @cached_property
     def app(self) -> FastAPI:
         """Its API."""
+        import_arrow()
         from neuronmap.web.zoo.api import create_zoo_api
 
         return create_zoo_api(self.context)

@@ -35,6 +35,8 @@ _PIECE = 1 << 20
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# What NeuronMap pulled from zoos; it can be fetched again.\n"
 _OLD_S = 7 * 24 * 3600.0
 _CLONE = 0x40049409  # FICLONE of <linux/fs.h>
+_UNNAMED = "new"
+"""What a download is called until its lock is held."""
 
 
 class Partial:
@@ -218,9 +220,13 @@ class Cache:
         return self.root / name
 
     def _new(self, folder: Path, digest: Digest) -> tuple[Path, BinaryIO]:
-        path = folder / f"{digest.hex}.{uuid.uuid4().hex}"
-        file = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "r+b")  # noqa: SIM115 - closed by the caller
+        name = uuid.uuid4().hex
+        unnamed, path = folder / f"{_UNNAMED}.{name}", folder / f"{digest.hex}.{name}"
+        file = open(os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "r+b")  # noqa: SIM115 - closed by the caller
         _locked(file)
+        os.rename(
+            unnamed, path
+        )  # only now: under that name and without a lock, another would take it for an interrupted one's
         return path, file
 
     def _adopted(self, folder: Path, digest: Digest) -> tuple[Path, BinaryIO] | None:

@@ -6,6 +6,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from zoos import QUICKLY, HostileServer, Notes, break_off, files_below, problem, send, send_json
@@ -19,6 +20,8 @@ from neuronmap.errors import (
     ZooError,
     ZooOfflineError,
 )
+from neuronmap.zoo.client import cache as cache_module
+from neuronmap.zoo.client.cache import Cache
 from neuronmap.zoo.client.http import Patience
 from neuronmap.zoo.client.zoo import Zoo
 from neuronmap.zoo.digests import Digest
@@ -309,6 +312,25 @@ def test_several_pull_the_same_at_once(hostile: HostileServer, tmp_path: Path, h
         found = set(pool.map(pull, range(12)))
     assert found == {hostile.files["data.bin"]}
     assert not list((home / "zoo/cache/partial").iterdir())
+
+
+def test_a_download_that_has_just_begun_is_not_taken_over(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process looks for interrupted downloads between the making of a file and the taking of its lock."""
+    data = b"what two want at once"
+    digest, lock, others = Digest.of(data), cache_module._locked, []
+
+    def locked(file: BinaryIO) -> bool:
+        if not others:
+            others.append(None)
+            others.append(Cache()._adopted(home / "zoo/cache/partial", digest))
+        return lock(file)
+
+    monkeypatch.setattr(cache_module, "_locked", locked)
+    cache = Cache()
+    with cache.partial(digest) as partial:
+        partial.write(data)
+        assert cache.keep(partial, digest).read_bytes() == data
+    assert others == [None, None]
 
 
 def test_too_many_requests_are_sent_again_whatever_they_do(hostile: HostileServer) -> None:

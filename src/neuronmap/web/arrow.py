@@ -20,4 +20,4 @@ def import_arrow() -> None:
     import pyarrow.lib  # noqa: F401
 
     for kind in (Mapping, Sequence):
-        ABCMeta._abc_caches_clear(kind)
+        ABCMeta._abc_caches_clear(kind)  # type: ignore[attr-defined]  # typeshed leaves it out

@@ -1,7 +1,7 @@
 """What was pulled from servers, by digest: every byte in it was hashed by us, and is hashed again when it is used.
 
     <home>/zoo/cache/sha256/aa/<hex>         a file, or a manifest, under the digest of its bytes
-    <home>/zoo/cache/partial/<hex>.<random>  a download under way, or what an interrupted one left
+    <home>/zoo/cache/partial/<hex>.<random>  a download under way, or what an interrupted one left; new.<random> until it is locked
     <home>/zoo/cache/names/<server>/...      which digest a name meant when it was last asked for; for offline use
     <home>/zoo/cache/CACHEDIR.TAG            says to backup programs that all of this can be fetched again
 
@@ -19,7 +19,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -224,9 +224,8 @@ class Cache:
         unnamed, path = folder / f"{_UNNAMED}.{name}", folder / f"{digest.hex}.{name}"
         file = open(os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "r+b")  # noqa: SIM115 - closed by the caller
         _locked(file)
-        os.rename(
-            unnamed, path
-        )  # only now: under that name and without a lock, another would take it for an interrupted one's
+        # Only now: under this name and without a lock, another would take it for what an interrupted download left.
+        os.rename(unnamed, path)
         return path, file
 
     def _adopted(self, folder: Path, digest: Digest) -> tuple[Path, BinaryIO] | None:
@@ -234,12 +233,13 @@ class Cache:
         for path in sorted(folder.iterdir()):
             try:
                 if path.name.startswith(f"{digest.hex}."):
-                    file = open(path, "r+b")  # noqa: SIM115 - closed by the caller
                     own = path.with_name(f"{digest.hex}.{uuid.uuid4().hex}")
-                    if _locked(file):
-                        os.rename(path, own)
-                        return own, file
-                    file.close()
+                    with ExitStack() as stack:
+                        file = stack.enter_context(open(path, "r+b"))
+                        if _locked(file):
+                            os.rename(path, own)  # fails where its download was finished in the meantime
+                            stack.pop_all()
+                            return own, file
                 elif path.stat().st_mtime < time.time() - _OLD_S:
                     path.unlink(missing_ok=True)
             except OSError:

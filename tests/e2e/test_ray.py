@@ -37,6 +37,8 @@ pytestmark = [
 # It is not imported here: it reads once, when it is imported, whether tokens are asked for.
 
 STORE_MEMORY = 100 << 20
+TOKEN = secrets.token_hex(32)
+"""Of all clusters of this process: the client reads it once, and the nodes are made anew when tests of another file came between."""
 
 
 @dataclass
@@ -95,7 +97,7 @@ def nodes(s3, tmp_path_factory) -> Iterator[Nodes]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEURONMAP_HOME", str(tmp_path_factory.mktemp("home-of-the-nodes")))
         patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         import ray

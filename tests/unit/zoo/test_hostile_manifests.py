@@ -70,9 +70,9 @@ def test_the_values_that_the_cases_start_from_are_fine() -> None:
     ],
 )
 def test_bytes_that_are_no_manifest(data: bytes, message: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert message in " ".join(refused(data).values())
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_every_fault_is_listed_with_its_place() -> None:
@@ -127,27 +127,27 @@ def test_very_many_files() -> None:
     many = [
         {"path": f"f{number}.txt", "digest": DIGEST, "size": 5, "media_type": "text/plain"} for number in range(30_000)
     ]
-    began = time.monotonic()
+    began = time.process_time()
     assert "20000" in refused(values(files=many))["files"].replace(",", "")
     hundred_thousand = json.dumps(values(files=[{"path": f"{number}.txt"} for number in range(100_000)])).encode()
     assert refused(hundred_thousand)
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
 
 
 def test_a_key_that_stands_twice_among_very_many() -> None:
     data = b"{" + b",".join(b'"%d":1' % number for number in range(200_000)) + b',"7":1}'
-    began = time.monotonic()
+    began = time.process_time()
     assert "'7' stands twice" in refused(data)[""]
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_very_many_dependencies_are_compared_in_little_time() -> None:
     many = [{"digest": Digest.of(str(number).encode()), "role": "base"} for number in range(1000)]
-    began = time.monotonic()
+    began = time.process_time()
     assert len(Manifest.parse(json.dumps(values(depends_on=many)).encode()).depends_on) == 1000
     assert "stands there twice" in refused(values(depends_on=[*many[:999], many[0]]))["depends_on.999"]
     assert "depends_on" in refused(values(depends_on=[*many, {"digest": DIGEST, "role": "base"}]))
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(

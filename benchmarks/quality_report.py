@@ -94,8 +94,7 @@ def introduction(record: dict[str, Any]) -> list[str]:
         f"({protocol['items']} items each, the same for all).",
         "",
         "`default` is a library's own settings. `matched` (peers) has NeuronMap's learning rate and warm-up for this run, and a tenth of "
-        "it as the window after which a feature is dead. NeuronMap's default is a fortieth; with a tenth its explained variance here "
-        "differs by -0.003 to +0.006, and fewer features are alive but at L0 16 (docs/experiments.md). "
+        "it as the window after which a feature is dead. NeuronMap's default is a fortieth (what that changes: docs/experiments.md). "
         f"`x0.5` and `x2` half and twice that rate. All are tried at L0 {PILOT_L0} on the first seed, and the one with the "
         "highest EV there is run at the other L0. A library's **best** settings at an L0 are those with the highest EV there on the first "
         "seed, of all that were run; the sheet shows best and default.",
